@@ -1,0 +1,61 @@
+# What every target of ours shares: packages, warnings, sanitizers, and two helpers that make one
+# library or one program of a folder.
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # What one clone compiled serves every other: paths count from the clone's root.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE_PROGRAM})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+endif()
+
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+
+macro(airllm_find_packages)
+  find_package(PkgConfig REQUIRED)
+  find_package(Threads REQUIRED)
+  find_package(fmt REQUIRED)
+  find_package(spdlog REQUIRED)
+  find_package(CLI11 REQUIRED)
+  find_package(nlohmann_json REQUIRED)
+  pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET libsystemd)
+  pkg_check_modules(ONIG REQUIRED IMPORTED_TARGET oniguruma)
+  pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+  pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+endmacro()
+
+add_library(airllm_options INTERFACE)
+target_include_directories(airllm_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+target_compile_options(airllm_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-psabi>
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${AIRLLM_WERROR}>>:-Werror>)
+target_compile_definitions(airllm_options INTERFACE MSGPACK_NO_BOOST ASIO_STANDALONE
+  ASIO_NO_DEPRECATED JSON_USE_IMPLICIT_CONVERSIONS=0)
+target_link_options(airllm_options INTERFACE -Wl,--as-needed)
+if(AIRLLM_SANITIZE)
+  # Checks for null double the time to compile, and a null access is caught by its signal anyway.
+  target_compile_options(airllm_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${AIRLLM_SANITIZE} -fno-sanitize=null
+    -fno-omit-frame-pointer -fno-sanitize-recover=all>)
+  target_link_options(airllm_options INTERFACE -fsanitize=${AIRLLM_SANITIZE})
+endif()
+
+configure_file(${CMAKE_SOURCE_DIR}/base/version.h.in ${CMAKE_BINARY_DIR}/generated/base/version.h)
+
+# airllm_library(NAME SOURCES file... [DEPENDS target...]): the static library of one folder.
+function(airllm_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC airllm_options ${ARG_DEPENDS})
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+# airllm_program(NAME SOURCES file... [DEPENDS target...] [INSTALL_DIR dir])
+function(airllm_program name)
+  cmake_parse_arguments(ARG "" "INSTALL_DIR" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE airllm_options ${ARG_DEPENDS})
+  if(ARG_INSTALL_DIR)
+    install(TARGETS ${name} RUNTIME DESTINATION ${ARG_INSTALL_DIR})
+  endif()
+endfunction()
