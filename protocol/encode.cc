@@ -1,0 +1,316 @@
+// Structs to frames, with msgpack-c's packer.
+#include <msgpack.hpp>
+
+#include <array>
+#include <concepts>
+
+#include "base/utf8.h"
+#include "protocol/framing.h"
+
+namespace airllm::protocol {
+namespace {
+
+constexpr size_t kLengthBytes = 4;
+
+struct Sink {
+  std::string bytes;
+  void write(const char* data, size_t size) { bytes.append(data, size); }
+};
+
+// Writes values and remembers the first string that is not UTF-8: from a client that is an error,
+// from the daemon (a file name in a message, say) the bad bytes are replaced.
+class Writer {
+ public:
+  explicit Writer(bool replace_bad_text) : replace_bad_text_(replace_bad_text) {
+    sink_.bytes.assign(kLengthBytes, '\0');
+  }
+
+  void map(size_t pairs) { packer_.pack_map(checked(pairs)); }
+  void array(size_t elements) { packer_.pack_array(checked(elements)); }
+  void key(std::string_view name) { raw_text(name); }
+  void reserve(size_t bytes) { sink_.bytes.reserve(sink_.bytes.size() + bytes); }
+
+  void value(std::string_view text) {
+    const size_t bad = find_invalid_utf8(text);
+    if (bad == kValidUtf8) return raw_text(text);
+    if (!replace_bad_text_ && bad_text_.empty()) {
+      bad_text_ = "text is not UTF-8 at byte " + std::to_string(bad);
+    }
+    raw_text(escape_for_display(text));
+  }
+  void value(const std::string& text) { value(std::string_view(text)); }
+  void value(const char* text) { value(std::string_view(text)); }
+  void value(bool flag) { flag ? packer_.pack_true() : packer_.pack_false(); }
+  void value(double number) { packer_.pack_double(number); }
+  template <std::integral T>
+  void value(T number) {
+    packer_.pack(number);
+  }
+  template <typename T>
+  void value(const std::vector<T>& list) {
+    array(list.size());
+    for (const T& element : list) value(element);
+  }
+  void value(const ChatMessage& message) {
+    map(2);
+    field("role", message.role);
+    field("content", message.content);
+  }
+  void value(const TokenLogprob& pair) {
+    array(2);
+    value(pair.id);
+    value(pair.logprob);
+  }
+
+  template <typename T>
+  void field(std::string_view name, const T& content) {
+    key(name);
+    value(content);
+  }
+
+  // The frame, its length filled in.
+  Result<std::string> finish() {
+    if (!bad_text_.empty()) return Unexpected(ErrorCode::kData, bad_text_, "give text as UTF-8");
+    const uint64_t payload = sink_.bytes.size() - kLengthBytes;
+    if (too_long_ || payload > kMaxFrameBytes) {
+      return Unexpected(ErrorCode::kUsage,
+                        "the message is longer than a frame may be (" +
+                            std::to_string(kMaxFrameBytes) + " bytes)",
+                        "use a shorter prompt");
+    }
+    for (size_t i = 0; i < kLengthBytes; ++i) {
+      sink_.bytes[i] = static_cast<char>(payload >> (8 * i) & 0xffU);
+    }
+    return std::move(sink_.bytes);
+  }
+
+ private:
+  void raw_text(std::string_view text) {
+    const uint32_t size = checked(text.size());
+    packer_.pack_str(size);
+    packer_.pack_str_body(text.data(), size);
+  }
+
+  // msgpack counts in 32 bits; what does not fit is far beyond a frame.
+  uint32_t checked(size_t count) {
+    if (count <= kMaxFrameBytes) return static_cast<uint32_t>(count);
+    too_long_ = true;
+    return 0;
+  }
+
+  Sink sink_;
+  msgpack::packer<Sink> packer_{sink_};
+  bool replace_bad_text_;
+  bool too_long_ = false;
+  std::string bad_text_;
+};
+
+// Fields of which some may be unset: they are counted first, since a map begins with its count.
+template <typename T>
+size_t count(const std::optional<T>& value) {
+  return value ? 1 : 0;
+}
+
+template <typename T>
+void optional_field(Writer& out, std::string_view name, const std::optional<T>& value) {
+  if (value) out.field(name, *value);
+}
+
+void write(Writer& out, const SamplingOptions& options) {
+  out.map(count(options.temperature) + count(options.top_k) + count(options.top_p) +
+          count(options.min_p) + count(options.repetition_penalty) + count(options.seed));
+  optional_field(out, "temperature", options.temperature);
+  optional_field(out, "top_k", options.top_k);
+  optional_field(out, "top_p", options.top_p);
+  optional_field(out, "min_p", options.min_p);
+  optional_field(out, "repetition_penalty", options.repetition_penalty);
+  optional_field(out, "seed", options.seed);
+}
+
+void write(Writer& out, const Hello& hello) {
+  out.map(5);
+  out.field("type", "hello");
+  out.field("version", hello.version);
+  out.field("program", hello.program);
+  out.field("features", hello.features);
+  out.field("pid", hello.pid);
+}
+
+void write_params(Writer& out, const GenerateParams& params) {
+  out.map(7 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens));
+  out.field("model", params.model);
+  out.field("messages", params.messages);
+  optional_field(out, "raw_text", params.raw_text);
+  optional_field(out, "prompt_ids", params.prompt_ids);
+  out.key("sampling");
+  write(out, params.sampling);
+  optional_field(out, "max_tokens", params.max_tokens);
+  out.field("stop", params.stop);
+  out.field("ignore_eos", params.ignore_eos);
+  out.field("logprobs", params.logprobs);
+  out.field("prompt_logprobs", params.prompt_logprobs);
+}
+
+void write_params(Writer& out, const SplitParams& params) {
+  out.map(2);
+  out.field("name", params.name);
+  out.field("source_label", params.source_label);
+}
+
+void write_params(Writer& out, const ModelParams& params) {
+  out.map(1);
+  out.field("model", params.model);
+}
+
+void write_params(Writer& out, const JobParams& params) {
+  out.map(1);
+  out.field("job", params.job);
+}
+
+void write_params(Writer& out, const DefaultParams& params) {
+  out.map(count(params.model));
+  optional_field(out, "model", params.model);
+}
+
+void write_params(Writer& out, const ListParams&) { out.map(0); }
+void write_params(Writer& out, const PsParams&) { out.map(0); }
+void write_params(Writer& out, const StatusParams&) { out.map(0); }
+void write_params(Writer& out, const UnknownMethod&) { out.map(0); }
+
+struct MethodName {
+  std::string_view operator()(const GenerateParams&) const { return "generate"; }
+  std::string_view operator()(const SplitParams&) const { return "split"; }
+  std::string_view operator()(const ListParams&) const { return "list"; }
+  std::string_view operator()(const ShowParams&) const { return "show"; }
+  std::string_view operator()(const PsParams&) const { return "ps"; }
+  std::string_view operator()(const RemoveParams&) const { return "rm"; }
+  std::string_view operator()(const VerifyParams&) const { return "verify"; }
+  std::string_view operator()(const JobParams&) const { return "cancel_job"; }
+  std::string_view operator()(const StatusParams&) const { return "status"; }
+  std::string_view operator()(const DefaultParams&) const { return "default"; }
+  std::string_view operator()(const UnknownMethod& unknown) const { return unknown.method; }
+};
+
+void write(Writer& out, const Request& request) {
+  out.map(4);
+  out.field("type", "request");
+  out.field("id", request.id);
+  out.field("method", std::visit(MethodName{}, request.params));
+  out.key("params");
+  std::visit([&](const auto& params) { write_params(out, params); }, request.params);
+}
+
+void write(Writer& out, const Cancel& cancel) {
+  out.map(2);
+  out.field("type", "cancel");
+  out.field("id", cancel.id);
+}
+
+void write(Writer& out, const Files& files) {
+  out.map(4);
+  out.field("type", "files");
+  out.field("id", files.id);
+  out.field("names", files.names);
+  out.field("status", files.status);
+}
+
+void write_body(Writer& out, const Accepted& body) {
+  out.map(6);
+  out.field("job", body.job);
+  out.field("model", body.model);
+  out.field("prompt_tokens", body.prompt_tokens);
+  out.field("seed", body.seed);
+  out.key("options");
+  write(out, body.options);
+  out.field("max_tokens", body.max_tokens);
+}
+
+void write_body(Writer& out, const Progress& body) {
+  out.map(4);
+  out.field("stage", body.stage);
+  out.field("done", body.done);
+  out.field("total", body.total);
+  out.field("unit", body.unit);
+}
+
+// What a pair takes at most: the array's head, an id of 5 bytes, a number of 9.
+constexpr size_t kPairBytes = 15;
+
+void write_body(Writer& out, const Token& body) {
+  out.reserve(body.logprobs.size() * kPairBytes + body.text.size());
+  out.map(1 + count(body.token_id) + (body.logprobs.empty() ? 0 : 1));
+  optional_field(out, "token_id", body.token_id);
+  out.field("text", body.text);
+  if (!body.logprobs.empty()) out.field("logprobs", body.logprobs);
+}
+
+void write_body(Writer& out, const PromptLogprobs& body) {
+  out.reserve(body.logprobs.size() * kPairBytes);
+  out.map(2);
+  out.field("position", body.position);
+  out.field("logprobs", body.logprobs);
+}
+
+void write_body(Writer& out, const OpenFiles& body) {
+  out.map(1);
+  out.field("names", body.names);
+}
+
+void write_body(Writer& out, const Generated& body) {
+  out.map(9);
+  out.field("finish_reason", body.finish_reason);
+  out.field("prompt_tokens", body.prompt_tokens);
+  out.field("completion_tokens", body.completion_tokens);
+  out.field("queued_ms", body.queued_ms);
+  out.field("first_token_ms", body.first_token_ms);
+  out.field("total_ms", body.total_ms);
+  out.field("sweeps", body.sweeps);
+  out.field("read_bytes", body.read_bytes);
+  out.field("cache_bytes", body.cache_bytes);
+}
+
+void write_body(Writer& out, const Done& body) {
+  out.map(1);
+  out.field("result_json", body.result_json);
+}
+
+void write_body(Writer& out, const Failed& body) {
+  out.map(3);
+  out.field("code", error_name(body.error.code));
+  out.field("message", body.error.message);
+  out.field("remedy", body.error.remedy);
+}
+
+struct EventName {
+  std::string_view operator()(const Accepted&) const { return "accepted"; }
+  std::string_view operator()(const Progress&) const { return "progress"; }
+  std::string_view operator()(const Token&) const { return "token"; }
+  std::string_view operator()(const PromptLogprobs&) const { return "prompt_logprobs"; }
+  std::string_view operator()(const OpenFiles&) const { return "open_files"; }
+  std::string_view operator()(const Generated&) const { return "generated"; }
+  std::string_view operator()(const Done&) const { return "done"; }
+  std::string_view operator()(const Failed&) const { return "error"; }
+};
+
+void write(Writer& out, const Event& event) {
+  out.map(4);
+  out.field("type", "event");
+  out.field("id", event.id);
+  out.field("event", std::visit(EventName{}, event.body));
+  out.key("body");
+  std::visit([&](const auto& body) { write_body(out, body); }, event.body);
+}
+
+template <typename Message>
+Result<std::string> encode_message(const Message& message, bool replace_bad_text) {
+  Writer out(replace_bad_text);
+  std::visit([&](const auto& content) { write(out, content); }, message);
+  return out.finish();
+}
+
+}  // namespace
+
+Result<std::string> encode(const ClientMessage& message) { return encode_message(message, false); }
+Result<std::string> encode(const ServerMessage& message) { return encode_message(message, true); }
+
+}  // namespace airllm::protocol

@@ -1,0 +1,198 @@
+// The messages between client and daemon, as plain structs. docs/protocol.md is their contract.
+//
+// Every frame is a msgpack map with a "type". The client sends Hello, Request, Cancel and Files;
+// the daemon sends Hello and Event. A key that is unknown is ignored, one that is absent keeps its
+// default: that is how both sides may grow.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+
+namespace airllm::protocol {
+
+inline constexpr uint64_t kProtocolVersion = 1;
+// A frame's payload may be at most this long.
+inline constexpr uint64_t kMaxFrameBytes = uint64_t{16} << 20;
+// Descriptors that one message may carry.
+inline constexpr size_t kMaxDescriptors = 64;
+// Messages of one conversation, and stop strings of one request.
+inline constexpr uint64_t kMaxChatMessages = 65536;
+inline constexpr uint64_t kMaxStopStrings = 1024;
+
+// type "hello": the first message of both sides.
+struct Hello {
+  uint64_t version = kProtocolVersion;
+  std::string program;                // "airllm 0.1.0"
+  std::vector<std::string> features;  // names of optional abilities
+  uint64_t pid = 0;                   // the daemon's; 0 from a client
+};
+
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
+struct SamplingOptions {
+  std::optional<double> temperature;
+  std::optional<int64_t> top_k;
+  std::optional<double> top_p;
+  std::optional<double> min_p;
+  std::optional<double> repetition_penalty;
+  std::optional<uint64_t> seed;
+};
+
+// method "generate". Exactly one of messages, raw_text and prompt_ids is given.
+struct GenerateParams {
+  std::string model;  // empty: the daemon's default, else the only model
+  std::vector<ChatMessage> messages;
+  std::optional<std::string> raw_text;
+  std::optional<std::vector<int32_t>> prompt_ids;
+  SamplingOptions sampling;
+  std::optional<uint64_t> max_tokens;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  uint64_t logprobs = 0;
+  uint64_t prompt_logprobs = 0;
+};
+
+// method "split". The daemon asks for files by name with events of kind "open_files".
+struct SplitParams {
+  std::string name;          // empty: made from source_label's last part
+  std::string source_label;  // the directory as the user wrote it
+};
+
+// methods "show", "rm", "verify": a model. "default": sets it, an empty name reads it.
+struct ModelParams {
+  std::string model;  // empty for show and verify: as for generate
+};
+
+// method "cancel_job": any job that the caller may cancel, by the number that ps shows.
+struct JobParams {
+  uint64_t job = 0;
+};
+
+// methods without parameters.
+struct ListParams {};
+struct PsParams {};
+struct StatusParams {};
+struct DefaultParams {
+  std::optional<std::string> model;  // set: change the daemon's default; unset: tell it
+};
+struct ShowParams : ModelParams {};
+struct RemoveParams : ModelParams {};
+struct VerifyParams : ModelParams {};
+
+// What decoding makes of a method that this version does not know; the daemon answers it with an
+// error and the connection lives on. Not to be sent.
+struct UnknownMethod {
+  std::string method;
+};
+
+using Params =
+    std::variant<GenerateParams, SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
+                 VerifyParams, JobParams, StatusParams, DefaultParams, UnknownMethod>;
+
+// type "request": {"type","id","method","params":{...}}.
+struct Request {
+  uint64_t id = 0;  // chosen by the client, not 0; unique among its running requests
+  Params params;
+};
+
+// type "cancel": ends the request `id` of this connection.
+struct Cancel {
+  uint64_t id = 0;
+};
+
+// type "files": the answer to open_files. The message carries one descriptor, in order, for every
+// entry of `names` whose `status` is "ok"; "missing" has none; anything else is the reason why the
+// file was refused and ends the job.
+struct Files {
+  uint64_t id = 0;
+  std::vector<std::string> names;
+  std::vector<std::string> status;
+};
+
+struct TokenLogprob {
+  int32_t id = 0;
+  double logprob = 0;
+};
+
+// kind "accepted".
+struct Accepted {
+  uint64_t job = 0;
+  std::string model;
+  uint64_t prompt_tokens = 0;  // of generate
+  uint64_t seed = 0;
+  SamplingOptions options;  // all set, for generate
+  uint64_t max_tokens = 0;  // 0: no limit but the context
+};
+
+// kind "progress".
+struct Progress {
+  std::string stage;  // "queued", "load", "prefill", "split", "verify", "check"
+  uint64_t done = 0;
+  uint64_t total = 0;  // 0: unknown
+  std::string unit;    // "tokens", "bytes"
+};
+
+// kind "token".
+struct Token {
+  std::optional<int32_t> token_id;
+  std::string text;
+  std::vector<TokenLogprob> logprobs;
+};
+
+// kind "prompt_logprobs": one position per frame.
+struct PromptLogprobs {
+  uint64_t position = 0;
+  std::vector<TokenLogprob> logprobs;
+};
+
+// kind "open_files".
+struct OpenFiles {
+  std::vector<std::string> names;  // at most kMaxDescriptors
+};
+
+// kind "generated": the end of a generate request.
+struct Generated {
+  std::string finish_reason;
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  double queued_ms = 0;
+  double first_token_ms = 0;
+  double total_ms = 0;
+  uint64_t sweeps = 0;
+  uint64_t read_bytes = 0;
+  uint64_t cache_bytes = 0;
+};
+
+// kind "done": the end of every other request. `result` is what --json prints: JSON text, since
+// the client hands it through and shows it as a table.
+struct Done {
+  std::string result_json;
+};
+
+// kind "error": the end of a request that failed. With id 0 it ends the connection.
+struct Failed {
+  Error error;
+};
+
+using EventBody =
+    std::variant<Accepted, Progress, Token, PromptLogprobs, OpenFiles, Generated, Done, Failed>;
+
+// type "event": {"type","id","event":kind,"body":{...}}.
+struct Event {
+  uint64_t id = 0;
+  EventBody body;
+};
+
+// What may arrive at the daemon, and at the client.
+using ClientMessage = std::variant<Hello, Request, Cancel, Files>;
+using ServerMessage = std::variant<Hello, Event>;
+
+}  // namespace airllm::protocol
