@@ -1,0 +1,67 @@
+// The tables of operations, and which of them this CPU gets.
+#include "kernels/backend.h"
+
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "kernels/cpu/operations.h"
+#if defined(AIRLLM_KERNELS_AVX2)
+#include <cpuid.h>
+#endif
+
+namespace airllm::kernels {
+namespace {
+
+#if defined(AIRLLM_KERNELS_AVX2)
+// Whether the CPU has the instructions and the operating system saves their registers (which
+// __builtin_cpu_supports() asks of XGETBV for avx2).
+bool cpu_has_avx2() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
+constexpr const char* kVariable = "AIRLLM_CPU";
+
+std::string valid_names() { return avx2_backend() != nullptr ? "scalar, avx2" : "scalar"; }
+
+}  // namespace
+
+const Backend& scalar_backend() {
+  static constexpr Backend kBackend = {"scalar",         scalar::matmul,    scalar::rms_norm,
+                                       scalar::rope,     scalar::attention, scalar::silu_multiply,
+                                       scalar::add_bias, scalar::to_f32};
+  return kBackend;
+}
+
+const Backend* avx2_backend() {
+#if defined(AIRLLM_KERNELS_AVX2)
+  static constexpr Backend kBackend = {"avx2",         avx2::matmul,    avx2::rms_norm,
+                                       avx2::rope,     avx2::attention, avx2::silu_multiply,
+                                       avx2::add_bias, avx2::to_f32};
+  static const bool supported = cpu_has_avx2();
+  return supported ? &kBackend : nullptr;
+#else
+  return nullptr;
+#endif
+}
+
+Result<const Backend*> choose_backend() {
+  const Backend* best = avx2_backend() != nullptr ? avx2_backend() : &scalar_backend();
+  const char* value = std::getenv(kVariable);
+  const std::string_view name = value == nullptr ? "" : value;
+  if (name.empty()) return best;
+  for (const Backend* backend : {&scalar_backend(), avx2_backend()}) {
+    if (backend != nullptr && name == backend->name) return backend;
+  }
+  const bool known = name == "avx2";
+  return Unexpected(ErrorCode::kConfig,
+                    std::string(kVariable) + "=" + std::string(name) + " names " +
+                        (known ? "instructions that this CPU or this build has not got"
+                               : "no known instruction set"),
+                    "unset it, or set it to one of: " + valid_names());
+}
+
+}  // namespace airllm::kernels

@@ -1,0 +1,93 @@
+// The product on a device: a warp makes one output of up to kRows rows.
+//
+// Recipe, for every row and output: lane l takes inputs 8 (l + 32 s) … + 7 for s = 0, 1, …, in
+// order and fused; then the lanes are summed as sum_of_warp does. How many rows share the warp, and
+// whether the weights can be loaded 16 bytes at a time, changes no step of it.
+#include "kernels/cuda/device.cuh"
+
+namespace airllm::kernels::cuda {
+namespace {
+
+constexpr unsigned kWarpsPerBlock = 8;
+constexpr size_t kInputsAtOnce = 8;
+
+// Numbers [0, count) at `from`, count <= 8; all 8 of them by 16-byte loads where `aligned`.
+template <typename T>
+__device__ void load(const T* from, size_t count, bool aligned, float (&out)[kInputsAtOnce]) {
+  if (aligned && count == kInputsAtOnce) {
+    constexpr size_t kNumbersPerLoad = sizeof(uint4) / sizeof(T);
+#pragma unroll
+    for (size_t part = 0; part < kInputsAtOnce / kNumbersPerLoad; ++part) {
+      const uint4 bits = reinterpret_cast<const uint4*>(from)[part];
+      T numbers[kNumbersPerLoad];
+      memcpy(numbers, &bits, sizeof(bits));
+#pragma unroll
+      for (size_t i = 0; i < kNumbersPerLoad; ++i) {
+        out[part * kNumbersPerLoad + i] = widen(numbers[i]);
+      }
+    }
+    return;
+  }
+#pragma unroll
+  for (size_t i = 0; i < kInputsAtOnce; ++i) {
+    if (i < count) out[i] = widen(from[i]);
+  }
+}
+
+template <NumberFormat F, unsigned kRows>
+__global__ void multiply(MatmulArgs args, size_t first_row, bool aligned) {
+  using T = typename Stored<F>::Type;
+  const size_t out = static_cast<size_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.y;
+  if (out >= args.out) return;
+  const T* weight = static_cast<const T*>(args.weight) + out * args.in;
+  const float* x = args.x + first_row * args.x_stride;
+
+  float sums[kRows] = {};
+  for (size_t begin = threadIdx.x * kInputsAtOnce; begin < args.in;
+       begin += kWarp * kInputsAtOnce) {
+    const size_t left = args.in - begin;
+    const size_t count = left < kInputsAtOnce ? left : kInputsAtOnce;
+    float weights[kInputsAtOnce];
+    load(weight + begin, count, aligned, weights);
+#pragma unroll
+    for (unsigned r = 0; r < kRows; ++r) {
+      const float* inputs = x + r * args.x_stride + begin;
+#pragma unroll
+      for (size_t i = 0; i < kInputsAtOnce; ++i) {
+        if (i < count) sums[r] = fmaf(weights[i], inputs[i], sums[r]);
+      }
+    }
+  }
+#pragma unroll
+  for (unsigned r = 0; r < kRows; ++r) {
+    const float sum = sum_of_warp(sums[r]);
+    if (threadIdx.x == 0) {
+      float& y = args.y[(first_row + r) * args.y_stride + out];
+      y = args.accumulate ? y + sum : sum;
+    }
+  }
+}
+
+template <NumberFormat F, unsigned kRows>
+void launch(const MatmulArgs& args, size_t first_row, CudaStream* stream) {
+  const bool aligned = reinterpret_cast<uintptr_t>(args.weight) % sizeof(uint4) == 0 &&
+                       args.in * bytes_per_element(F) % sizeof(uint4) == 0;
+  multiply<F, kRows>
+      <<<blocks_for(args.out, kWarpsPerBlock), dim3(kWarp, kWarpsPerBlock), 0, raw(stream)>>>(
+          args, first_row, aligned);
+}
+
+}  // namespace
+
+CudaStatus matmul(const MatmulArgs& args, CudaStream* stream) {
+  if (args.out == 0) return cudaSuccess;
+  with_format(args.format, [&]<NumberFormat F>() {
+    size_t row = 0;
+    for (; row + 8 <= args.rows; row += 8) launch<F, 8>(args, row, stream);
+    for (; row + 2 <= args.rows; row += 2) launch<F, 2>(args, row, stream);
+    for (; row < args.rows; ++row) launch<F, 1>(args, row, stream);
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace airllm::kernels::cuda
