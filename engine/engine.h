@@ -1,0 +1,195 @@
+// The inference library's only face: all that the daemon sees.
+//
+// An Engine owns one store, one weight arena, the KV memory and the engine thread. Every method is
+// thread-safe and returns at once; what takes long is a job, which reports through JobEvents.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace airllm::engine {
+
+using JobId = uint64_t;
+
+struct EngineOptions {
+  std::string store_dir;  // holds models/NAME/ and incoming/
+  std::optional<uint64_t>
+      ram_bytes;  // ring, pinned tiles, activations, logits; unset: from what is free
+  std::optional<uint64_t> kv_bytes;  // keys and values of all jobs; unset: from what is free
+  unsigned threads = 0;              // 0: one per core this process may use
+  uint64_t max_jobs = 64;            // running and queued; one more is refused (kTemporary)
+};
+
+// ---- generate ----------------------------------------------------------------------------------
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant"
+  std::string content;
+};
+
+// Unset options come from the model's generation_config.json, else the defaults named here.
+struct SamplingOptions {
+  std::optional<double> temperature;         // 0: greedy (the default)
+  std::optional<int64_t> top_k;              // 0: off
+  std::optional<double> top_p;               // 1: off
+  std::optional<double> min_p;               // 0: off
+  std::optional<double> repetition_penalty;  // 1: off
+  std::optional<uint64_t> seed;              // unset: random
+};
+
+struct GenerateRequest {
+  std::string model;
+  // Exactly one of the three says what the prompt is.
+  std::vector<ChatMessage> messages;               // through the model's chat template
+  std::optional<std::string> raw_text;             // no template; special tokens are recognised
+  std::optional<std::vector<int32_t>> prompt_ids;  // exactly these, nothing added
+  SamplingOptions sampling;
+  std::optional<uint64_t> max_tokens;  // unset: until the end token or the context is full
+  std::vector<std::string> stop;       // the text ends before the first of these
+  bool ignore_eos = false;
+  uint64_t logprobs = 0;         // how many per generated token; capped at the vocabulary
+  uint64_t prompt_logprobs = 0;  // how many per prompt token
+};
+
+enum class FinishReason { kStop, kStopString, kLength, kContext, kCancelled };
+// "stop", "stop_string", "length", "context", "cancelled".
+const char* finish_reason_name(FinishReason reason);
+
+struct TokenLogprob {
+  int32_t id = 0;
+  double logprob = 0;  // natural logarithm, of the unmodified logits' softmax
+};
+
+struct GenerateAccepted {
+  JobId job = 0;
+  std::string model;
+  uint64_t prompt_tokens = 0;
+  uint64_t seed = 0;
+  SamplingOptions options;  // every field set: what is used
+  uint64_t max_tokens = 0;  // 0: no limit but the context
+};
+
+// One generated token, or a last piece of text. `text` is whole UTF-8 characters and may be empty
+// (a token that ends inside a character, or text held back for a stop string).
+struct GeneratedToken {
+  std::optional<int32_t> id;
+  std::string text;
+  std::vector<TokenLogprob> logprobs;  // descending; empty when not asked for
+};
+
+struct GenerateResult {
+  FinishReason finish_reason = FinishReason::kStop;
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  // Milliseconds since acceptance.
+  double queued_ms = 0;
+  double first_token_ms = 0;
+  double total_ms = 0;
+  // Of all sweeps that this job was part of, undivided.
+  uint64_t sweeps = 0;
+  uint64_t read_bytes = 0;   // weights read from disk
+  uint64_t cache_bytes = 0;  // weights that lay in RAM already
+};
+
+// ---- events ------------------------------------------------------------------------------------
+
+struct Progress {
+  std::string stage;  // "prefill", "load", "split", "verify", "check"
+  uint64_t done = 0;
+  uint64_t total = 0;  // 0: unknown
+  std::string unit;    // "tokens" or "bytes"
+};
+
+// What a job reports. Called from engine threads, in order, never two at once for one job; must
+// not block. After on_done or on_error nothing more is called and the object is released.
+class JobEvents {
+ public:
+  virtual ~JobEvents() = default;
+  virtual void on_accepted(const GenerateAccepted&) {}
+  virtual void on_progress(const Progress&) {}
+  // The distribution after prompt token `position` (0-based), descending.
+  virtual void on_prompt_logprobs(uint64_t /*position*/, std::span<const TokenLogprob>) {}
+  virtual void on_token(const GeneratedToken&) {}
+  virtual void on_generated(const GenerateResult&) {}  // the end of a generate job
+  virtual void on_done(const Json& /*result*/) {}      // the end of any other job
+  virtual void on_error(const Error&) {}               // the end of a job that failed
+};
+
+// ---- split -------------------------------------------------------------------------------------
+
+// Opens files of the directory that a model is made from, by their plain names. Called from the
+// job's own worker thread, and may block; open() ends with kCancelled when the peer is gone.
+class SourceDirectory {
+ public:
+  virtual ~SourceDirectory() = default;
+  // One descriptor per name, in order; a file that does not exist is an invalid UniqueFd. Any other
+  // trouble is an error. At most 64 names.
+  virtual Result<std::vector<UniqueFd>> open(std::span<const std::string> names) = 0;
+};
+
+struct SplitRequest {
+  std::string name;          // the store model's name
+  std::string source_label;  // the directory as the user wrote it, for messages and the manifest
+  std::shared_ptr<SourceDirectory> source;
+};
+
+// ---- the engine --------------------------------------------------------------------------------
+
+// A row of `airllm ps`.
+struct JobInfo {
+  JobId job = 0;
+  std::string kind;  // "generate", "split", "verify"
+  std::string model;
+  std::string state;  // "queued", "prefill", "decode", "running"
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  uint64_t done = 0;  // progress in `unit`
+  uint64_t total = 0;
+  std::string unit;
+  double age_seconds = 0;
+};
+
+class Engine {
+ public:
+  // Opens (or makes) the store, cleans what a crash left that cannot be resumed, starts the engine
+  // thread. Fails when the store is locked by another process (kTemporary, naming its pid).
+  static Result<std::unique_ptr<Engine>> open(const EngineOptions& options);
+  virtual ~Engine() = default;  // cancels all jobs and joins all threads
+
+  // Jobs. An error is returned when the job cannot even be queued (unknown model, too many jobs);
+  // then `events` is never called. Otherwise it ends with exactly one on_generated, on_done or
+  // on_error.
+  virtual Result<JobId> generate(GenerateRequest request, std::shared_ptr<JobEvents> events) = 0;
+  virtual Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) = 0;
+  virtual Result<JobId> verify(const std::string& model, std::shared_ptr<JobEvents> events) = 0;
+
+  // Honoured within one tile. The job ends with finish reason kCancelled (generate) or an error
+  // kCancelled (others). An unknown job is a kNoInput error.
+  virtual Status cancel(JobId job) = 0;
+
+  // {"name","complete","bundled","bytes","created", "architecture", "dtype", "layers",
+  // "parameters"} each.
+  virtual Json list() = 0;
+  // All that is known of one model. Unknown or unfinished: kNoInput, near names in the remedy.
+  virtual Result<Json> show(const std::string& model) = 0;
+  // Removes the model; one that jobs use is kTemporary.
+  virtual Status remove(const std::string& model) = 0;
+  virtual std::vector<JobInfo> jobs() = 0;
+  // {"device","cpu","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes","reader",
+  //  "models":[{"name","resident_bytes","bytes"}]}
+  virtual Json status() = 0;
+
+  // No new jobs from now on (kUnavailable).
+  virtual void close_admission() = 0;
+};
+
+}  // namespace airllm::engine

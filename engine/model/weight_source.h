@@ -1,0 +1,41 @@
+// What the forward pass needs from the weight pipeline: tiles in the order of use, one at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/result.h"
+#include "engine/model/stages.h"
+#include "kernels/number_format.h"
+
+namespace airllm::model {
+
+// A run of whole output rows of one weight, in device memory until it is released.
+struct TileView {
+  size_t stage = 0;  // index into stages()
+  Role role = Role::kEmbedding;
+  const std::byte* data = nullptr;  // [rows, in] or [width], as stored
+  kernels::NumberFormat format = kernels::NumberFormat::kF32;
+  size_t row_begin = 0;  // among the weight's output rows; 0 for a vector
+  size_t rows = 0;       // output rows in this tile; 1 for a vector
+};
+
+// Used by one thread. A sweep is begin_sweep, then next_tile / release_tile until `done`, over all
+// layers and, with a head, the head's tiles. An error ends the sweep; the next begin_sweep starts
+// afresh.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  // A sweep that was not finished is given up: what was read ahead for it is dropped.
+  virtual void begin_sweep(bool with_head) = 0;
+  // Waits for the next tile; at the end of the sweep, `done` is set instead.
+  virtual Result<TileView> next_tile(bool& done) = 0;
+  // The tile that next_tile gave last may be overwritten from now on.
+  virtual void release_tile() = 0;
+
+  // The embedding of `token` as f32; out [hidden].
+  virtual Status embed(int32_t token, float* out) = 0;
+};
+
+}  // namespace airllm::model

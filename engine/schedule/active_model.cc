@@ -1,0 +1,44 @@
+#include "engine/schedule/active_model.h"
+
+#include "base/log.h"
+#include "base/units.h"
+
+namespace airllm::schedule {
+namespace {
+
+stream::PlanInput plan_input(const LoadedModel& model) {
+  return {&model.architecture(), model.stored.shards};
+}
+
+}  // namespace
+
+uint64_t ActiveModel::full_ram_bytes(const LoadedModel& model) {
+  return stream::full_budget_bytes(plan_input(model));
+}
+
+Result<std::unique_ptr<ActiveModel>> ActiveModel::create(std::shared_ptr<const LoadedModel> model,
+                                                         stream::Device& device, uint64_t ram_bytes,
+                                                         uint64_t kv_bytes,
+                                                         std::function<Status()> interrupted) {
+  AIRLLM_TRY(stream::Plan plan, stream::make_plan(plan_input(*model), ram_bytes));
+  std::unique_ptr<ActiveModel> active(new ActiveModel(std::move(model), std::move(plan)));
+  const model::Architecture& architecture = active->model_->architecture();
+  AIRLLM_TRY(active->slab_, device.allocate(active->plan_.slab_bytes));
+  AIRLLM_TRY(active->kv_,
+             kv::KvPool::create({architecture.layers, architecture.kv_heads, architecture.head_dim},
+                                kv_bytes));
+  const stream::Plan& stable = active->plan_;
+  active->weights_ = std::make_unique<stream::WeightStream>(
+      stable, active->model_->stored.shards, architecture.tied_head, active->slab_.memory(),
+      device.backend(), stream::StreamOptions{}, std::move(interrupted));
+  active->forward_ = std::make_unique<model::ForwardPass>(
+      architecture, device.backend(), device.pool(), stable.limits,
+      active->slab_.memory().first(stable.workspace_bytes));
+  log::info("model {}: {} of RAM, {} of {} pinned, ring of {} x {}, {} rows per sweep",
+            active->model_->name(), format_size(stable.slab_bytes),
+            format_size(stable.pinned_bytes()), format_size(active->sweep_bytes_),
+            stable.ring_slots, format_size(stable.ring_slot_bytes), stable.limits.rows);
+  return active;
+}
+
+}  // namespace airllm::schedule

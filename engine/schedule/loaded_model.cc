@@ -1,0 +1,119 @@
+#include "engine/schedule/loaded_model.h"
+
+#include <algorithm>
+
+namespace airllm::schedule {
+namespace {
+
+Status load_text_side(LoadedModel& model) {
+  const store::StoredModel& stored = model.stored;
+  if (stored.tokenizer_json) {
+    AIRLLM_TRY(model.tokenizer, tokenizer::Tokenizer::from_json(*stored.tokenizer_json,
+                                                                stored.name + "/tokenizer.json"));
+  }
+  std::optional<std::string> source = stored.chat_template_jinja;
+  std::string what = stored.name + "/chat_template.jinja";
+  if (stored.tokenizer_config_json) {
+    const std::string config_what = stored.name + "/tokenizer_config.json";
+    AIRLLM_TRY(tokenizer::TokenizerConfig config,
+               tokenizer::parse_tokenizer_config(*stored.tokenizer_config_json, config_what));
+    model.template_variables = std::move(config.variables);
+    // A file of its own goes before the setting, as in transformers.
+    if (!source && config.chat_template) {
+      source = std::move(config.chat_template);
+      what = config_what + ": chat_template";
+    }
+  }
+  if (source) {
+    AIRLLM_TRY(model.chat_template, tokenizer::ChatTemplate::parse(*source, what));
+  }
+  return {};
+}
+
+Unexpected no_tokenizer(const std::string& name) {
+  return Unexpected(ErrorCode::kUsage, "the model '" + name + "' has no tokenizer",
+                    "give the prompt as token ids with --prompt-ids");
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(store::StoredModel stored) {
+  auto model = std::make_shared<LoadedModel>();
+  model->stored = std::move(stored);
+  AIRLLM_TRY_VOID(load_text_side(*model));
+  if (model->stored.generation_config_json) {
+    AIRLLM_TRY(model->generation,
+               sampling::parse_generation_config(*model->stored.generation_config_json,
+                                                 model->name() + "/generation_config.json"));
+  }
+  // The texts are parsed: only the daemon's memory would keep them.
+  model->stored.tokenizer_json.reset();
+  model->stored.tokenizer_config_json.reset();
+  model->stored.chat_template_jinja.reset();
+  model->end_tokens = model->generation.end_tokens.empty() ? model->architecture().end_tokens
+                                                           : model->generation.end_tokens;
+  return std::shared_ptr<const LoadedModel>(std::move(model));
+}
+
+bool LoadedModel::is_end_token(int32_t id) const {
+  return std::find(end_tokens.begin(), end_tokens.end(), id) != end_tokens.end();
+}
+
+namespace {
+
+Result<std::vector<tokenizer::TextPart>> render(const LoadedModel& model,
+                                                const engine::GenerateRequest& request) {
+  if (model.chat_template == nullptr) {
+    return Unexpected(ErrorCode::kUsage, "the model '" + model.name() + "' has no chat template",
+                      "give the prompt with --raw, as the model expects it");
+  }
+  std::vector<tokenizer::TemplateMessage> messages;
+  for (const engine::ChatMessage& message : request.messages) {
+    messages.push_back({message.role, message.content});
+  }
+  return model.chat_template->render(messages, true, model.template_variables);
+}
+
+Result<std::vector<int32_t>> encode_text(const LoadedModel& model,
+                                         const engine::GenerateRequest& request) {
+  if (model.tokenizer == nullptr) return no_tokenizer(model.name());
+  if (request.raw_text) {
+    const tokenizer::TextPart part{*request.raw_text, false};
+    return model.tokenizer->encode({&part, 1}, {.add_special = true});
+  }
+  AIRLLM_TRY(const std::vector<tokenizer::TextPart> parts, render(model, request));
+  return model.tokenizer->encode(parts, {.add_special = false});
+}
+
+}  // namespace
+
+Result<std::vector<int32_t>> LoadedModel::encode_prompt(
+    const engine::GenerateRequest& request) const {
+  std::vector<int32_t> ids;
+  if (request.prompt_ids) {
+    ids = *request.prompt_ids;
+  } else {
+    AIRLLM_TRY(ids, encode_text(*this, request));
+  }
+  if (!request.stop.empty() && tokenizer == nullptr) return no_tokenizer(name());
+  if (ids.empty()) {
+    return Unexpected(ErrorCode::kUsage, "the prompt has no tokens",
+                      "give at least one token or character");
+  }
+  if (ids.size() > architecture().context) {
+    return Unexpected(ErrorCode::kData,
+                      "the prompt has " + std::to_string(ids.size()) +
+                          " tokens, but the context of '" + name() + "' holds " +
+                          std::to_string(architecture().context),
+                      "shorten the prompt, or use a model with a longer context");
+  }
+  for (const int32_t id : ids) {
+    if (id >= 0 && static_cast<uint64_t>(id) < architecture().vocabulary) continue;
+    return Unexpected(ErrorCode::kUsage,
+                      "token id " + std::to_string(id) + " is not in the vocabulary of '" + name() +
+                          "', which has ids 0 to " + std::to_string(architecture().vocabulary - 1));
+  }
+  return ids;
+}
+
+}  // namespace airllm::schedule

@@ -1,0 +1,38 @@
+// A model as jobs see it: everything of it but the weights, in memory and immutable.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/sampling/generation_config.h"
+#include "engine/store/store.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace airllm::schedule {
+
+struct LoadedModel {
+  store::StoredModel stored;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;         // null: prompts are ids
+  std::unique_ptr<tokenizer::ChatTemplate> chat_template;  // null: the model has none
+  Json template_variables = Json::object();
+  sampling::GenerationConfig generation;
+  std::vector<int32_t> end_tokens;
+
+  const std::string& name() const { return stored.name; }
+  const model::Architecture& architecture() const { return stored.architecture; }
+
+  // Takes `stored` over and parses its tokenizer, template and generation settings.
+  static Result<std::shared_ptr<const LoadedModel>> load(store::StoredModel stored);
+
+  // The ids of a request's prompt. Input that the model cannot take (no template, ids out of range,
+  // longer than the context) is a kUsage or kData error.
+  Result<std::vector<int32_t>> encode_prompt(const engine::GenerateRequest& request) const;
+
+  bool is_end_token(int32_t id) const;
+};
+
+}  // namespace airllm::schedule

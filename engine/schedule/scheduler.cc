@@ -1,0 +1,345 @@
+#include "engine/schedule/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace airllm::schedule {
+
+Scheduler::Scheduler(std::unique_ptr<stream::Device> device, const SchedulerOptions& options)
+    : device_(std::move(device)), options_(options), thread_([this] { loop(); }) {}
+
+Scheduler::~Scheduler() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  cancel_noticed_ = true;
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Scheduler::submit(std::unique_ptr<GenerateJob> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    submitted_.push_back(std::move(job));
+  }
+  changed_.notify_all();
+}
+
+void Scheduler::notice_cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancel_noticed_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Scheduler::forget(std::shared_ptr<const LoadedModel> model) {
+  {
+    const std::lock_guard lock(mutex_);
+    forgotten_.push_back(std::move(model));
+  }
+  changed_.notify_all();
+}
+
+MemoryStatus Scheduler::memory() const {
+  const std::lock_guard lock(mutex_);
+  return memory_;
+}
+
+void Scheduler::loop() {
+  while (wait_for_work()) {
+    drop_cancelled();
+    admit();
+    if (!running_.empty()) sweep();
+  }
+  for (auto& job : running_) job->finish(engine::FinishReason::kCancelled);
+  for (auto& job : waiting_) job->finish(engine::FinishReason::kCancelled);
+  running_.clear();
+  waiting_.clear();
+  models_.clear();
+}
+
+// Returns false when the scheduler stops.
+bool Scheduler::wait_for_work() {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] {
+      return stopping_ || !submitted_.empty() || !forgotten_.empty() || !running_.empty() ||
+             !waiting_.empty() || cancel_noticed_;
+    });
+  }
+  take_submissions();
+  drop_forgotten();
+  const std::lock_guard lock(mutex_);
+  return !stopping_;
+}
+
+void Scheduler::take_submissions() {
+  const std::lock_guard lock(mutex_);
+  for (auto& job : submitted_) waiting_.push_back(std::move(job));
+  submitted_.clear();
+}
+
+void Scheduler::drop_forgotten() {
+  std::vector<std::shared_ptr<const LoadedModel>> forgotten;
+  {
+    const std::lock_guard lock(mutex_);
+    forgotten.swap(forgotten_);
+  }
+  if (forgotten.empty()) return;
+  for (const auto& model : forgotten) {
+    if (active_ != nullptr && active_->model() == model) {
+      if (!running_.empty()) {  // looked at again after the sweep
+        const std::lock_guard lock(mutex_);
+        forgotten_.push_back(model);
+        continue;
+      }
+      active_ = nullptr;
+    }
+    std::erase_if(models_, [&](const auto& active) { return active->model() == model; });
+  }
+  publish_memory();
+}
+
+void Scheduler::drop_cancelled() {
+  if (!cancel_noticed_.exchange(false)) return;
+  const auto drop = [](auto& jobs) {
+    for (auto& job : jobs) {
+      if (job->record().is_cancelled() && !job->is_finished()) {
+        job->finish(engine::FinishReason::kCancelled);
+      }
+    }
+    std::erase_if(jobs, [](const auto& job) { return job->is_finished(); });
+  };
+  drop(running_);
+  drop(waiting_);
+}
+
+// Moves waiting jobs into the running ones as far as model and KV memory allow.
+void Scheduler::admit() {
+  while (!waiting_.empty()) {
+    GenerateJob& job = *waiting_.front();
+    const bool is_other_model = active_ == nullptr || active_->model() != job.model();
+    if (is_other_model) {
+      if (!running_.empty()) return;
+      if (!activate(job.model())) continue;
+    }
+    const size_t blocks = job.tokens().size() / kernels::kKvPagePositions + 1;
+    if (!running_.empty() && blocks > active_->kv().free_blocks()) return;
+    job.attach(active_->kv());
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// Makes `model` the active one, or fails the first waiting job and returns false.
+bool Scheduler::activate(const std::shared_ptr<const LoadedModel>& model) {
+  if (active_ != nullptr) active_->kv().trim();
+  Result<ActiveModel*> active = make_active(model);
+  if (!active) {
+    active_ = nullptr;
+    waiting_.front()->fail(active.error());
+    waiting_.pop_front();
+    return false;
+  }
+  active_ = *active;
+  publish_memory();
+  return true;
+}
+
+// Other models keep their memory when both fit; otherwise the least recently used ones go, whole.
+Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedModel>& model) {
+  const auto found = std::find_if(models_.begin(), models_.end(),
+                                  [&](const auto& active) { return active->model() == model; });
+  if (found != models_.end()) {
+    std::rotate(found, found + 1, models_.end());
+    return models_.back().get();
+  }
+  const uint64_t wanted = std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes);
+  while (!models_.empty() && options_.ram_bytes - ram_in_use() < wanted) {
+    log::info("model {}: its memory is given to {}", models_.front()->model()->name(),
+              model->name());
+    models_.erase(models_.begin());
+  }
+  AIRLLM_TRY(std::unique_ptr<ActiveModel> made,
+             ActiveModel::create(model, *device_, options_.ram_bytes - ram_in_use(),
+                                 options_.kv_bytes, [this] { return check_cancelled(); }));
+  models_.push_back(std::move(made));
+  return models_.back().get();
+}
+
+uint64_t Scheduler::ram_in_use() const {
+  uint64_t sum = 0;
+  for (const auto& active : models_) sum += active->ram_bytes();
+  return sum;
+}
+
+void Scheduler::sweep() {
+  plan_rows();
+  if (rows_.empty()) {
+    remove_finished();
+    return;
+  }
+  const Clock::time_point now = Clock::now();
+  for (const BatchJob& entry : batch_) entry.job->sweep_started(now);
+  const Status status =
+      active_->forward().run(rows_, active_->weights(), [this] { return between_tiles(); });
+  finish_sweep(status);
+  remove_finished();
+  publish_memory();
+}
+
+// The batch: one row for every job that decodes, and what room is left for prompts, in the order of
+// arrival.
+void Scheduler::plan_rows() {
+  batch_.clear();
+  rows_.clear();
+  const model::BatchLimits& limits = active_->forward().limits();
+  size_t logit_rows_left = limits.logit_rows;
+  for (const bool decoding : {true, false}) {
+    // make_room may take jobs off the end of running_.
+    for (size_t i = 0; i < running_.size(); ++i) {
+      GenerateJob& job = *running_[i];
+      if (job.is_finished() || (job.pending() == 1) != decoding) continue;
+      const size_t rows = add_rows(job, limits.rows - rows_.size(), logit_rows_left);
+      if (rows > 0) batch_.push_back({&job, rows});
+    }
+  }
+}
+
+size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left) {
+  size_t count = 0;
+  size_t logits = 0;
+  const size_t first = job.computed();
+  while (count < std::min(most_rows, job.pending())) {
+    if (job.wants_logits(first + count)) {
+      if (logits == logit_rows_left) break;
+      ++logits;
+    }
+    ++count;
+  }
+  if (count == 0 || !make_room(job, first + count)) return 0;
+  logit_rows_left -= logits;
+  for (size_t i = first; i < first + count; ++i) {
+    rows_.push_back(
+        {job.tokens()[i], static_cast<uint32_t>(i), &job.sequence(), job.wants_logits(i)});
+  }
+  return count;
+}
+
+// KV room for `positions` of the job. When there is none, younger jobs that are not in this batch
+// yet give theirs up; when there are none either, the job itself waits, or, being alone, ends.
+bool Scheduler::make_room(GenerateJob& job, size_t positions) {
+  while (!job.sequence().reserve(positions)) {
+    GenerateJob& youngest = *running_.back();
+    const bool is_in_batch = std::any_of(batch_.begin(), batch_.end(), [&](const BatchJob& entry) {
+      return entry.job == &youngest;
+    });
+    if (&youngest != &job && !is_in_batch) {
+      log::info("job {}: gives its keys and values up, to be computed again",
+                youngest.record().id());
+      youngest.preempt();
+      waiting_.push_front(std::move(running_.back()));
+      running_.pop_back();
+      continue;
+    }
+    if (running_.size() == 1) {
+      log::info("job {}: keys and values fill --kv at {} tokens", job.record().id(),
+                job.tokens().size());
+      job.end_without_room();
+    }
+    return false;
+  }
+  return true;
+}
+
+Status Scheduler::check_cancelled() {
+  if (!cancel_noticed_) return {};
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return Unexpected(ErrorCode::kCancelled, "the engine stops");
+    cancel_noticed_ = false;
+  }
+  bool any_left = false;
+  for (const BatchJob& entry : batch_) {
+    GenerateJob& job = *entry.job;
+    if (!job.is_finished() && job.record().is_cancelled()) {
+      job.count_sweep(active_->weights().counters());
+      job.finish(engine::FinishReason::kCancelled);
+    }
+    any_left = any_left || !job.is_finished();
+  }
+  take_submissions();
+  for (auto& job : waiting_) {
+    if (job->record().is_cancelled()) job->finish(engine::FinishReason::kCancelled);
+  }
+  std::erase_if(waiting_, [](const auto& job) { return job->is_finished(); });
+  if (!any_left) return Unexpected(ErrorCode::kCancelled, "all jobs of the sweep are cancelled");
+  return {};
+}
+
+Status Scheduler::between_tiles() {
+  const stream::IoCounters& io = active_->weights().counters();
+  const uint64_t done = io.read_bytes + io.cache_bytes;
+  const size_t rows_per_sweep = active_->forward().limits().rows;
+  for (const BatchJob& entry : batch_) {
+    if (!entry.job->is_prefilling()) continue;
+    const uint64_t sweeps_done = entry.job->computed() / rows_per_sweep;
+    const uint64_t sweeps_left = (entry.job->pending() + rows_per_sweep - 1) / rows_per_sweep;
+    const uint64_t bytes = active_->sweep_bytes();
+    entry.job->report_progress(sweeps_done * bytes + done, (sweeps_done + sweeps_left) * bytes);
+  }
+  return check_cancelled();
+}
+
+void Scheduler::finish_sweep(const Status& status) {
+  const stream::IoCounters io = active_->weights().take_counters();
+  for (const BatchJob& entry : batch_) {
+    if (entry.job->is_finished()) continue;
+    entry.job->count_sweep(io);
+    if (!status && status.error().code != ErrorCode::kCancelled) {
+      entry.job->fail(status.error());
+    }
+  }
+  if (!status) {
+    if (status.error().code != ErrorCode::kCancelled) {
+      log::error("model {}: {}", active_->model()->name(), status.error().message);
+    }
+    return;
+  }
+  give_logits();
+}
+
+void Scheduler::give_logits() {
+  size_t row = 0;
+  size_t logit_row = 0;
+  for (const BatchJob& entry : batch_) {
+    for (size_t i = 0; i < entry.rows; ++i, ++row) {
+      if (!rows_[row].wants_logits) continue;
+      entry.job->take_logits(rows_[row].position, active_->forward().logits(logit_row++));
+    }
+    if (!entry.job->is_finished()) entry.job->advance(entry.rows);
+  }
+}
+
+void Scheduler::remove_finished() {
+  std::erase_if(running_, [](const auto& job) { return job->is_finished(); });
+}
+
+void Scheduler::publish_memory() {
+  MemoryStatus status;
+  status.ram_used_bytes = ram_in_use();
+  for (const auto& active : models_) {
+    status.kv_used_bytes += active->kv().used_bytes();
+    status.models.push_back({active->model()->name(), active->weights().resident_bytes(),
+                             active->ram_bytes(), active->sweep_bytes(), active->plan().streams()});
+  }
+  const std::lock_guard lock(mutex_);
+  memory_ = std::move(status);
+}
+
+}  // namespace airllm::schedule

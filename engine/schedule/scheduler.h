@@ -1,0 +1,111 @@
+// The engine thread: turns jobs into sweeps.
+//
+// First come, first served. All running jobs of one model ride the same sweep; a job joins before a
+// sweep and leaves after one. A job for another model waits until the running ones are done, and
+// those that come after it wait too, so no model starves. When keys and values run out, the
+// youngest job gives its own up and computes them again later: its answer stays the same.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/schedule/active_model.h"
+#include "engine/schedule/generate_job.h"
+#include "engine/stream/device.h"
+
+namespace airllm::schedule {
+
+struct SchedulerOptions {
+  uint64_t ram_bytes = 0;
+  uint64_t kv_bytes = 0;
+};
+
+// A row of status(): a model that holds memory.
+struct ModelMemory {
+  std::string name;
+  uint64_t resident_bytes = 0;  // weights in memory
+  uint64_t ram_bytes = 0;       // taken of the budget
+  uint64_t weight_bytes = 0;    // of a whole sweep
+  bool streams = false;         // reads from disk in every sweep
+};
+
+struct MemoryStatus {
+  uint64_t ram_used_bytes = 0;
+  uint64_t kv_used_bytes = 0;
+  std::vector<ModelMemory> models;
+};
+
+// Public methods are thread-safe.
+class Scheduler {
+ public:
+  Scheduler(std::unique_ptr<stream::Device> device, const SchedulerOptions& options);
+  // Cancels all jobs and joins the engine thread.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Takes an accepted job over.
+  void submit(std::unique_ptr<GenerateJob> job);
+  // A job's cancellation was requested: look at it within a tile.
+  void notice_cancel();
+  // Gives the memory of a model that is being removed back, once it is idle.
+  void forget(std::shared_ptr<const LoadedModel> model);
+  MemoryStatus memory() const;
+
+ private:
+  using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
+
+  void loop();
+  bool wait_for_work();
+  void take_submissions();
+  void drop_cancelled();
+  void admit();
+  bool activate(const std::shared_ptr<const LoadedModel>& model);
+  Result<ActiveModel*> make_active(const std::shared_ptr<const LoadedModel>& model);
+  uint64_t ram_in_use() const;
+  void drop_forgotten();
+  void sweep();
+  void plan_rows();
+  size_t add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left);
+  bool make_room(GenerateJob& job, size_t positions);
+  Status between_tiles();
+  Status check_cancelled();
+  void finish_sweep(const Status& status);
+  void give_logits();
+  void remove_finished();
+  void publish_memory();
+
+  const std::unique_ptr<stream::Device> device_;
+  const SchedulerOptions options_;
+
+  // The engine thread's own.
+  std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
+  ActiveModel* active_ = nullptr;
+  std::deque<std::unique_ptr<GenerateJob>> waiting_;
+  Jobs running_;  // in the order of arrival
+
+  struct BatchJob {
+    GenerateJob* job;
+    size_t rows;
+  };
+  std::vector<BatchJob> batch_;
+  std::vector<model::Row> rows_;
+
+  std::atomic<bool> cancel_noticed_{false};
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::unique_ptr<GenerateJob>> submitted_;
+  std::vector<std::shared_ptr<const LoadedModel>> forgotten_;
+  MemoryStatus memory_;
+  bool stopping_ = false;
+
+  std::thread thread_;
+};
+
+}  // namespace airllm::schedule

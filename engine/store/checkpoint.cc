@@ -1,0 +1,337 @@
+#include "engine/store/checkpoint.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+
+#include "base/json.h"
+#include "base/units.h"
+#include "base/utf8.h"
+#include "engine/store/hash.h"
+#include "engine/store/safetensors.h"
+#include "engine/store/shard_layout.h"
+
+namespace airllm::store {
+namespace {
+
+constexpr const char* kConfigName = "config.json";
+constexpr const char* kSingleName = "model.safetensors";
+constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr size_t kNamesPerCall = 64;     // what SourceDirectory takes at once
+constexpr size_t kMaxWeightFiles = 900;  // all stay open; the usual limit of a process is 1024
+constexpr uint64_t kMaxIndexBytes = 64 * kMiB;
+constexpr uint64_t kMaxConfigBytes = kMiB;
+
+// What is copied into the model as it came, and how long each may be.
+struct SmallFileKind {
+  const char* name;
+  uint64_t max_bytes;
+};
+constexpr SmallFileKind kSmallFiles[] = {
+    {kConfigName, kMaxConfigBytes},
+    {"generation_config.json", kMiB},
+    {"tokenizer.json", 128 * kMiB},
+    {"tokenizer_config.json", 16 * kMiB},
+    {"special_tokens_map.json", 4 * kMiB},
+    {"chat_template.jinja", 4 * kMiB},
+    {"tokenizer.model", 64 * kMiB},
+    {"vocab.json", 64 * kMiB},
+    {"merges.txt", 64 * kMiB},
+};
+
+std::string quote(std::string_view text) {
+  return "'" + escape_for_display(text.substr(0, 120), true) + "'";
+}
+
+// A tensor as some weight file has it.
+struct FoundTensor {
+  size_t file = 0;
+  uint64_t offset_bytes = 0;
+  Dtype dtype = Dtype::kU8;
+  std::vector<uint64_t> shape;
+};
+
+class Opener {
+ public:
+  Opener(Disk& disk, engine::SourceDirectory& directory, const std::string& label)
+      : disk_(disk), directory_(directory), label_(label) {
+    out_.label = label;
+  }
+
+  Result<Checkpoint> open() {
+    AIRLLM_TRY_VOID(open_small_files());
+    AIRLLM_TRY_VOID(read_config());
+    AIRLLM_TRY_VOID(open_weight_files());
+    AIRLLM_TRY_VOID(read_headers());
+    AIRLLM_TRY_VOID(check_index());
+    AIRLLM_TRY_VOID(match_tensors());
+    AIRLLM_TRY_VOID(check_leftover());
+    return std::move(out_);
+  }
+
+ private:
+  std::string where(const std::string& name) const { return label_ + "/" + name; }
+  Unexpected bad(const std::string& why, std::string remedy = {}) const {
+    return Unexpected(ErrorCode::kData, label_ + ": " + why, std::move(remedy));
+  }
+
+  // One file per name, in order; null for what does not exist.
+  Result<std::vector<std::unique_ptr<DiskFile>>> open_names(const std::vector<std::string>& names) {
+    std::vector<std::unique_ptr<DiskFile>> out;
+    for (size_t begin = 0; begin < names.size(); begin += kNamesPerCall) {
+      const std::span<const std::string> group =
+          std::span(names).subspan(begin, std::min(kNamesPerCall, names.size() - begin));
+      AIRLLM_TRY(std::vector<UniqueFd> fds, directory_.open(group));
+      if (fds.size() != group.size()) {
+        return Unexpected(ErrorCode::kProtocol, label_ + ": " + std::to_string(fds.size()) +
+                                                    " files came for " +
+                                                    std::to_string(group.size()) + " names");
+      }
+      for (size_t i = 0; i < fds.size(); ++i) {
+        out.push_back(nullptr);
+        if (!fds[i].valid()) continue;
+        AIRLLM_TRY(out.back(), disk_.adopt(std::move(fds[i]), where(group[i])));
+      }
+    }
+    return out;
+  }
+
+  Status open_small_files() {
+    std::vector<std::string> names;
+    for (const SmallFileKind& kind : kSmallFiles) names.emplace_back(kind.name);
+    names.emplace_back(kSingleName);
+    names.emplace_back(kIndexName);
+    AIRLLM_TRY(auto files, open_names(names));
+    for (size_t i = 0; i < std::size(kSmallFiles); ++i) {
+      if (!files[i]) continue;
+      AIRLLM_TRY(const uint64_t size, files[i]->size_bytes());
+      if (size > kSmallFiles[i].max_bytes) {
+        return bad(names[i] + " is " + format_size(size) + " long, but at most " +
+                   format_size(kSmallFiles[i].max_bytes) + " is allowed");
+      }
+      out_.small_files.push_back({names[i], std::move(files[i])});
+    }
+    single_ = std::move(files[std::size(kSmallFiles)]);
+    index_ = std::move(files[std::size(kSmallFiles) + 1]);
+    return {};
+  }
+
+  Status read_config() {
+    if (out_.small_files.empty() || out_.small_files.front().name != kConfigName) {
+      return Unexpected(ErrorCode::kNoInput, where(kConfigName) + ": no such file",
+                        "Give the folder of a Hugging Face model.");
+    }
+    const DiskFile& file = *out_.small_files.front().file;
+    AIRLLM_TRY(out_.config_json, read_text(file, kMaxConfigBytes));
+    AIRLLM_TRY(out_.architecture, model::parse_config(out_.config_json, where(kConfigName)));
+    out_.stages = model::stages(out_.architecture);
+    AIRLLM_TRY(std::string identity, file.identity());
+    out_.sources.push_back(
+        {kConfigName, out_.config_json.size(), xxh3(out_.config_json), std::move(identity)});
+    return {};
+  }
+
+  // As transformers: the single file when there is one, else what the index names.
+  Status open_weight_files() {
+    if (single_) {
+      out_.weight_files.push_back(std::move(single_));
+      file_names_.emplace_back(kSingleName);
+      return {};
+    }
+    if (!index_) {
+      return Unexpected(ErrorCode::kNoInput,
+                        label_ + ": neither " + kSingleName + " nor " + kIndexName + " is there",
+                        "Only checkpoints in the safetensors format can be used.");
+    }
+    AIRLLM_TRY_VOID(read_index());
+    AIRLLM_TRY(out_.weight_files, open_names(file_names_));
+    for (size_t i = 0; i < file_names_.size(); ++i) {
+      if (out_.weight_files[i]) continue;
+      return Unexpected(ErrorCode::kNoInput,
+                        where(file_names_[i]) + ": no such file, but " + kIndexName + " names it",
+                        "Download the checkpoint again; it is incomplete.");
+    }
+    return {};
+  }
+
+  Status read_index() {
+    AIRLLM_TRY(const std::string text, read_text(*index_, kMaxIndexBytes));
+    AIRLLM_TRY(const Json root, parse_json(text, where(kIndexName)));
+    const auto map = root.is_object() ? root.find("weight_map") : root.end();
+    if (!root.is_object() || map == root.end() || !map->is_object() || map->empty()) {
+      return Unexpected(ErrorCode::kData, where(kIndexName) + ": it has no weight_map");
+    }
+    std::map<std::string, size_t> numbers;
+    for (const auto& [tensor, value] : map->items()) {
+      const std::string name = value.is_string() ? value.get<std::string>() : "";
+      if (!is_plain_file_name(name)) {
+        return Unexpected(ErrorCode::kData,
+                          where(kIndexName) + ": tensor " + quote(tensor) + " lies in " +
+                              quote(value.is_string() ? name : dump_json(value)) +
+                              ", which is not the plain name of a file",
+                          "Do not use this checkpoint unless you know where it comes from.");
+      }
+      numbers.emplace(name, 0);
+      index_map_.emplace(tensor, name);
+    }
+    if (numbers.size() > kMaxWeightFiles) {
+      return bad(std::string(kIndexName) + " names " + std::to_string(numbers.size()) +
+                 " files; at most " + std::to_string(kMaxWeightFiles) + " can be used");
+    }
+    for (const auto& [name, number] : numbers) file_names_.push_back(name);
+    return {};
+  }
+
+  Status read_headers() {
+    for (size_t i = 0; i < out_.weight_files.size(); ++i) {
+      const DiskFile& file = *out_.weight_files[i];
+      AIRLLM_TRY(const uint64_t size, file.size_bytes());
+      AIRLLM_TRY(std::string identity, file.identity());
+      AIRLLM_TRY(SafetensorsHeader header, read_safetensors_header(file));
+      out_.sources.push_back({file_names_[i], size, header.hash, std::move(identity)});
+      for (TensorRecord& record : header.tensors) {
+        const auto [at, fresh] = found_.try_emplace(
+            record.name,
+            FoundTensor{i, header.data_offset + record.begin, record.dtype, record.shape});
+        if (!fresh) {
+          return bad("tensor " + quote(record.name) + " is in " + file_names_[at->second.file] +
+                     " and in " + file_names_[i]);
+        }
+      }
+    }
+    return {};
+  }
+
+  // Every tensor lies where the index says, and the index misses none.
+  Status check_index() {
+    if (index_map_.empty()) return {};
+    for (const auto& [tensor, file] : index_map_) {
+      const auto at = found_.find(tensor);
+      if (at == found_.end() || file_names_[at->second.file] != file) {
+        return bad("tensor " + quote(tensor) + " is not in " + quote(file) + ", where " +
+                   kIndexName + " puts it");
+      }
+    }
+    for (const auto& [tensor, found] : found_) {
+      if (!index_map_.contains(tensor)) {
+        return bad("tensor " + quote(tensor) + " of " + file_names_[found.file] + " is not in " +
+                   kIndexName);
+      }
+    }
+    return {};
+  }
+
+  Status match_tensors() {
+    for (const model::StageSpec& stage : out_.stages) {
+      auto& matched = out_.tensors.emplace_back();
+      for (const model::TensorSpec& spec : stage.tensors) {
+        AIRLLM_TRY(const SourceTensor tensor, match(spec));
+        matched.push_back(tensor);
+      }
+    }
+    return {};
+  }
+
+  Result<SourceTensor> match(const model::TensorSpec& spec) const {
+    const auto at = found_.find(spec.name);
+    if (at == found_.end()) {
+      return bad("tensor " + spec.name + " " + describe_shape(spec.shape) +
+                 " is missing from its weights");
+    }
+    const FoundTensor& found = at->second;
+    if (found.shape != spec.shape) {
+      return bad("tensor " + spec.name + " has the shape " + describe_shape(found.shape) +
+                 ", but config.json makes it " + describe_shape(spec.shape));
+    }
+    const auto format = weight_format(found.dtype);
+    if (!format) {
+      return bad("tensor " + spec.name + " has the dtype " + dtype_name(found.dtype) +
+                 "; F32, F16 and BF16 can be used");
+    }
+    return SourceTensor{found.file, found.offset_bytes, *format};
+  }
+
+  Status check_leftover() const {
+    std::set<std::string_view> wanted;
+    for (const model::StageSpec& stage : out_.stages) {
+      for (const model::TensorSpec& spec : stage.tensors) wanted.insert(spec.name);
+    }
+    const std::string* first = nullptr;
+    for (const auto& [name, found] : found_) {
+      if (wanted.contains(name) || model::is_ignorable_tensor(out_.architecture, name)) continue;
+      if (first == nullptr || name < *first) first = &name;
+    }
+    if (first == nullptr) return {};
+    const FoundTensor& found = found_.at(*first);
+    return bad("tensor " + quote(*first) + " " + describe_shape(found.shape) +
+               " has no place in a model of the family " + out_.architecture.family +
+               " as config.json describes it");
+  }
+
+  Disk& disk_;
+  engine::SourceDirectory& directory_;
+  const std::string& label_;
+  Checkpoint out_;
+  std::unique_ptr<DiskFile> single_;
+  std::unique_ptr<DiskFile> index_;
+  std::vector<std::string> file_names_;           // parallel to out_.weight_files
+  std::map<std::string, std::string> index_map_;  // tensor to file; empty without an index
+  std::unordered_map<std::string, FoundTensor> found_;
+};
+
+}  // namespace
+
+uint64_t Checkpoint::parameters() const {
+  uint64_t sum = 0;
+  for (const model::StageSpec& stage : stages) {
+    for (const model::TensorSpec& spec : stage.tensors) {
+      uint64_t elements = 1;
+      for (const uint64_t size : spec.shape) elements *= size;
+      sum += elements;
+    }
+  }
+  return sum;
+}
+
+std::string Checkpoint::dtype() const {
+  std::array<uint64_t, 3> elements{};
+  for (size_t i = 0; i < stages.size(); ++i) {
+    for (size_t j = 0; j < tensors[i].size(); ++j) {
+      uint64_t count = 1;
+      for (const uint64_t size : stages[i].tensors[j].shape) count *= size;
+      elements[static_cast<size_t>(tensors[i][j].format)] += count;
+    }
+  }
+  const auto most = std::max_element(elements.begin(), elements.end()) - elements.begin();
+  return kernels::number_format_name(static_cast<kernels::NumberFormat>(most));
+}
+
+bool Checkpoint::bundled() const {
+  const Result<Json> root = parse_json(config_json, label);
+  if (!root || !root->is_object()) return false;
+  const auto at = root->find("airllm_bundled");
+  return at != root->end() && at->is_boolean() && at->get<bool>();
+}
+
+Result<Checkpoint> open_checkpoint(Disk& disk, engine::SourceDirectory& directory,
+                                   const std::string& label) {
+  return Opener(disk, directory, label).open();
+}
+
+Status check_unchanged(const Checkpoint& checkpoint) {
+  for (size_t i = 0; i < checkpoint.sources.size(); ++i) {
+    const DiskFile& file =
+        i == 0 ? *checkpoint.small_files.front().file : *checkpoint.weight_files[i - 1];
+    AIRLLM_TRY(const std::string identity, file.identity());
+    if (identity != checkpoint.sources[i].identity) {
+      return Unexpected(ErrorCode::kData, file.path() + ": it changed while it was being read",
+                        "Give the command again when nothing writes to it any more.");
+    }
+  }
+  return {};
+}
+
+}  // namespace airllm::store

@@ -1,0 +1,56 @@
+// A Hugging Face directory as the source of a model: its architecture, where each weight lies, and
+// the small files that belong to it. Nothing in it is trusted, the descriptors included.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/model/architecture.h"
+#include "engine/model/stages.h"
+#include "engine/store/disk.h"
+#include "engine/store/manifest.h"
+#include "kernels/number_format.h"
+
+namespace airllm::store {
+
+// Where a weight lies among the source files.
+struct SourceTensor {
+  size_t file = 0;            // index into Checkpoint::weight_files
+  uint64_t offset_bytes = 0;  // in that file
+  kernels::NumberFormat format = kernels::NumberFormat::kF32;
+};
+
+struct SmallFile {
+  std::string name;
+  std::unique_ptr<DiskFile> file;
+};
+
+// Immutable after open(). Used by one thread.
+struct Checkpoint {
+  std::string label;  // the directory as the user wrote it
+  std::string config_json;
+  model::Architecture architecture;
+  std::vector<model::StageSpec> stages;
+  std::vector<std::vector<SourceTensor>> tensors;  // parallel to the stages' tensors
+  std::vector<std::unique_ptr<DiskFile>> weight_files;
+  std::vector<SmallFile> small_files;  // config.json among them
+  std::vector<SourceRecord> sources;   // config.json, then the weight files
+
+  uint64_t parameters() const;
+  std::string dtype() const;  // of most weights
+  bool bundled() const;       // config.json has "airllm_bundled": true
+};
+
+// Opens and checks everything before any weight is read: every tensor that the architecture wants
+// is there once, in its shape, in a number format that can be used, and none is left over.
+Result<Checkpoint> open_checkpoint(Disk& disk, engine::SourceDirectory& directory,
+                                   const std::string& label);
+
+// Whether every source file is still what it was when it was opened; else a kData error names it.
+Status check_unchanged(const Checkpoint& checkpoint);
+
+}  // namespace airllm::store

@@ -1,0 +1,128 @@
+#include "engine/store/shard.h"
+
+#include <algorithm>
+
+#include "engine/store/hash.h"
+#include "engine/store/shard_layout.h"
+
+namespace airllm::store {
+namespace {
+
+Unexpected damaged(const std::string& path, const std::string& why) {
+  return Unexpected(ErrorCode::kData, path + ": " + why, kRepairRemedy);
+}
+
+// The layout that the stage's tensors must have, with the number formats that the header names.
+Result<ShardLayout> expected_layout(const std::string& path, const SafetensorsHeader& header,
+                                    const model::StageSpec& stage) {
+  std::vector<kernels::NumberFormat> formats;
+  for (const model::TensorSpec& spec : stage.tensors) {
+    const auto record =
+        std::find_if(header.tensors.begin(), header.tensors.end(),
+                     [&](const TensorRecord& candidate) { return candidate.name == spec.name; });
+    if (record == header.tensors.end()) return damaged(path, "tensor " + spec.name + " is missing");
+    if (record->shape != spec.shape) {
+      return damaged(path, "tensor " + spec.name + " has the shape " +
+                               describe_shape(record->shape) + " instead of " +
+                               describe_shape(spec.shape));
+    }
+    const auto format = weight_format(record->dtype);
+    if (!format) {
+      return damaged(path, "tensor " + spec.name + " has the dtype " + dtype_name(record->dtype));
+    }
+    formats.push_back(*format);
+  }
+  ShardLayout layout = layout_shard(stage, formats);
+  if (layout.records != header.tensors || layout.header.size() != header.data_offset) {
+    return damaged(path, "its tensors do not lie as format version " + std::string(kShardVersion) +
+                             " lays them");
+  }
+  return layout;
+}
+
+Status check_metadata(const std::string& path, const SafetensorsHeader& header) {
+  const auto value = [&](const char* key) {
+    const auto at = header.metadata.find(key);
+    return at == header.metadata.end() ? std::string("missing") : at->second;
+  };
+  if (value("format") != kShardFormat) return damaged(path, "not a shard of ours");
+  if (value("version") != kShardVersion || value("layout") != kRowMajorLayout) {
+    return damaged(path, "format version " + value("version") + " with layout " + value("layout") +
+                             ", but this program reads version " + kShardVersion + " with layout " +
+                             kRowMajorLayout);
+  }
+  return {};
+}
+
+void fill_checksums(std::span<const std::byte> table, std::vector<ShardTensor>& tensors) {
+  size_t at = 0;
+  for (ShardTensor& tensor : tensors) {
+    for (uint64_t& sum : tensor.block_checksums) {
+      sum = 0;
+      for (size_t i = 8; i-- > 0;) sum = sum << 8 | std::to_integer<uint64_t>(table[at + i]);
+      at += 8;
+    }
+  }
+}
+
+}  // namespace
+
+const ShardTensor* Shard::find(std::string_view name) const {
+  for (const ShardTensor& tensor : tensors) {
+    if (tensor.name == name) return &tensor;
+  }
+  return nullptr;
+}
+
+Result<Shard> open_shard(Disk& disk, const std::string& path, const model::StageSpec& stage,
+                         const ShardRecord& record) {
+  AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk.open(path, OpenMode::kRead));
+  AIRLLM_TRY(const uint64_t file_bytes, file->size_bytes());
+  if (file_bytes != record.bytes) {
+    return damaged(path, (file_bytes < record.bytes ? "truncated: it has " : "it has ") +
+                             std::to_string(file_bytes) + " bytes instead of " +
+                             std::to_string(record.bytes));
+  }
+  AIRLLM_TRY(const SafetensorsHeader header, read_safetensors_header(*file));
+  AIRLLM_TRY_VOID(check_metadata(path, header));
+  AIRLLM_TRY(ShardLayout layout, expected_layout(path, header, stage));
+
+  std::vector<std::byte> start(layout.header.size());
+  AIRLLM_TRY_VOID(file->read_at(0, start));
+  std::vector<std::byte> table(layout.checksums_bytes);
+  AIRLLM_TRY_VOID(file->read_at(layout.checksums_offset, table));
+  Hasher hasher;
+  hasher.update(start);
+  hasher.update(table);
+  if (hasher.digest() != record.hash) {
+    return damaged(path, "its header or checksums are damaged: their hash is " +
+                             hash_text(hasher.digest()) + " instead of " + hash_text(record.hash));
+  }
+  fill_checksums(table, layout.tensors);
+  Shard shard;
+  shard.path = path;
+  shard.file_bytes = file_bytes;
+  shard.tensors = std::move(layout.tensors);
+  AIRLLM_TRY(shard.file, disk.open(path, OpenMode::kReadDirect));
+  return shard;
+}
+
+Status check_block(const Shard& shard, const ShardTensor& tensor, uint64_t block,
+                   std::span<const std::byte> data) {
+  return check_block_checksum(shard, tensor, block, xxh3(data));
+}
+
+Status check_block_checksum(const Shard& shard, const ShardTensor& tensor, uint64_t block,
+                            uint64_t checksum) {
+  AIRLLM_CHECK(block < tensor.block_checksums.size());
+  if (checksum == tensor.block_checksums[block]) return {};
+  const uint64_t begin = block * tensor.rows_per_block * tensor.row_bytes;
+  const uint64_t bytes = std::min(tensor.rows_per_block * tensor.row_bytes, tensor.bytes() - begin);
+  return damaged(shard.path, "tensor " + tensor.name + " is damaged in the " +
+                                 std::to_string(bytes) + " bytes at offset " +
+                                 std::to_string(tensor.offset_bytes + begin) +
+                                 ": their checksum is " + hash_text(checksum) + " instead of " +
+                                 hash_text(tensor.block_checksums[block]));
+}
+
+}  // namespace airllm::store

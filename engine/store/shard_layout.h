@@ -1,0 +1,47 @@
+// Where everything lies in a shard file, from the tensors that it holds; see airllm-shard(5). The
+// writer and the reader both go by this, so they cannot disagree.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/model/stages.h"
+#include "engine/store/safetensors.h"
+#include "engine/store/shard.h"
+
+namespace airllm::store {
+
+inline constexpr const char* kShardFormat = "airllm-shard";
+inline constexpr const char* kShardVersion = "1";
+inline constexpr const char* kRowMajorLayout = "row-major";
+inline constexpr const char* kChecksumsTensor = "checksums";
+inline constexpr const char* kShardSuffix = ".safetensors";
+
+struct ShardLayout {
+  std::string header;                 // the file's first bytes, a multiple of 4096
+  std::vector<TensorRecord> records;  // everything in file order, pads and checksums too
+  std::vector<ShardTensor> tensors;   // the weights; their checksums are zero
+  uint64_t checksums_offset = 0;      // in the file
+  uint64_t checksums_bytes = 0;
+  uint64_t file_bytes = 0;
+
+  uint64_t weight_bytes() const;
+};
+
+// `formats` gives each tensor of the stage its number format.
+ShardLayout layout_shard(const model::StageSpec& stage,
+                         const std::vector<kernels::NumberFormat>& formats);
+
+// The number formats that the forward pass reads, and their names in a header.
+std::optional<kernels::NumberFormat> weight_format(Dtype dtype);
+Dtype weight_dtype(kernels::NumberFormat format);
+
+// "F32[128, 64]", for messages.
+std::string describe_shape(const std::vector<uint64_t>& shape);
+
+// Checksums as the bytes of the "checksums" tensor.
+std::string checksum_table(const std::vector<ShardTensor>& tensors);
+
+}  // namespace airllm::store

@@ -1,0 +1,122 @@
+#include "engine/store/shard_writer.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "base/units.h"
+#include "engine/store/hash.h"
+
+namespace airllm::store {
+namespace {
+
+// Large enough that the disk sees long requests, small beside the memory that a split may use.
+constexpr uint64_t kCopyBytes = 4 * kMiB;
+
+// A run of whole blocks of one tensor.
+struct Run {
+  uint64_t first_block = 0;
+  uint64_t offset_bytes = 0;  // in the tensor
+  std::span<const std::byte> data;
+};
+
+// Reads a source tensor in runs of whole blocks, through one buffer.
+class BlockReader {
+ public:
+  template <typename Visit>
+  Status read(const DiskFile& file, uint64_t file_offset, const ShardTensor& tensor, Visit visit) {
+    const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+    const uint64_t run_bytes = std::max<uint64_t>(kCopyBytes / block_bytes, 1) * block_bytes;
+    for (uint64_t at = 0; at < tensor.bytes(); at += run_bytes) {
+      const uint64_t bytes = std::min(run_bytes, tensor.bytes() - at);
+      if (buffer_.size() < bytes) buffer_.resize(bytes);
+      const std::span<std::byte> data = std::span(buffer_).first(bytes);
+      AIRLLM_TRY_VOID(file.read_at(file_offset + at, data));
+      AIRLLM_TRY_VOID(visit(Run{at / block_bytes, at, data}));
+    }
+    return {};
+  }
+
+ private:
+  std::vector<std::byte> buffer_;
+};
+
+// Calls visit(block, its checksum) for each block of a run.
+template <typename Visit>
+void hash_blocks(const ShardTensor& tensor, const Run& run, Visit visit) {
+  const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+  uint64_t block = run.first_block;
+  for (size_t at = 0; at < run.data.size(); at += block_bytes, ++block) {
+    visit(block, xxh3(run.data.subspan(at, std::min<size_t>(block_bytes, run.data.size() - at))));
+  }
+}
+
+// The gaps that pads fill read as zero anyway in a new file; writing them keeps the file free of
+// holes, which some tools copy badly.
+Status write_pads(DiskFile& file, const ShardLayout& layout) {
+  const std::vector<std::byte> zeros(kPageBytes);
+  for (const TensorRecord& record : layout.records) {
+    if (!record.name.starts_with("pad.")) continue;
+    AIRLLM_TRY_VOID(file.write_at(layout.header.size() + record.begin,
+                                  std::span(zeros).first(record.end - record.begin)));
+  }
+  return {};
+}
+
+}  // namespace
+
+ShardLayout layout_of(const Checkpoint& checkpoint, size_t stage) {
+  std::vector<kernels::NumberFormat> formats;
+  for (const SourceTensor& tensor : checkpoint.tensors[stage]) formats.push_back(tensor.format);
+  return layout_shard(checkpoint.stages[stage], formats);
+}
+
+Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Checkpoint& checkpoint,
+                                size_t stage, const AdvanceFn& advance) {
+  ShardLayout layout = layout_of(checkpoint, stage);
+  AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk.open(path, OpenMode::kCreate));
+  AIRLLM_TRY_VOID(file->write_at(0, std::as_bytes(std::span(layout.header))));
+  AIRLLM_TRY_VOID(write_pads(*file, layout));
+  BlockReader reader;
+  for (size_t i = 0; i < layout.tensors.size(); ++i) {
+    const SourceTensor& source = checkpoint.tensors[stage][i];
+    ShardTensor& tensor = layout.tensors[i];
+    const auto copy = [&](const Run& run) -> Status {
+      hash_blocks(tensor, run,
+                  [&](uint64_t block, uint64_t sum) { tensor.block_checksums[block] = sum; });
+      AIRLLM_TRY_VOID(file->write_at(tensor.offset_bytes + run.offset_bytes, run.data));
+      return advance(run.data.size());
+    };
+    AIRLLM_TRY_VOID(
+        reader.read(*checkpoint.weight_files[source.file], source.offset_bytes, tensor, copy));
+  }
+  const std::string table = checksum_table(layout.tensors);
+  AIRLLM_TRY_VOID(file->write_at(layout.checksums_offset, std::as_bytes(std::span(table))));
+  AIRLLM_TRY_VOID(file->sync());
+  Hasher hasher;
+  hasher.update(layout.header);
+  hasher.update(table);
+  return ShardRecord{path.substr(path.rfind('/') + 1), layout.file_bytes, hasher.digest()};
+}
+
+Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, const Shard& shard,
+                                    const AdvanceFn& advance) {
+  BlockReader reader;
+  for (size_t i = 0; i < shard.tensors.size(); ++i) {
+    const SourceTensor& source = checkpoint.tensors[stage][i];
+    const ShardTensor& tensor = shard.tensors[i];
+    if (source.format != tensor.format) return tensor.name;
+    bool differs = false;
+    const auto compare = [&](const Run& run) -> Status {
+      hash_blocks(tensor, run, [&](uint64_t block, uint64_t sum) {
+        differs = differs || tensor.block_checksums[block] != sum;
+      });
+      return advance(run.data.size());
+    };
+    AIRLLM_TRY_VOID(
+        reader.read(*checkpoint.weight_files[source.file], source.offset_bytes, tensor, compare));
+    if (differs) return tensor.name;
+  }
+  return std::string();
+}
+
+}  // namespace airllm::store

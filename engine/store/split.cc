@@ -1,0 +1,327 @@
+#include "engine/store/split.h"
+
+#include <algorithm>
+#include <ctime>
+#include <set>
+
+#include "base/units.h"
+#include "engine/store/checkpoint.h"
+#include "engine/store/hash.h"
+#include "engine/store/journal.h"
+#include "engine/store/manifest.h"
+#include "engine/store/shard_writer.h"
+
+namespace airllm::store {
+namespace {
+
+constexpr uint64_t kCopyBytes = kMiB;
+// For the manifest, the journal and the file system's own book-keeping.
+constexpr uint64_t kReserveBytes = kMiB;
+constexpr const char* kGoesOn = "The same command goes on where it stopped.";
+
+std::string now_utc() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+Json result_json(const Manifest& manifest, bool unchanged) {
+  return Json{{"name", manifest.name},
+              {"bytes", manifest.bytes()},
+              {"shards", manifest.shards.size()},
+              {"unchanged", unchanged}};
+}
+
+// Reads a small file in pieces; calls visit(offset, piece).
+template <typename Visit>
+Status read_pieces(const DiskFile& file, Visit visit) {
+  AIRLLM_TRY(const uint64_t size, file.size_bytes());
+  std::vector<std::byte> buffer(std::min(size, kCopyBytes));
+  for (uint64_t at = 0; at < size; at += buffer.size()) {
+    const auto piece = std::span(buffer).first(std::min<uint64_t>(buffer.size(), size - at));
+    AIRLLM_TRY_VOID(file.read_at(at, piece));
+    AIRLLM_TRY_VOID(visit(at, std::span<const std::byte>(piece)));
+  }
+  return {};
+}
+
+Result<FileRecord> hash_small_file(const SmallFile& small) {
+  Hasher hasher;
+  uint64_t bytes = 0;
+  AIRLLM_TRY_VOID(read_pieces(*small.file, [&](uint64_t, std::span<const std::byte> piece) {
+    hasher.update(piece);
+    bytes += piece.size();
+    return Status();
+  }));
+  return FileRecord{small.name, bytes, hasher.digest()};
+}
+
+class Splitter {
+ public:
+  Splitter(Disk& disk, const StorePaths& paths, const engine::SplitRequest& request,
+           const ProgressFn& progress, const std::stop_token& stop)
+      : disk_(disk), paths_(paths), request_(request), progress_(progress), stop_(stop) {}
+
+  Result<Json> run() {
+    AIRLLM_TRY(checkpoint_, open_checkpoint(disk_, *request_.source, request_.source_label));
+    const std::string final_folder = paths_.model(request_.name);
+    if (disk_.exists(final_folder)) return compare_with(final_folder);
+    for (size_t i = 0; i < checkpoint_.stages.size(); ++i) {
+      const ShardLayout layout = layout_of(checkpoint_, i);
+      shard_bytes_.push_back(layout.file_bytes);
+      weight_bytes_.push_back(layout.weight_bytes());
+      total_ += layout.weight_bytes();
+    }
+    AIRLLM_TRY_VOID(prepare());
+    AIRLLM_TRY_VOID(check_room());
+    Status written = write_all();
+    if (!written) {
+      Error error = std::move(written).error();
+      if (error.code == ErrorCode::kIo) {
+        error.remedy += (error.remedy.empty() ? "" : ". ") + std::string(kGoesOn);
+      }
+      return Unexpected(std::move(error));
+    }
+    AIRLLM_TRY(const Manifest manifest, commit(final_folder));
+    return result_json(manifest, false);
+  }
+
+ private:
+  std::string shard_file(size_t stage) const {
+    return checkpoint_.stages[stage].shard_name + kShardSuffix;
+  }
+  std::string shard_path(size_t stage) const {
+    return folder_ + "/" + kShardsName + "/" + shard_file(stage);
+  }
+
+  Status advance(const char* stage, uint64_t bytes) {
+    done_ += bytes;
+    if (progress_) progress_(engine::Progress{stage, done_, total_, "bytes"});
+    if (stop_.stop_requested()) {
+      return Unexpected(ErrorCode::kCancelled, "split of " + request_.name + ": cancelled",
+                        kGoesOn);
+    }
+    return {};
+  }
+
+  // ---- a model of this name is there already ----
+
+  Unexpected taken(const std::string& why) const {
+    return Unexpected(
+        ErrorCode::kCannotCreate, "the model " + request_.name + " exists already and " + why,
+        "Choose another name with --name, or remove it with 'airllm rm " + request_.name + "'.");
+  }
+
+  Result<Json> compare_with(const std::string& folder) {
+    Result<Manifest> found = read_manifest(disk_, folder);
+    if (!found) return taken("cannot be compared: " + found.error().message);
+    Manifest manifest = std::move(found).value();
+    const auto same = [](const SourceRecord& a, const SourceRecord& b) {
+      return a.name == b.name && a.bytes == b.bytes && a.hash == b.hash;
+    };
+    if (!std::equal(manifest.sources.begin(), manifest.sources.end(), checkpoint_.sources.begin(),
+                    checkpoint_.sources.end(), same)) {
+      return taken("was made from another source, " + manifest.source_label);
+    }
+    AIRLLM_TRY_VOID(compare_small_files(manifest));
+    if (manifest.sources == checkpoint_.sources) return result_json(manifest, true);
+    // Equal in size and header but not the same files: only the weights themselves can tell.
+    AIRLLM_TRY_VOID(compare_weights(folder, manifest));
+    manifest.sources = checkpoint_.sources;
+    AIRLLM_TRY_VOID(write_text_atomically(disk_, folder + "/" + kManifestName,
+                                          dump_json(manifest_json(manifest)) + "\n"));
+    return result_json(manifest, true);
+  }
+
+  Status compare_small_files(const Manifest& manifest) const {
+    std::set<std::string> names;
+    for (const SmallFile& small : checkpoint_.small_files) {
+      AIRLLM_TRY(const FileRecord record, hash_small_file(small));
+      names.insert(small.name);
+      const auto at = std::find_if(manifest.files.begin(), manifest.files.end(),
+                                   [&](const FileRecord& file) { return file.name == small.name; });
+      if (at == manifest.files.end() || at->hash != record.hash || at->bytes != record.bytes) {
+        return taken("its " + small.name + " differs from the source's");
+      }
+    }
+    for (const FileRecord& file : manifest.files) {
+      if (!names.contains(file.name)) return taken("has " + file.name + ", which the source lacks");
+    }
+    return {};
+  }
+
+  Status compare_weights(const std::string& folder, const Manifest& manifest) {
+    if (manifest.shards.size() != checkpoint_.stages.size()) return taken("has other shards");
+    for (const std::vector<SourceTensor>& tensors : checkpoint_.tensors) {
+      const size_t stage = static_cast<size_t>(&tensors - checkpoint_.tensors.data());
+      total_ += layout_of(checkpoint_, stage).weight_bytes();
+    }
+    for (size_t i = 0; i < manifest.shards.size(); ++i) {
+      const std::string path = folder + "/" + kShardsName + "/" + manifest.shards[i].file;
+      Result<Shard> shard = open_shard(disk_, path, checkpoint_.stages[i], manifest.shards[i]);
+      if (!shard) return taken("cannot be compared: " + shard.error().message);
+      AIRLLM_TRY(const std::string tensor,
+                 find_difference(checkpoint_, i, *shard,
+                                 [this](uint64_t bytes) { return advance("check", bytes); }));
+      if (!tensor.empty()) return taken("its tensor " + tensor + " differs from the source's");
+    }
+    return check_unchanged(checkpoint_);
+  }
+
+  // ---- a new model ----
+
+  // Opens the folder of an earlier try at the same source, or an empty one.
+  Status prepare() {
+    folder_ = paths_.incoming(request_.name);
+    if (disk_.exists(folder_) && !resume()) AIRLLM_TRY_VOID(disk_.remove_tree(folder_));
+    AIRLLM_TRY_VOID(disk_.make_directories(folder_ + "/" + kShardsName));
+    AIRLLM_TRY_VOID(disk_.sync_directory(paths_.incoming()));
+    journal_.name = request_.name;
+    journal_.source_label = request_.source_label;
+    journal_.family = checkpoint_.architecture.family;
+    journal_.dtype = checkpoint_.dtype();
+    journal_.started = now_utc();
+    journal_.layers = checkpoint_.architecture.layers;
+    journal_.parameters = checkpoint_.parameters();
+    journal_.total_bytes = total_;
+    journal_.sources = checkpoint_.sources;
+    AIRLLM_TRY_VOID(write_journal(disk_, folder_, journal_));
+    return drop_unfinished();
+  }
+
+  // Takes over the finished shards of an earlier try, if it was at the same source.
+  bool resume() {
+    Result<Journal> found = read_journal(disk_, folder_);
+    if (!found || found->name != request_.name || found->sources != checkpoint_.sources) {
+      return false;
+    }
+    for (size_t i = 0; i < found->shards.size() && i < checkpoint_.stages.size(); ++i) {
+      const ShardRecord& record = found->shards[i];
+      if (record.file != shard_file(i) || record.bytes != shard_bytes_[i]) break;
+      if (!open_shard(disk_, shard_path(i), checkpoint_.stages[i], record)) break;
+      journal_.shards.push_back(record);
+      done_ += weight_bytes_[i];
+    }
+    return true;
+  }
+
+  // What a crash left half-written takes room that the check of free space must see.
+  Status drop_unfinished() {
+    const std::string shards = folder_ + "/" + kShardsName;
+    AIRLLM_TRY(const std::vector<DirEntry> entries, disk_.list(shards));
+    for (const DirEntry& entry : entries) {
+      const bool finished =
+          std::any_of(journal_.shards.begin(), journal_.shards.end(),
+                      [&](const ShardRecord& shard) { return shard.file == entry.name; });
+      if (!finished) AIRLLM_TRY_VOID(disk_.remove_tree(shards + "/" + entry.name));
+    }
+    return {};
+  }
+
+  Status check_room() {
+    uint64_t needed = kReserveBytes;
+    for (size_t i = journal_.shards.size(); i < shard_bytes_.size(); ++i) needed += shard_bytes_[i];
+    for (const SmallFile& small : checkpoint_.small_files) {
+      AIRLLM_TRY(const uint64_t size, small.file->size_bytes());
+      needed += size;
+    }
+    AIRLLM_TRY(const uint64_t free, disk_.free_bytes(folder_));
+    if (free >= needed) return {};
+    return Unexpected(ErrorCode::kIo,
+                      "the split needs " + format_size(needed) + " (" + std::to_string(needed) +
+                          " bytes), but only " + format_size(free) + " (" + std::to_string(free) +
+                          " bytes) are free on the disk of " + paths_.root,
+                      "Free some disk space, or use a store on another disk.");
+  }
+
+  Status write_all() {
+    AIRLLM_TRY_VOID(advance("split", 0));
+    for (size_t i = journal_.shards.size(); i < checkpoint_.stages.size(); ++i) {
+      Result<ShardRecord> record =
+          write_shard(disk_, shard_path(i), checkpoint_, i,
+                      [this](uint64_t bytes) { return advance("split", bytes); });
+      if (!record) {
+        // A full disk should not stay full for a shard that must be written anew anyway.
+        (void)disk_.remove_file(shard_path(i));
+        return Unexpected(std::move(record).error());
+      }
+      AIRLLM_TRY_VOID(disk_.sync_directory(folder_ + "/" + kShardsName));
+      AIRLLM_TRY_VOID(check_unchanged(checkpoint_));
+      journal_.shards.push_back(*record);
+      AIRLLM_TRY_VOID(write_journal(disk_, folder_, journal_));
+    }
+    return copy_small_files();
+  }
+
+  Status copy_small_files() {
+    for (const SmallFile& small : checkpoint_.small_files) {
+      const std::string path = folder_ + "/" + small.name;
+      AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk_.open(path, OpenMode::kCreate));
+      FileRecord record{small.name, 0, 0};
+      Hasher hasher;
+      AIRLLM_TRY_VOID(
+          read_pieces(*small.file, [&](uint64_t offset, std::span<const std::byte> piece) {
+            hasher.update(piece);
+            record.bytes += piece.size();
+            return file->write_at(offset, piece);
+          }));
+      AIRLLM_TRY_VOID(file->sync());
+      record.hash = hasher.digest();
+      files_.push_back(std::move(record));
+    }
+    return check_unchanged(checkpoint_);
+  }
+
+  Result<Manifest> commit(const std::string& final_folder) {
+    Manifest manifest;
+    manifest.name = request_.name;
+    manifest.created = now_utc();
+    manifest.family = checkpoint_.architecture.family;
+    manifest.dtype = checkpoint_.dtype();
+    manifest.layers = checkpoint_.architecture.layers;
+    manifest.parameters = checkpoint_.parameters();
+    manifest.bundled = checkpoint_.bundled();
+    manifest.source_label = request_.source_label;
+    manifest.sources = checkpoint_.sources;
+    manifest.shards = journal_.shards;
+    manifest.files = files_;
+    AIRLLM_TRY_VOID(write_text_atomically(disk_, folder_ + "/" + kManifestName,
+                                          dump_json(manifest_json(manifest)) + "\n"));
+    const std::string parent = final_folder.substr(0, final_folder.rfind('/'));
+    AIRLLM_TRY_VOID(disk_.make_directories(parent));
+    AIRLLM_TRY_VOID(disk_.rename(folder_, final_folder));
+    AIRLLM_TRY_VOID(disk_.sync_directory(parent));
+    if (parent != paths_.models()) AIRLLM_TRY_VOID(disk_.sync_directory(paths_.models()));
+    AIRLLM_TRY_VOID(disk_.sync_directory(paths_.incoming()));
+    // The journal goes last: until the rename is on the disk, it is what makes the work resumable.
+    (void)disk_.remove_file(final_folder + "/" + kJournalName);
+    return manifest;
+  }
+
+  Disk& disk_;
+  const StorePaths& paths_;
+  const engine::SplitRequest& request_;
+  const ProgressFn& progress_;
+  const std::stop_token& stop_;
+  Checkpoint checkpoint_;
+  std::string folder_;  // in incoming/
+  Journal journal_;
+  std::vector<uint64_t> shard_bytes_;   // per stage, of the file
+  std::vector<uint64_t> weight_bytes_;  // per stage
+  std::vector<FileRecord> files_;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+}  // namespace
+
+Result<Json> split_checkpoint(Disk& disk, const StorePaths& paths,
+                              const engine::SplitRequest& request, const ProgressFn& progress,
+                              const std::stop_token& stop) {
+  return Splitter(disk, paths, request, progress, stop).run();
+}
+
+}  // namespace airllm::store

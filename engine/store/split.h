@@ -1,0 +1,24 @@
+// From a Hugging Face directory to a model of the store; see store.h for what a caller may rely on.
+//
+// A split works in incoming/NAME/: shard after shard, each synced and then entered in the journal,
+// then the small files, the manifest, and one rename into models/. So what is under models/ is
+// whole, and a split that was interrupted at any point goes on behind its last finished shard.
+#pragma once
+
+#include <stop_token>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/store/disk.h"
+#include "engine/store/store.h"
+#include "engine/store/store_paths.h"
+
+namespace airllm::store {
+
+// The caller makes sure that nobody else works on a model of this name. Store::split() in full.
+Result<Json> split_checkpoint(Disk& disk, const StorePaths& paths,
+                              const engine::SplitRequest& request, const ProgressFn& progress,
+                              const std::stop_token& stop);
+
+}  // namespace airllm::store

@@ -1,0 +1,132 @@
+#include "engine/store/verify.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "base/checked.h"
+#include "base/units.h"
+#include "engine/store/hash.h"
+
+namespace airllm::store {
+namespace {
+
+constexpr uint64_t kReadBytes = 4 * kMiB;
+
+struct Region {
+  enum class Kind { kDescription, kBlock, kPad };
+  Kind kind;
+  uint64_t end;  // in the file; it begins where the last one ended
+  const ShardTensor* tensor = nullptr;
+  uint64_t block = 0;
+};
+
+// The whole file, in order: header, blocks and pads, checksums.
+std::vector<Region> regions_of(const Shard& shard) {
+  std::vector<Region> out;
+  uint64_t blocks = 0;
+  uint64_t at = shard.tensors.front().offset_bytes;
+  out.push_back({Region::Kind::kDescription, at});
+  for (const ShardTensor& tensor : shard.tensors) {
+    if (tensor.offset_bytes > at) out.push_back({Region::Kind::kPad, tensor.offset_bytes});
+    const uint64_t end = tensor.offset_bytes + tensor.bytes();
+    const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+    for (uint64_t i = 0; i < tensor.block_checksums.size(); ++i, ++blocks) {
+      const uint64_t block_end = std::min(tensor.offset_bytes + (i + 1) * block_bytes, end);
+      out.push_back({Region::Kind::kBlock, block_end, &tensor, i});
+    }
+    at = end;
+  }
+  const uint64_t table = shard.file_bytes - blocks * sizeof(uint64_t);
+  if (table > at) out.push_back({Region::Kind::kPad, table});
+  out.push_back({Region::Kind::kDescription, shard.file_bytes});
+  return out;
+}
+
+// Takes the file's bytes in order.
+class Checker {
+ public:
+  Checker(const Shard& shard, uint64_t hash)
+      : shard_(shard), hash_(hash), regions_(regions_of(shard)) {}
+
+  Status take(std::span<const std::byte> data) {
+    while (!data.empty()) {
+      const Region& region = regions_[current_];
+      const auto piece = data.first(std::min<uint64_t>(data.size(), region.end - at_));
+      AIRLLM_TRY_VOID(take_piece(region, piece));
+      at_ += piece.size();
+      data = data.subspan(piece.size());
+      if (at_ == region.end) {
+        AIRLLM_TRY_VOID(finish(region));
+        ++current_;
+      }
+    }
+    return {};
+  }
+
+ private:
+  Status take_piece(const Region& region, std::span<const std::byte> piece) {
+    if (region.kind == Region::Kind::kBlock) {
+      block_.update(piece);
+    } else if (region.kind == Region::Kind::kDescription) {
+      description_.update(piece);
+    } else {
+      const auto bad =
+          std::find_if(piece.begin(), piece.end(), [](std::byte b) { return b != std::byte{0}; });
+      if (bad != piece.end()) {
+        return damaged("the padding is damaged at offset " +
+                       std::to_string(at_ + static_cast<uint64_t>(bad - piece.begin())));
+      }
+    }
+    return {};
+  }
+
+  Status finish(const Region& region) {
+    if (region.kind == Region::Kind::kBlock) {
+      const uint64_t found = block_.digest();
+      block_.reset();
+      return check_block_checksum(shard_, *region.tensor, region.block, found);
+    }
+    if (region.end == shard_.file_bytes && description_.digest() != hash_) {
+      return damaged("its header or checksums are damaged");
+    }
+    return {};
+  }
+
+  Unexpected damaged(const std::string& why) const {
+    return Unexpected(ErrorCode::kData, shard_.path + ": " + why, kRepairRemedy);
+  }
+
+  const Shard& shard_;
+  uint64_t hash_;
+  std::vector<Region> regions_;
+  size_t current_ = 0;
+  uint64_t at_ = 0;
+  Hasher block_;
+  Hasher description_;
+};
+
+struct AlignedFree {
+  void operator()(std::byte* memory) const { std::free(memory); }
+};
+
+}  // namespace
+
+Status verify_shard(const Shard& shard, uint64_t header_and_checksums_hash,
+                    const std::function<Status(uint64_t bytes)>& advance) {
+  const std::unique_ptr<std::byte, AlignedFree> buffer(
+      static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kReadBytes)));
+  if (!buffer) return Unexpected(ErrorCode::kOs, "no memory for reading " + shard.path);
+  Checker checker(shard, header_and_checksums_hash);
+  for (uint64_t at = 0; at < shard.file_bytes; at += kReadBytes) {
+    const uint64_t bytes = std::min(kReadBytes, shard.file_bytes - at);
+    const uint64_t wanted = shard.file->is_direct() ? round_up(bytes, kPageBytes) : bytes;
+    AIRLLM_TRY_VOID(shard.file->read_at(at, {buffer.get(), wanted}));
+    AIRLLM_TRY_VOID(checker.take({buffer.get(), bytes}));
+    AIRLLM_TRY_VOID(advance(bytes));
+  }
+  return {};
+}
+
+}  // namespace airllm::store

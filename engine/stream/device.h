@@ -1,0 +1,52 @@
+// A device: memory for weights and rows, and the operations on it.
+//
+// The pass and the pipeline talk to a Device. The CPU is the device whose memory is the shard cache
+// itself: what the reader fills is what the kernels read, nothing is copied. A device with its own
+// memory adds a copy stream and events between the two.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "kernels/backend.h"
+
+namespace airllm::stream {
+
+// Memory that the reader may fill and the kernels may use: one mapping, page-aligned, committed as
+// it is touched, given back whole. A memfd, so that it can be handed to another process.
+class Slab {
+ public:
+  static Result<Slab> create(uint64_t bytes);
+  Slab() = default;
+  Slab(Slab&& other) noexcept;
+  Slab& operator=(Slab&& other) noexcept;
+  Slab(const Slab&) = delete;
+  Slab& operator=(const Slab&) = delete;
+  ~Slab();
+
+  std::span<std::byte> memory() const { return memory_; }
+
+ private:
+  UniqueFd fd_;
+  std::span<std::byte> memory_;
+};
+
+// Used by one thread, the engine's.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0;  // "cpu"
+  virtual Result<Slab> allocate(uint64_t bytes) = 0;
+  virtual const kernels::Backend& backend() const = 0;
+  virtual kernels::ThreadPool& pool() = 0;
+};
+
+// `threads` as in kernels::ThreadPool.
+std::unique_ptr<Device> make_cpu_device(const kernels::Backend& backend, unsigned threads);
+
+}  // namespace airllm::stream

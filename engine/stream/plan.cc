@@ -1,0 +1,165 @@
+#include "engine/stream/plan.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/checked.h"
+#include "base/units.h"
+
+namespace airllm::stream {
+namespace {
+
+// Beyond this, more rows per sweep gain nothing: the sweep is bound by multiplying.
+constexpr uint64_t kMostRows = 512;
+constexpr uint64_t kMostLogitRows = 64;
+constexpr uint64_t kMostWorkspaceBytes = 128 * kMiB;
+// Larger tiles gain no reading speed, and make cancellation and the ring coarser.
+constexpr uint64_t kMostTileBytes = 4 * kMiB;
+// Norms and biases: too small to be worth a read of their own in every sweep.
+constexpr uint64_t kSmallTileBytes = 64 * kKiB;
+
+const store::ShardTensor& embedding_of(const PlanInput& input) {
+  return input.shards.front().tensors.front();
+}
+
+uint64_t embedding_slot_bytes(const PlanInput& input) {
+  return largest_block_bytes(input.shards.first(1));
+}
+
+// The largest batch whose workspace stays within `bytes`, at least one row.
+model::BatchLimits limits_within(const model::Architecture& architecture, uint64_t bytes) {
+  const model::BatchLimits one{1, 1};
+  const model::BatchLimits two_rows{2, 1};
+  const uint64_t least = model::ForwardPass::workspace_bytes(architecture, one);
+  const uint64_t row = model::ForwardPass::workspace_bytes(architecture, two_rows) - least;
+  const uint64_t logit_row = std::max<uint64_t>(1, architecture.vocabulary * sizeof(float));
+  const uint64_t spare = bytes > least ? bytes - least : 0;
+  // A quarter for logits: most rows of a prompt want none.
+  model::BatchLimits limits;
+  limits.logit_rows = std::clamp<uint64_t>(1 + spare / 4 / (logit_row + 64), 1, kMostLogitRows);
+  limits.rows = std::clamp<uint64_t>(1 + spare * 3 / 4 / (row + 64), 1, kMostRows);
+  limits.logit_rows = std::min(limits.logit_rows, limits.rows);
+  return limits;
+}
+
+// One way to divide a budget among all but the pinned tiles.
+struct Division {
+  uint64_t workspace;
+  uint64_t tile;
+  size_t slots;
+};
+
+Plan plan_without_tiles(const PlanInput& input, const Division& division) {
+  Plan plan;
+  plan.limits = limits_within(*input.architecture, division.workspace);
+  plan.workspace_bytes =
+      round_up(model::ForwardPass::workspace_bytes(*input.architecture, plan.limits), kPageBytes);
+  plan.list = cut_tiles(*input.architecture, input.shards, division.tile);
+  plan.ring_slots = division.slots;
+  plan.ring_slot_bytes = division.slots > 0 ? plan.list.largest_read_bytes() : 0;
+  plan.embedding_slot_bytes = embedding_slot_bytes(input);
+  plan.embedding_slots = 1;
+  plan.pinned_offset.assign(plan.list.tiles.size(), Plan::kStreamed);
+  plan.slab_bytes = plan.embedding_offset() + plan.embedding_slot_bytes;
+  return plan;
+}
+
+// Everything stays: no ring. The embedding's blocks stay as well, unless the head holds them.
+Plan full_plan(const PlanInput& input) {
+  Plan plan = plan_without_tiles(input, {kMostWorkspaceBytes, kMostTileBytes, 0});
+  if (!input.architecture->tied_head) {
+    plan.embedding_slots = embedding_of(input).block_checksums.size();
+  }
+  plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
+  for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
+    plan.pinned_offset[i] = plan.slab_bytes;
+    plan.slab_bytes += plan.list.tiles[i].read_bytes();
+  }
+  return plan;
+}
+
+class Pinner {
+ public:
+  Pinner(Plan& plan, uint64_t budget_bytes) : plan_(plan), budget_bytes_(budget_bytes) {}
+
+  uint64_t room() const { return budget_bytes_ - plan_.slab_bytes; }
+
+  bool pin(size_t index) {
+    const uint64_t bytes = plan_.list.tiles[index].read_bytes();
+    if (bytes > room()) return false;
+    plan_.pinned_offset[index] = plan_.slab_bytes;
+    plan_.slab_bytes += bytes;
+    return true;
+  }
+
+  void pin_small_tiles() {
+    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
+      if (plan_.list.tiles[i].read_bytes() <= kSmallTileBytes && !pin(i)) return;
+    }
+  }
+
+  // Pins the same share of every stretch of the order of use (Bresenham's line), so that reading
+  // keeps an even pace beside multiplying.
+  void pin_evenly() {
+    uint64_t rest = 0;
+    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
+      if (is_streamed(i)) rest += plan_.list.tiles[i].read_bytes();
+    }
+    if (rest == 0) return;
+    const double share = static_cast<double>(room()) / static_cast<double>(rest);
+    double due = 0;
+    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
+      if (!is_streamed(i)) continue;
+      const auto bytes = static_cast<double>(plan_.list.tiles[i].read_bytes());
+      due += share * bytes;
+      if (due >= bytes / 2 && pin(i)) due -= bytes;
+    }
+  }
+
+ private:
+  bool is_streamed(size_t i) const { return plan_.pinned_offset[i] == Plan::kStreamed; }
+
+  Plan& plan_;
+  uint64_t budget_bytes_;
+};
+
+}  // namespace
+
+uint64_t Plan::pinned_bytes() const {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < list.tiles.size(); ++i) {
+    if (pinned_offset[i] != kStreamed) sum += list.tiles[i].read_bytes();
+  }
+  return sum;
+}
+
+uint64_t full_budget_bytes(const PlanInput& input) { return full_plan(input).slab_bytes; }
+
+Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
+  if (Plan plan = full_plan(input); plan.slab_bytes <= budget_bytes) return plan;
+
+  const uint64_t block = largest_block_bytes(input.shards);
+  const uint64_t tile = std::clamp(budget_bytes / 32, block, std::max(block, kMostTileBytes));
+  const std::array<Division, 4> divisions{{
+      {std::min(budget_bytes / 4, kMostWorkspaceBytes), tile, 4},
+      {budget_bytes / 4, block, 3},
+      {budget_bytes / 8, block, 2},
+      {0, block, 2},
+  }};
+  for (const Division& division : divisions) {
+    Plan plan = plan_without_tiles(input, division);
+    if (plan.slab_bytes > budget_bytes) continue;
+    Pinner pinner(plan, budget_bytes);
+    pinner.pin_small_tiles();
+    pinner.pin_evenly();
+    return plan;
+  }
+  const uint64_t least = plan_without_tiles(input, divisions.back()).slab_bytes;
+  return Unexpected(ErrorCode::kConfig,
+                    "a RAM budget of " + format_size(budget_bytes) +
+                        " is too small for this model, which needs at least " +
+                        std::to_string((least + kKiB - 1) / kKiB) + " KiB",
+                    "give --ram at least " + std::to_string((least + kKiB - 1) / kKiB) + "K");
+}
+
+}  // namespace airllm::stream

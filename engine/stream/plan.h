@@ -1,0 +1,53 @@
+// The residency plan: how a budget is divided, and which tiles stay in memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/model/architecture.h"
+#include "engine/model/forward.h"
+#include "engine/store/shard.h"
+#include "engine/stream/tile.h"
+
+namespace airllm::stream {
+
+// What a plan needs to know of the model; made once per model.
+struct PlanInput {
+  const model::Architecture* architecture = nullptr;
+  std::span<const store::Shard> shards;
+};
+
+// Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache, pinned
+// tiles, in this order.
+struct Plan {
+  TileList list;
+  model::BatchLimits limits;
+  uint64_t workspace_bytes = 0;
+  uint64_t ring_slot_bytes = 0;
+  size_t ring_slots = 0;              // 0: every tile is pinned
+  uint64_t embedding_slot_bytes = 0;  // one block of the embedding
+  size_t embedding_slots = 0;
+  // Of every tile of `list`: where it stays in the slab, or kStreamed.
+  std::vector<uint64_t> pinned_offset;
+  uint64_t slab_bytes = 0;
+
+  static constexpr uint64_t kStreamed = ~uint64_t{0};
+
+  uint64_t ring_offset() const { return workspace_bytes; }
+  uint64_t embedding_offset() const { return ring_offset() + ring_slots * ring_slot_bytes; }
+  uint64_t pinned_bytes() const;
+  bool streams() const { return ring_slots > 0; }
+};
+
+// The best plan within `budget_bytes`. A sweep is a cyclic scan, so what stays is a fixed subset,
+// spread evenly over the order of use, and the rest streams through the ring: that reads what an
+// optimal (Belady) policy reads. A budget that cannot hold the least working set is a kConfig error
+// that names the least --ram.
+Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes);
+
+// The budget from which on everything stays in memory.
+uint64_t full_budget_bytes(const PlanInput& input);
+
+}  // namespace airllm::stream

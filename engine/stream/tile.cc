@@ -1,0 +1,117 @@
+#include "engine/stream/tile.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/checked.h"
+#include "base/units.h"
+
+namespace airllm::stream {
+namespace {
+
+struct Place {
+  uint32_t shard;
+  uint32_t tensor;
+};
+
+Place find_tensor(std::span<const store::Shard> shards, const std::string& name) {
+  for (uint32_t s = 0; s < shards.size(); ++s) {
+    for (uint32_t t = 0; t < shards[s].tensors.size(); ++t) {
+      if (shards[s].tensors[t].name == name) return {s, t};
+    }
+  }
+  AIRLLM_CHECK(false);  // the store has checked that every tensor of the stages is there
+}
+
+class Cutter {
+ public:
+  Cutter(std::span<const store::Shard> shards, uint64_t target_bytes)
+      : shards_(shards), target_bytes_(target_bytes) {}
+
+  void cut(uint32_t stage, model::Role role, const std::string& name) {
+    const Place place = find_tensor(shards_, name);
+    const store::ShardTensor& tensor = shards_[place.shard].tensors[place.tensor];
+    const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+    const uint64_t blocks_per_tile = std::max<uint64_t>(1, target_bytes_ / block_bytes);
+    const uint64_t blocks = tensor.block_checksums.size();
+    for (uint64_t first = 0; first < blocks; first += blocks_per_tile) {
+      Tile tile;
+      tile.stage = stage;
+      tile.role = role;
+      tile.shard = place.shard;
+      tile.tensor = place.tensor;
+      tile.first_block = first;
+      tile.blocks = std::min(blocks_per_tile, blocks - first);
+      tile.row_begin = first * tensor.rows_per_block;
+      tile.rows = std::min(tile.blocks * tensor.rows_per_block, tensor.rows - tile.row_begin);
+      tile.data_offset = tensor.offset_bytes + tile.row_begin * tensor.row_bytes;
+      tile.data_bytes = tile.rows * tensor.row_bytes;
+      list_.tiles.push_back(tile);
+    }
+  }
+
+  TileList& list() { return list_; }
+
+ private:
+  std::span<const store::Shard> shards_;
+  uint64_t target_bytes_;
+  TileList list_;
+};
+
+}  // namespace
+
+uint64_t Tile::read_offset() const { return round_down(data_offset, kPageBytes); }
+
+uint64_t Tile::read_bytes() const {
+  return round_up(data_offset + data_bytes, kPageBytes) - read_offset();
+}
+
+uint64_t TileList::total_bytes() const {
+  uint64_t sum = 0;
+  for (const Tile& tile : tiles) sum += tile.read_bytes();
+  return sum;
+}
+
+uint64_t TileList::largest_read_bytes() const {
+  uint64_t largest = 0;
+  for (const Tile& tile : tiles) largest = std::max(largest, tile.read_bytes());
+  return largest;
+}
+
+TileList cut_tiles(const model::Architecture& architecture, std::span<const store::Shard> shards,
+                   uint64_t target_bytes) {
+  const std::vector<model::StageSpec> stages = model::stages(architecture);
+  Cutter cutter(shards, target_bytes);
+  std::string embedding_name;
+  for (uint32_t stage = 0; stage < stages.size(); ++stage) {
+    const model::StageSpec& spec = stages[stage];
+    if (spec.kind == model::StageSpec::Kind::kEmbedding) {
+      embedding_name = spec.tensors.front().name;
+      continue;
+    }
+    const bool is_head = spec.kind == model::StageSpec::Kind::kHead;
+    if (is_head) cutter.list().head_begin = cutter.list().tiles.size();
+    for (const model::TensorSpec& tensor : spec.tensors) {
+      cutter.cut(stage, tensor.role, tensor.name);
+    }
+    if (is_head && architecture.tied_head) cutter.cut(stage, model::Role::kHead, embedding_name);
+  }
+  return std::move(cutter.list());
+}
+
+uint64_t largest_block_bytes(std::span<const store::Shard> shards) {
+  uint64_t largest = 0;
+  for (const store::Shard& shard : shards) {
+    for (const store::ShardTensor& tensor : shard.tensors) {
+      const uint64_t rows = std::min(tensor.rows_per_block, tensor.rows);
+      const uint64_t bytes = rows * tensor.row_bytes;
+      // A block that is no whole number of pages may begin and end inside one.
+      const bool aligned =
+          tensor.rows_per_block * tensor.row_bytes % kPageBytes == 0 || rows == tensor.rows;
+      largest = std::max(largest, round_up(bytes, kPageBytes) + (aligned ? 0 : kPageBytes));
+    }
+  }
+  return largest;
+}
+
+}  // namespace airllm::stream

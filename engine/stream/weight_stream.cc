@@ -1,0 +1,341 @@
+#include "engine/stream/weight_stream.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "base/checked.h"
+#include "base/units.h"
+
+namespace airllm::stream {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often a wait for reading looks whether it is still wanted.
+constexpr auto kInterruptInterval = std::chrono::milliseconds(20);
+// Pinned tiles that are read ahead; they need no slot, but the queue has to end somewhere.
+constexpr size_t kMostQueuedReads = 32;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shards, bool tied_head,
+                           std::span<std::byte> slab, const kernels::Backend& backend,
+                           const StreamOptions& options, std::function<Status()> interrupted)
+    : plan_(plan),
+      shards_(shards),
+      tied_head_(tied_head),
+      slab_(slab),
+      backend_(backend),
+      options_(options),
+      interrupted_(std::move(interrupted)),
+      pinned_(plan.list.tiles.size()),
+      ring_(plan.ring_slots) {
+  AIRLLM_CHECK(slab.size() >= plan.slab_bytes);
+  for (size_t i = 0; i < pinned_.size(); ++i) {
+    pinned_[i].tile = i;
+    if (is_pinned(i)) pinned_[i].memory = slab_.data() + plan.pinned_offset[i];
+  }
+  for (size_t i = 0; i < ring_.size(); ++i) {
+    ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
+  }
+  for (unsigned i = 0; i < options.readers; ++i) {
+    readers_.emplace_back([this](const std::stop_token& stop) { read_loop(stop); });
+  }
+}
+
+WeightStream::~WeightStream() {
+  for (std::jthread& reader : readers_) reader.request_stop();
+}
+
+void WeightStream::begin_sweep(bool with_head) {
+  const std::lock_guard lock(mutex_);
+  if (next_ != sweep_end_) give_up_sweep();
+  ++sweep_;
+  next_ = 0;
+  sweep_end_ = with_head ? plan_.list.tiles.size() : plan_.list.head_begin;
+  if (ahead_.sweep < sweep_) ahead_ = {sweep_, 0};
+  feed();
+}
+
+// Drops what was read ahead. A read under way keeps its slot until it ends.
+void WeightStream::give_up_sweep() {
+  if (in_use_ != nullptr) release_place_in_use();
+  for (Place* place : queue_) {
+    place->state = State::kAbsent;
+  }
+  queue_.clear();
+  for (Place* place : in_flight_) {
+    if (place->state == State::kReading)
+      place->discarded = true;
+    else
+      free_place(*place);
+  }
+  in_flight_.clear();
+  for (Place& place : pinned_) {
+    if (place.state == State::kFailed) free_place(place);
+  }
+  ahead_ = {sweep_ + 1, 0};
+}
+
+void WeightStream::free_place(Place& place) {
+  place.state = State::kAbsent;
+  place.discarded = false;
+  place.fresh = false;
+  place.error.reset();
+}
+
+WeightStream::Place* WeightStream::free_slot() {
+  for (Place& place : ring_) {
+    if (place.state == State::kAbsent) return &place;
+  }
+  return nullptr;
+}
+
+// At the head's first tile: whether a sweep has a head is known once it has begun. Returns false
+// when reading ahead must wait for that.
+bool WeightStream::move_past_unknown_head() {
+  if (ahead_.sweep > sweep_) return false;
+  if (ahead_.index >= sweep_end_) ahead_ = {ahead_.sweep + 1, 0};
+  return true;
+}
+
+// Queues reads as far ahead as there is room.
+void WeightStream::feed() {
+  bool queued = false;
+  while (queue_.size() < kMostQueuedReads) {
+    if (ahead_.index >= plan_.list.head_begin) {
+      const uint64_t sweep = ahead_.sweep;
+      if (!move_past_unknown_head()) break;
+      if (ahead_.sweep != sweep) continue;
+    }
+    if (ahead_.sweep > sweep_ + 1) break;
+    const size_t tile = ahead_.index;
+    Place* place = is_pinned(tile) ? &pinned_[tile] : free_slot();
+    if (place == nullptr) break;
+    if (place->state == State::kAbsent) {
+      place->state = State::kQueued;
+      place->tile = tile;
+      queue_.push_back(place);
+      if (!is_pinned(tile)) in_flight_.push_back(place);
+      queued = true;
+    }
+    ++ahead_.index;
+  }
+  if (queued) work_.notify_all();
+}
+
+Result<model::TileView> WeightStream::next_tile(bool& done) {
+  std::unique_lock lock(mutex_);
+  if (next_ == sweep_end_) {
+    done = true;
+    feed();
+    return model::TileView{};
+  }
+  done = false;
+  AIRLLM_CHECK(in_use_ == nullptr);
+  AIRLLM_TRY_VOID(wait_ready(lock));
+  Place& place = *next_place();
+  const uint64_t bytes = plan_.list.tiles[next_].read_bytes();
+  (place.fresh ? counters_.read_bytes : counters_.cache_bytes) += bytes;
+  place.fresh = false;
+  in_use_ = &place;
+  return view_of(next_, place.memory);
+}
+
+// Where the next tile is, or is to be; null while the ring has no slot for it.
+WeightStream::Place* WeightStream::next_place() {
+  if (is_pinned(next_)) return &pinned_[next_];
+  if (in_flight_.empty()) return nullptr;
+  AIRLLM_CHECK(in_flight_.front()->tile == next_);
+  return in_flight_.front();
+}
+
+Status WeightStream::wait_ready(std::unique_lock<std::mutex>& lock) {
+  const auto is_over = [this] {
+    const Place* place = next_place();
+    return place != nullptr && (place->state == State::kReady || place->state == State::kFailed);
+  };
+  if (!is_over()) {
+    const Clock::time_point start = Clock::now();
+    while (!ready_.wait_for(lock, kInterruptInterval, is_over)) {
+      lock.unlock();
+      Status wanted = interrupted_();
+      lock.lock();
+      if (!wanted) return wanted;
+      if (seconds_since(start) > options_.read_deadline_seconds) return read_is_late();
+    }
+    counters_.wait_seconds += seconds_since(start);
+  }
+  if (next_place()->state == State::kFailed) return Unexpected(*next_place()->error);
+  return {};
+}
+
+Status WeightStream::read_is_late() const {
+  const Tile& tile = plan_.list.tiles[next_];
+  return Unexpected(ErrorCode::kIo,
+                    shards_[tile.shard].path + ": a read of " + format_size(tile.read_bytes()) +
+                        " at offset " + std::to_string(tile.read_offset()) +
+                        " did not come back within " +
+                        std::to_string(static_cast<int>(options_.read_deadline_seconds)) + " s",
+                    "check the disk (dmesg tells of its errors)");
+}
+
+void WeightStream::release_tile() {
+  const std::lock_guard lock(mutex_);
+  AIRLLM_CHECK(in_use_ != nullptr);
+  release_place_in_use();
+  ++next_;
+  feed();
+}
+
+void WeightStream::release_place_in_use() {
+  if (!is_pinned(in_use_->tile)) {
+    in_flight_.pop_front();
+    free_place(*in_use_);
+  }
+  in_use_ = nullptr;
+}
+
+model::TileView WeightStream::view_of(size_t index, const std::byte* memory) const {
+  const Tile& tile = plan_.list.tiles[index];
+  model::TileView view;
+  view.stage = tile.stage;
+  view.role = tile.role;
+  view.data = memory + (tile.data_offset - tile.read_offset());
+  view.format = shards_[tile.shard].tensors[tile.tensor].format;
+  view.row_begin = tile.row_begin;
+  view.rows = tile.rows;
+  return view;
+}
+
+void WeightStream::read_loop(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  while (work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
+    if (stop.stop_requested()) return;
+    Place& place = *queue_.front();
+    queue_.pop_front();
+    place.state = State::kReading;
+    const Tile& tile = plan_.list.tiles[place.tile];
+    lock.unlock();
+    Status status = read_tile(tile, place.memory);
+    lock.lock();
+    if (place.discarded) {
+      free_place(place);
+    } else if (status) {
+      place.state = State::kReady;
+      place.fresh = true;
+    } else {
+      place.state = State::kFailed;
+      place.error = std::move(status).error();
+    }
+    feed();
+    ready_.notify_all();
+  }
+}
+
+Status WeightStream::read_tile(const Tile& tile, std::byte* memory) const {
+  const store::Shard& shard = shards_[tile.shard];
+  const store::ShardTensor& tensor = shard.tensors[tile.tensor];
+  AIRLLM_TRY_VOID(shard.file->read_at(tile.read_offset(), {memory, tile.read_bytes()}));
+  const std::byte* data = memory + (tile.data_offset - tile.read_offset());
+  const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+  for (uint64_t i = 0; i < tile.blocks; ++i) {
+    const uint64_t begin = i * block_bytes;
+    const uint64_t bytes = std::min(block_bytes, tile.data_bytes - begin);
+    AIRLLM_TRY_VOID(store::check_block(shard, tensor, tile.first_block + i, {data + begin, bytes}));
+  }
+  return {};
+}
+
+Status WeightStream::embed(int32_t token, float* out) {
+  const store::ShardTensor& tensor = shards_.front().tensors.front();
+  const auto row = static_cast<uint64_t>(token);
+  AIRLLM_CHECK(token >= 0 && row < tensor.rows);
+  const std::byte* data = resident_embedding_row(row);
+  if (data == nullptr) {
+    AIRLLM_TRY(data, cached_embedding_row(row));
+  }
+  backend_.to_f32(data, tensor.format, out,
+                  tensor.row_bytes / kernels::bytes_per_element(tensor.format));
+  return {};
+}
+
+// The row in a pinned tile of a head that is tied to the embedding; null when it is not there.
+const std::byte* WeightStream::resident_embedding_row(uint64_t row) {
+  if (!tied_head_) return nullptr;
+  const std::vector<Tile>& tiles = plan_.list.tiles;
+  const auto begin = tiles.begin() + static_cast<std::ptrdiff_t>(plan_.list.head_begin);
+  // The head's first tile is the final norm; the rest are the embedding's rows in order.
+  auto after = std::upper_bound(begin + 1, tiles.end(), row,
+                                [](uint64_t r, const Tile& tile) { return r < tile.row_begin; });
+  const Tile& tile = *(after - 1);
+  const auto index = static_cast<size_t>(after - 1 - tiles.begin());
+  if (!is_pinned(index)) return nullptr;
+  const std::lock_guard lock(mutex_);
+  if (pinned_[index].state != State::kReady) return nullptr;
+  const uint64_t row_bytes = shards_[tile.shard].tensors[tile.tensor].row_bytes;
+  counters_.cache_bytes += row_bytes;
+  return pinned_[index].memory + (tile.data_offset - tile.read_offset()) +
+         (row - tile.row_begin) * row_bytes;
+}
+
+// The row in the cache of embedding blocks, which is filled by use, least recently used first out.
+Result<const std::byte*> WeightStream::cached_embedding_row(uint64_t row) {
+  const store::Shard& shard = shards_.front();
+  const store::ShardTensor& tensor = shard.tensors.front();
+  const uint64_t block = row / tensor.rows_per_block;
+  Tile tile;
+  tile.first_block = block;
+  tile.blocks = 1;
+  tile.row_begin = block * tensor.rows_per_block;
+  tile.rows = std::min(tensor.rows_per_block, tensor.rows - tile.row_begin);
+  tile.data_offset = tensor.offset_bytes + tile.row_begin * tensor.row_bytes;
+  tile.data_bytes = tile.rows * tensor.row_bytes;
+
+  auto found = std::find_if(embedding_blocks_.begin(), embedding_blocks_.end(),
+                            [&](const EmbeddingBlock& b) { return b.block == block; });
+  const bool is_hit = found != embedding_blocks_.end();
+  size_t slot = embedding_blocks_.size();
+  if (is_hit) {
+    slot = found->slot;
+    embedding_blocks_.erase(found);
+  } else if (slot >= plan_.embedding_slots) {
+    slot = embedding_blocks_.back().slot;
+    embedding_blocks_.pop_back();
+  }
+  std::byte* memory = slab_.data() + plan_.embedding_offset() + slot * plan_.embedding_slot_bytes;
+  if (!is_hit) {
+    Status status = read_tile(tile, memory);
+    if (!status) {
+      // The slots in use stay numbered without a gap only if the lost one is the last.
+      embedding_blocks_.clear();
+      return Unexpected(std::move(status).error());
+    }
+    counters_.read_bytes += tile.read_bytes();
+  } else {
+    counters_.cache_bytes += tensor.row_bytes;
+  }
+  embedding_blocks_.push_front({block, slot});
+  return memory + (tile.data_offset - tile.read_offset()) +
+         (row - tile.row_begin) * tensor.row_bytes;
+}
+
+IoCounters WeightStream::take_counters() { return std::exchange(counters_, {}); }
+
+uint64_t WeightStream::resident_bytes() const {
+  const std::lock_guard lock(mutex_);
+  uint64_t sum = 0;
+  for (size_t i = 0; i < pinned_.size(); ++i) {
+    if (is_pinned(i) && pinned_[i].state == State::kReady) {
+      sum += plan_.list.tiles[i].read_bytes();
+    }
+  }
+  return sum;
+}
+
+}  // namespace airllm::stream

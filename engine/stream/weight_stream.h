@@ -1,0 +1,131 @@
+// The weight pipeline of one model: reads tiles ahead of their use, verifies them, and hands them
+// to the forward pass in order.
+//
+// A weight byte's life: a reader thread reads its tile from the shard into the slab (O_DIRECT where
+// the file system allows), checks the tile's blocks against their checksums, and marks it ready;
+// the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays; a
+// streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
+// far as the ring goes, from the last layer on to the first of the next sweep.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <thread>
+#include <vector>
+
+#include "engine/model/weight_source.h"
+#include "engine/store/shard.h"
+#include "engine/stream/plan.h"
+
+namespace airllm::stream {
+
+// Weights used, by where they came from.
+struct IoCounters {
+  uint64_t read_bytes = 0;   // read from disk for this use
+  uint64_t cache_bytes = 0;  // lay in memory already
+  double wait_seconds = 0;   // the engine thread waited for reading
+};
+
+struct StreamOptions {
+  unsigned readers = 2;                // threads that read
+  double read_deadline_seconds = 120;  // a tile that takes longer fails the sweep
+};
+
+// Owned and used by the engine thread; its reader threads are its own.
+class WeightStream : public model::WeightSource {
+ public:
+  // Borrows all. `slab` is at least plan.slab_bytes. `interrupted` is asked while waiting; an error
+  // from it ends the sweep.
+  WeightStream(const Plan& plan, std::span<const store::Shard> shards, bool tied_head,
+               std::span<std::byte> slab, const kernels::Backend& backend,
+               const StreamOptions& options, std::function<Status()> interrupted);
+  ~WeightStream() override;
+  WeightStream(const WeightStream&) = delete;
+  WeightStream& operator=(const WeightStream&) = delete;
+
+  void begin_sweep(bool with_head) override;
+  Result<model::TileView> next_tile(bool& done) override;
+  void release_tile() override;
+  Status embed(int32_t token, float* out) override;
+
+  // What was used since take_counters().
+  const IoCounters& counters() const { return counters_; }
+  IoCounters take_counters();
+  // Bytes of pinned tiles that are in memory now.
+  uint64_t resident_bytes() const;
+
+ private:
+  enum class State : uint8_t { kAbsent, kQueued, kReading, kReady, kFailed };
+
+  // Where one tile's bytes are to be: a pinned place, or a slot of the ring.
+  struct Place {
+    State state = State::kAbsent;
+    size_t tile = 0;
+    std::byte* memory = nullptr;
+    bool fresh = false;      // read, and not used since
+    bool discarded = false;  // of the ring: freed when its read ends
+    std::optional<Error> error;
+  };
+
+  struct Cursor {
+    uint64_t sweep = 0;
+    size_t index = 0;
+  };
+
+  struct EmbeddingBlock {
+    uint64_t block;
+    size_t slot;
+  };
+
+  bool is_pinned(size_t tile) const { return plan_.pinned_offset[tile] != Plan::kStreamed; }
+  void feed();                    // lock held
+  bool move_past_unknown_head();  // lock held
+  Place* free_slot();             // lock held
+  void give_up_sweep();           // lock held
+  void free_place(Place& place);  // lock held
+  void release_place_in_use();    // lock held
+  Place* next_place();            // lock held
+  Status wait_ready(std::unique_lock<std::mutex>& lock);
+  Status read_is_late() const;
+  void read_loop(const std::stop_token& stop);
+  Status read_tile(const Tile& tile, std::byte* memory) const;
+  model::TileView view_of(size_t tile, const std::byte* memory) const;
+  const std::byte* resident_embedding_row(uint64_t row);
+  Result<const std::byte*> cached_embedding_row(uint64_t row);
+
+  const Plan& plan_;
+  std::span<const store::Shard> shards_;
+  const bool tied_head_;
+  std::span<std::byte> slab_;
+  const kernels::Backend& backend_;
+  const StreamOptions options_;
+  const std::function<Status()> interrupted_;
+
+  // The engine thread's own.
+  IoCounters counters_;
+  std::list<EmbeddingBlock> embedding_blocks_;  // most recently used first
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any work_;   // a reader may have something to do
+  std::condition_variable_any ready_;  // a read has ended
+  std::vector<Place> pinned_;          // by tile; unused entries for streamed ones
+  std::vector<Place> ring_;
+  std::deque<Place*> in_flight_;  // ring places in the order of use
+  std::deque<Place*> queue_;      // to be read, in the order of use
+  uint64_t sweep_ = 0;            // number of the current one; 0: none yet
+  size_t sweep_end_ = 0;          // index at which it ends
+  size_t next_ = 0;               // the engine thread's index in it
+  Place* in_use_ = nullptr;
+  Cursor ahead_{1, 0};  // where reading will go on
+
+  std::vector<std::jthread> readers_;  // last: joined before all else goes
+};
+
+}  // namespace airllm::stream

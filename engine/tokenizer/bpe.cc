@@ -1,0 +1,238 @@
+#include "engine/tokenizer/bpe.h"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <string>
+
+#include "base/utf8.h"
+#include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/unicode.h"
+
+namespace airllm::tokenizer {
+namespace {
+
+constexpr size_t kMaxMerges = 1 << 24;
+
+std::string byte_token(unsigned byte) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  return std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>';
+}
+
+std::string quoted(std::string_view token) {
+  return "'" + escape_for_display(token.substr(0, 80), true) + "'";
+}
+
+// Fails for what would change ids and is not implemented.
+Status check_dropout(const Fields& fields) {
+  const Json* dropout = fields.find("dropout");
+  if (dropout == nullptr || (dropout->is_number() && dropout->get<double>() == 0)) return {};
+  return fields.unknown("dropout");
+}
+
+}  // namespace
+
+void MergeTable::reserve(size_t count) {
+  entries_.reserve(count);
+  table_.assign(std::bit_ceil(std::max<size_t>(count + count / 2, 16)), -1);
+}
+
+size_t MergeTable::slot_of(int32_t left, int32_t right) const {
+  const uint64_t key =
+      (uint64_t{static_cast<uint32_t>(left)} << 32U) | static_cast<uint32_t>(right);
+  // Fibonacci hashing with a fold, since ids are small and close together.
+  const uint64_t mixed = (key ^ (key >> 29U)) * 0x9E3779B97F4A7C15U;
+  const size_t mask = table_.size() - 1;
+  size_t slot = (mixed >> 32U) & mask;
+  while (table_[slot] >= 0) {
+    const Entry& entry = (*this)[table_[slot]];
+    if (entry.left == left && entry.right == right) break;
+    slot = (slot + 1) & mask;
+  }
+  return slot;
+}
+
+void MergeTable::add(const Entry& entry) {
+  const size_t slot = slot_of(entry.left, entry.right);
+  table_[slot] = static_cast<int32_t>(entries_.size());
+  entries_.push_back(entry);
+}
+
+int32_t MergeTable::rank(int32_t left, int32_t right) const { return table_[slot_of(left, right)]; }
+
+Result<Bpe> Bpe::build(const Json& model, TokenizerFile& file, std::string_view what) {
+  const Fields fields(model, std::string(what) + ": model");
+  Bpe bpe;
+  AIRLLM_TRY_VOID(check_dropout(fields));
+  AIRLLM_TRY(bpe.fuse_unknown_, fields.boolean_or("fuse_unk", false));
+  AIRLLM_TRY(bpe.byte_fallback_, fields.boolean_or("byte_fallback", false));
+  AIRLLM_TRY(bpe.ignore_merges_, fields.boolean_or("ignore_merges", false));
+  AIRLLM_TRY(bpe.subword_prefix_, fields.string_or("continuing_subword_prefix", ""));
+  AIRLLM_TRY(bpe.word_suffix_, fields.string_or("end_of_word_suffix", ""));
+  bpe.has_unknown_ = fields.find("unk_token") != nullptr;
+  AIRLLM_TRY(const std::string unknown, fields.string_or("unk_token", ""));
+  if (!file.has_vocabulary) return fields.wrong("vocab", "an object");
+  bpe.vocabulary_ = std::move(file.vocabulary);
+  if (bpe.has_unknown_) bpe.unknown_id_ = bpe.vocabulary_.id(unknown).value_or(-1);
+  AIRLLM_TRY_VOID(bpe.build_merges(file.merges, fields.where()));
+  bpe.build_tables();
+  return bpe;
+}
+
+Status Bpe::build_merges(const MergeList& merges, const std::string& where) {
+  if (merges.size() > kMaxMerges) {
+    return Unexpected(ErrorCode::kData, where + ": " + std::to_string(merges.size()) +
+                                            " merges; the limit is " + std::to_string(kMaxMerges));
+  }
+  merges_.reserve(merges.size());
+  std::string text;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const auto [left, right] = merges[rank];
+    text = left;
+    if (right.size() >= subword_prefix_.size()) text += right.substr(subword_prefix_.size());
+    const auto left_id = vocabulary_.id(left);
+    const auto right_id = vocabulary_.id(right);
+    const auto merged_id = vocabulary_.id(text);
+    if (!left_id || !right_id || !merged_id) {
+      return Unexpected(ErrorCode::kData, where + ": merge " + std::to_string(rank) + " (" +
+                                              quoted(left) + ", " + quoted(right) +
+                                              ") uses or makes a token that is not in vocab");
+    }
+    merges_.add({*left_id, *right_id, *merged_id});
+  }
+  return {};
+}
+
+void Bpe::build_tables() {
+  for (unsigned byte = 0; byte < byte_ids_.size(); ++byte) {
+    byte_ids_[byte] = vocabulary_.id(byte_token(byte)).value_or(-1);
+  }
+  for (size_t c = 0; c < kDirectCharacters; ++c) {
+    std::string text;
+    append_utf8(text, static_cast<char32_t>(c));
+    direct_ids_[c] = vocabulary_.id(text).value_or(-1);
+  }
+}
+
+std::optional<int32_t> Bpe::character_id(std::string_view character, bool first, bool last) const {
+  const bool prefixed = !first && !subword_prefix_.empty();
+  const bool suffixed = last && !word_suffix_.empty();
+  if (!prefixed && !suffixed) {
+    size_t at = 0;
+    const char32_t c = next_code_point(character, at);
+    if (c >= kDirectCharacters) return vocabulary_.id(character);
+    if (direct_ids_[c] < 0) return std::nullopt;
+    return direct_ids_[c];
+  }
+  std::string text = prefixed ? subword_prefix_ : std::string();
+  text += character;
+  if (suffixed) text += word_suffix_;
+  return vocabulary_.id(text);
+}
+
+// All bytes of the character as byte tokens, or nothing when one of them is absent.
+bool Bpe::append_bytes(std::string_view character, bool first, bool last, Scratch& scratch) const {
+  // The reference falls back for the text with its prefix and suffix.
+  std::string text = first ? std::string() : subword_prefix_;
+  text += character;
+  if (last) text += word_suffix_;
+  for (const char c : text) {
+    if (byte_ids_[static_cast<unsigned char>(c)] < 0) return false;
+  }
+  for (const char c : text) {
+    scratch.symbols.push_back({byte_ids_[static_cast<unsigned char>(c)], 0, 0});
+  }
+  return true;
+}
+
+void Bpe::split_into_symbols(std::string_view word, Scratch& scratch) const {
+  bool pending_unknown = false;
+  const auto flush_unknown = [&] {
+    if (pending_unknown) scratch.symbols.push_back({unknown_id_, 0, 0});
+    pending_unknown = false;
+  };
+  size_t at = 0;
+  while (at < word.size()) {
+    const size_t begin = at;
+    next_code_point(word, at);
+    const std::string_view character = word.substr(begin, at - begin);
+    const bool first = begin == 0;
+    const bool last = at == word.size();
+    if (const auto id = character_id(character, first, last)) {
+      flush_unknown();
+      scratch.symbols.push_back({*id, 0, 0});
+      continue;
+    }
+    // As in the reference, bytes do not end a run of unknown characters.
+    if (byte_fallback_ && append_bytes(character, first, last, scratch)) continue;
+    if (!has_unknown_) continue;  // the reference drops the character
+    if (unknown_id_ < 0) {
+      scratch.unknown_token_missing = true;
+      continue;
+    }
+    if (!fuse_unknown_) flush_unknown();
+    pending_unknown = true;
+  }
+  flush_unknown();
+}
+
+// Queues the pair of the symbols at positions `left` and `right`, if it can merge.
+void Bpe::offer(Scratch& scratch, int32_t left, int32_t right) const {
+  const auto& symbols = scratch.symbols;
+  const int32_t rank =
+      merges_.rank(symbols[static_cast<size_t>(left)].id, symbols[static_cast<size_t>(right)].id);
+  if (rank < 0) return;
+  scratch.queue.push_back((uint64_t{static_cast<uint32_t>(rank)} << 32U) |
+                          static_cast<uint32_t>(left));
+  std::push_heap(scratch.queue.begin(), scratch.queue.end(), std::greater<>());
+}
+
+void Bpe::merge_symbols(Scratch& scratch) const {
+  auto& symbols = scratch.symbols;
+  auto& queue = scratch.queue;
+  const auto count = static_cast<int32_t>(symbols.size());
+  queue.clear();
+  for (int32_t i = 0; i < count; ++i) {
+    symbols[static_cast<size_t>(i)].previous = i - 1;
+    symbols[static_cast<size_t>(i)].next = i + 1 < count ? i + 1 : -1;
+    if (i + 1 < count) offer(scratch, i, i + 1);
+  }
+  while (!queue.empty()) {
+    std::pop_heap(queue.begin(), queue.end(), std::greater<>());
+    const auto position = static_cast<int32_t>(queue.back() & UINT32_MAX);
+    const int32_t merged = merges_[static_cast<int32_t>(queue.back() >> 32U)].merged;
+    queue.pop_back();
+
+    Scratch::Symbol& left = symbols[static_cast<size_t>(position)];
+    if (left.id < 0 || left.next < 0) continue;
+    Scratch::Symbol& right = symbols[static_cast<size_t>(left.next)];
+    // An entry is out of date when its pair has changed since.
+    const int32_t rank = merges_.rank(left.id, right.id);
+    if (rank < 0 || merges_[rank].merged != merged) continue;
+
+    left.id = merged;
+    left.next = right.next;
+    right.id = -1;
+    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = position;
+    if (left.previous >= 0) offer(scratch, left.previous, position);
+    if (left.next >= 0) offer(scratch, position, left.next);
+  }
+}
+
+void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
+  if (word.empty()) return;
+  if (ignore_merges_) {
+    if (const auto id = vocabulary_.id(word)) {
+      ids.push_back(*id);
+      return;
+    }
+  }
+  scratch.symbols.clear();
+  split_into_symbols(word, scratch);
+  merge_symbols(scratch);
+  for (const auto& symbol : scratch.symbols) {
+    if (symbol.id >= 0) ids.push_back(symbol.id);
+  }
+}
+
+}  // namespace airllm::tokenizer

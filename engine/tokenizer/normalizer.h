@@ -1,0 +1,25 @@
+// The "normalizer" of tokenizer.json: rewrites text before it is cut into words.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "engine/tokenizer/marked_text.h"
+
+namespace airllm::tokenizer {
+
+// Immutable; safe to share between threads.
+class Normalizer {
+ public:
+  // Prepend, Replace, NFC, NFD, NFKC, NFKD and Sequence; another type is a kData error that names
+  // it. `where` names the component.
+  static Result<std::unique_ptr<Normalizer>> from_json(const Json& json, const std::string& where);
+  virtual ~Normalizer() = default;
+
+  // New text stems from what it replaces, and from kUserOrigin where that was mixed.
+  virtual Result<MarkedText> apply(MarkedText text) const = 0;
+};
+
+}  // namespace airllm::tokenizer

@@ -1,0 +1,219 @@
+#include "engine/tokenizer/tokenizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/utf8.h"
+#include "engine/tokenizer/added_tokens.h"
+#include "engine/tokenizer/bpe.h"
+#include "engine/tokenizer/decoder.h"
+#include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/marked_text.h"
+#include "engine/tokenizer/normalizer.h"
+#include "engine/tokenizer/post_processor.h"
+#include "engine/tokenizer/pre_tokenizer.h"
+#include "engine/tokenizer/tokenizer_file.h"
+
+namespace airllm::tokenizer {
+namespace {
+
+// Positions are 32 bits wide, and a byte can become three or more in normalisation.
+constexpr size_t kMaxTextBytes = size_t{256} << 20;
+constexpr size_t kMaxWordsBytes = size_t{1} << 30;
+
+// All that a file holds.
+struct Components {
+  Bpe model;
+  AddedTokens added;
+  std::unique_ptr<Normalizer> normalizer;       // may be null
+  std::unique_ptr<PreTokenizer> pre_tokenizer;  // may be null
+  PostProcessor post_processor;
+  std::unique_ptr<Decoder> decoder;
+};
+
+class HubTokenizer : public Tokenizer {
+ public:
+  explicit HubTokenizer(Components parts) : parts_(std::move(parts)) {}
+
+  Result<std::vector<int32_t>> encode(std::span<const TextPart> parts,
+                                      const EncodeOptions& options) const override;
+  std::string decode(std::span<const int32_t> ids, bool skip_special) const override;
+  size_t vocabulary_size() const override {
+    return std::max(parts_.model.vocabulary().id_limit(),
+                    static_cast<size_t>(parts_.added.largest_id() + 1));
+  }
+  std::optional<int32_t> token_id(std::string_view token) const override {
+    if (const AddedToken* added = parts_.added.find(token)) return added->id;
+    return parts_.model.vocabulary().id(token);
+  }
+  std::unique_ptr<Stream> stream(bool skip_special) const override;
+
+  // The text of the token before decoding; nothing when it is left out.
+  std::optional<std::string_view> visible_text(int32_t id, bool skip_special) const {
+    if (const AddedToken* added = parts_.added.find(id)) {
+      if (skip_special && added->special) return std::nullopt;
+      return added->text;
+    }
+    return parts_.model.vocabulary().text(id);
+  }
+  const Decoder& decoder() const { return *parts_.decoder; }
+
+ private:
+  struct Encoding {
+    std::vector<int32_t> ids;
+    Bpe::Scratch scratch;
+  };
+  Status encode_raw_text(MarkedText text, bool at_start, Encoding& encoding) const;
+  Status encode_normalized_text(std::string text, bool at_start, Encoding& encoding) const;
+
+  Components parts_;
+};
+
+class HubStream : public Tokenizer::Stream {
+ public:
+  HubStream(const HubTokenizer& tokenizer, bool skip_special)
+      : tokenizer_(tokenizer), run_(tokenizer.decoder()), skip_special_(skip_special) {}
+  std::string push(int32_t id) override {
+    const auto text = tokenizer_.visible_text(id, skip_special_);
+    return text.has_value() ? run_.push(*text) : std::string();
+  }
+  std::string finish() override { return run_.finish(); }
+
+ private:
+  const HubTokenizer& tokenizer_;
+  Decoder::Run run_;
+  bool skip_special_;
+};
+
+Result<MarkedText> join(std::span<const TextPart> parts) {
+  MarkedText text;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (const size_t bad = find_invalid_utf8(parts[i].text); bad != kValidUtf8) {
+      return Unexpected(ErrorCode::kData,
+                        "the text is not UTF-8 at byte " + std::to_string(text.size() + bad));
+    }
+    if (parts[i].text.size() > kMaxTextBytes - text.size()) {
+      return Unexpected(ErrorCode::kData, "the text is longer than 256 MiB",
+                        "Give a shorter text.");
+    }
+    text.append(parts[i].text, parts[i].from_user ? kUserOrigin : static_cast<int32_t>(i));
+  }
+  return text;
+}
+
+Result<std::vector<int32_t>> HubTokenizer::encode(std::span<const TextPart> parts,
+                                                  const EncodeOptions& options) const {
+  AIRLLM_TRY(const MarkedText text, join(parts));
+  Encoding encoding;
+  for (const AddedTokens::Section& section : parts_.added.cut_raw(text)) {
+    if (section.id >= 0) {
+      encoding.ids.push_back(section.id);
+    } else {
+      AIRLLM_TRY_VOID(
+          encode_raw_text(text.substr(section.begin, section.end), section.begin == 0, encoding));
+    }
+  }
+  if (encoding.scratch.unknown_token_missing) {
+    return Unexpected(ErrorCode::kData,
+                      "the tokenizer's unknown token is not in its vocabulary, and the text has a "
+                      "character that needs it");
+  }
+  return parts_.post_processor.apply(std::move(encoding.ids), options.add_special);
+}
+
+Status HubTokenizer::encode_raw_text(MarkedText text, bool at_start, Encoding& encoding) const {
+  if (parts_.normalizer != nullptr) {
+    AIRLLM_TRY(text, parts_.normalizer->apply(std::move(text)));
+  }
+  if (text.size() > kMaxWordsBytes) {
+    return Unexpected(ErrorCode::kData, "the normalised text is longer than 1 GiB",
+                      "Give a shorter text.");
+  }
+  if (!parts_.added.has_normalized()) {
+    return encode_normalized_text(text.text(), at_start, encoding);
+  }
+  for (const AddedTokens::Section& section : parts_.added.cut_normalized(text)) {
+    if (section.id >= 0) {
+      encoding.ids.push_back(section.id);
+    } else {
+      AIRLLM_TRY_VOID(
+          encode_normalized_text(text.text().substr(section.begin, section.end - section.begin),
+                                 at_start && section.begin == 0, encoding));
+    }
+  }
+  return {};
+}
+
+Status HubTokenizer::encode_normalized_text(std::string text, bool at_start,
+                                            Encoding& encoding) const {
+  if (text.empty()) return {};
+  Words words;
+  words.words.push_back({0, static_cast<uint32_t>(text.size()), at_start});
+  words.text = std::move(text);
+  if (parts_.pre_tokenizer != nullptr) AIRLLM_TRY_VOID(parts_.pre_tokenizer->apply(words));
+  for (const Words::Word& word : words.words) {
+    parts_.model.encode(words.view(word), encoding.scratch, encoding.ids);
+  }
+  return {};
+}
+
+std::string HubTokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  HubStream run(*this, skip_special);
+  std::string text;
+  for (const int32_t id : ids) text += run.push(id);
+  text += run.finish();
+  return text;
+}
+
+std::unique_ptr<Tokenizer::Stream> HubTokenizer::stream(bool skip_special) const {
+  return std::make_unique<HubStream>(*this, skip_special);
+}
+
+Result<Bpe> build_model(const Fields& file_fields, TokenizerFile& file, std::string_view what) {
+  const Json* model = file_fields.find("model");
+  if (model == nullptr || !model->is_object()) return file_fields.wrong("model", "an object");
+  const Fields fields(*model, std::string(what) + ": model");
+  // Files from before model types were written have none; they are BPE when they have merges.
+  AIRLLM_TRY(const std::string type,
+             fields.string_or("type", file.merges.size() > 0 ? "BPE" : "none"));
+  if (type != "BPE") return fields.unknown(type);
+  return Bpe::build(*model, file, what);
+}
+
+Status check_version(const Fields& fields) {
+  AIRLLM_TRY(const std::string version, fields.string_or("version", "1.0"));
+  if (version != "1.0") return fields.unknown("version " + version);
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokenizer_json,
+                                                        std::string_view what) {
+  const std::string name(what);
+  AIRLLM_TRY(TokenizerFile file, read_tokenizer_file(tokenizer_json, what));
+  const Fields fields(file.settings, name);
+  AIRLLM_TRY_VOID(check_version(fields));
+  AIRLLM_TRY(Bpe model, build_model(fields, file, what));
+  file.merges = MergeList();
+
+  std::unique_ptr<Normalizer> normalizer;
+  if (const Json* json = fields.find("normalizer")) {
+    AIRLLM_TRY(normalizer, Normalizer::from_json(*json, name + ": normalizer"));
+  }
+  std::unique_ptr<PreTokenizer> pre_tokenizer;
+  if (const Json* json = fields.find("pre_tokenizer")) {
+    AIRLLM_TRY(pre_tokenizer, PreTokenizer::from_json(*json, name + ": pre_tokenizer"));
+  }
+  AIRLLM_TRY(PostProcessor post_processor,
+             PostProcessor::from_json(fields.find("post_processor"), name + ": post_processor"));
+  AIRLLM_TRY(std::unique_ptr<Decoder> decoder,
+             Decoder::from_json(fields.find("decoder"), name + ": decoder"));
+  AIRLLM_TRY(AddedTokens added, AddedTokens::from_json(fields.find("added_tokens"),
+                                                       model.vocabulary(), normalizer.get(), what));
+  Components parts{std::move(model),         std::move(added),          std::move(normalizer),
+                   std::move(pre_tokenizer), std::move(post_processor), std::move(decoder)};
+  return std::unique_ptr<Tokenizer>(new HubTokenizer(std::move(parts)));
+}
+
+}  // namespace airllm::tokenizer

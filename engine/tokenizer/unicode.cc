@@ -1,0 +1,46 @@
+#include "engine/tokenizer/unicode.h"
+
+#include <oniguruma.h>
+#include <utf8proc.h>
+
+namespace airllm::tokenizer {
+
+char32_t next_code_point(std::string_view text, size_t& at) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) {
+    ++at;
+    return lead;
+  }
+  const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  char32_t c = lead & (0xFFU >> (length + 1));
+  for (size_t i = 1; i < length; ++i) c = (c << 6) | (byte(i) & 0x3FU);
+  at += length;
+  return c;
+}
+
+char32_t previous_code_point(std::string_view text, size_t& end) {
+  do {
+    --end;
+  } while ((static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U);
+  size_t at = end;
+  return next_code_point(text, at);
+}
+
+bool is_numeric(char32_t c) {
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
+         category == UTF8PROC_CATEGORY_NO;
+}
+
+bool is_word(char32_t c) {
+  // Oniguruma's class lacks the two join controls.
+  if (c == 0x200C || c == 0x200D) return true;
+  return ONIGENC_IS_CODE_WORD(ONIG_ENCODING_UTF8, static_cast<OnigCodePoint>(c)) != 0;
+}
+
+bool is_space(char32_t c) {
+  return ONIGENC_IS_CODE_SPACE(ONIG_ENCODING_UTF8, static_cast<OnigCodePoint>(c)) != 0;
+}
+
+}  // namespace airllm::tokenizer
