@@ -1,0 +1,158 @@
+#include "daemon/job_bridge.h"
+
+#include "protocol/framing.h"
+
+namespace airllm::daemon {
+namespace {
+
+constexpr auto kProgressInterval = std::chrono::milliseconds(100);
+// Progress is for eyes: a peer that is this far behind gets none.
+constexpr uint64_t kProgressWaitingBytes = uint64_t{256} << 10;
+
+std::vector<protocol::TokenLogprob> to_protocol(std::span<const engine::TokenLogprob> logprobs) {
+  std::vector<protocol::TokenLogprob> out;
+  out.reserve(logprobs.size());
+  for (const engine::TokenLogprob& pair : logprobs) out.push_back({pair.id, pair.logprob});
+  return out;
+}
+
+protocol::SamplingOptions to_protocol(const engine::SamplingOptions& options) {
+  return {options.temperature,        options.top_k, options.top_p, options.min_p,
+          options.repetition_penalty, options.seed};
+}
+
+const char* finish_word(engine::FinishReason reason) {
+  switch (reason) {
+    case engine::FinishReason::kStop: return "stop";
+    case engine::FinishReason::kStopString: return "stop_string";
+    case engine::FinishReason::kLength: return "length";
+    case engine::FinishReason::kContext: return "context";
+    case engine::FinishReason::kCancelled: return "cancelled";
+  }
+  return "stop";
+}
+
+}  // namespace
+
+std::string encode_event(uint64_t request, protocol::EventBody body) {
+  auto frame = protocol::encode(protocol::Event{request, std::move(body)});
+  if (frame) return std::move(frame).value();
+  Error error = std::move(frame).error();
+  error.code = ErrorCode::kInternal;
+  error.message = "an answer does not fit a frame: " + error.message;
+  error.remedy = "ask for fewer logprobs";
+  auto report = protocol::encode(protocol::Event{request, protocol::Failed{std::move(error)}});
+  AIRLLM_CHECK(report.has_value());
+  return std::move(report).value();
+}
+
+void JobBridge::accept(engine::JobId job, const std::string& model) {
+  protocol::Accepted accepted;
+  accepted.job = job;
+  accepted.model = model;
+  std::string frame = encode_event(request_, std::move(accepted));
+  const std::lock_guard lock(mutex_);
+  if (ended_) return;
+  open_ = true;
+  push(std::move(frame), false);
+  for (auto& [text, is_final] : std::exchange(waiting_, {})) {
+    if (!ended_) push(std::move(text), is_final);
+  }
+}
+
+void JobBridge::fail(const Error& error) {
+  std::string frame = encode_event(request_, protocol::Failed{error});
+  const std::lock_guard lock(mutex_);
+  if (ended_) return;
+  push(std::move(frame), true);
+}
+
+void JobBridge::drop() {
+  const std::lock_guard lock(mutex_);
+  ended_ = true;
+  waiting_.clear();
+}
+
+bool JobBridge::ask_files(std::vector<std::string> names) {
+  return send(protocol::OpenFiles{std::move(names)}, false);
+}
+
+bool JobBridge::send(protocol::EventBody body, bool is_final) {
+  std::string frame = encode_event(request_, std::move(body));
+  const std::lock_guard lock(mutex_);
+  if (ended_) return false;
+  queue(std::move(frame), is_final);
+  return true;
+}
+
+void JobBridge::queue(std::string frame, bool is_final) {
+  if (open_) {
+    push(std::move(frame), is_final);
+  } else {
+    waiting_.emplace_back(std::move(frame), is_final);
+  }
+}
+
+void JobBridge::push(std::string frame, bool is_final) {
+  if (is_final) {
+    ended_ = true;
+    outbox_->push_final(std::move(frame), request_);
+  } else if (outbox_->push(std::move(frame)) == Outbox::Pushed::kFull) {
+    give_up();
+  }
+}
+
+void JobBridge::give_up() {
+  Error error{ErrorCode::kTemporary,
+              "the answer was cancelled: the client does not read, and " +
+                  std::to_string(outbox_->waiting_bytes()) + " bytes wait for it",
+              "read faster, ask for fewer logprobs, or give the daemon a larger --send-buffer"};
+  ended_ = true;
+  outbox_->push_final(encode_event(request_, protocol::Failed{std::move(error)}), request_);
+  outbox_->report_full(request_);
+}
+
+void JobBridge::on_accepted(const engine::GenerateAccepted& accepted) {
+  send(protocol::Accepted{accepted.job, accepted.model, accepted.prompt_tokens, accepted.seed,
+                          to_protocol(accepted.options), accepted.max_tokens},
+       false);
+}
+
+bool JobBridge::progress_is_due(const engine::Progress& progress) {
+  const Clock::time_point now = Clock::now();
+  if (progress.stage == last_stage_ && now - last_progress_ < kProgressInterval) return false;
+  if (outbox_->waiting_bytes() > kProgressWaitingBytes) return false;
+  last_stage_ = progress.stage;
+  last_progress_ = now;
+  return true;
+}
+
+void JobBridge::on_progress(const engine::Progress& progress) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_ || !progress_is_due(progress)) return;
+  }
+  send(protocol::Progress{progress.stage, progress.done, progress.total, progress.unit}, false);
+}
+
+void JobBridge::on_prompt_logprobs(uint64_t position,
+                                   std::span<const engine::TokenLogprob> logprobs) {
+  send(protocol::PromptLogprobs{position, to_protocol(logprobs)}, false);
+}
+
+void JobBridge::on_token(const engine::GeneratedToken& token) {
+  send(protocol::Token{token.id, token.text, to_protocol(token.logprobs)}, false);
+}
+
+void JobBridge::on_generated(const engine::GenerateResult& result) {
+  send(protocol::Generated{finish_word(result.finish_reason), result.prompt_tokens,
+                           result.completion_tokens, result.queued_ms, result.first_token_ms,
+                           result.total_ms, result.sweeps, result.read_bytes, result.cache_bytes},
+       true);
+}
+
+void JobBridge::on_done(const Json& result) { send(protocol::Done{dump_json(result)}, true); }
+
+void JobBridge::on_error(const Error& error) { send(protocol::Failed{error}, true); }
+
+}  // namespace airllm::daemon

@@ -1,0 +1,306 @@
+#include "daemon/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "base/units.h"
+#include "base/version.h"
+
+namespace airllm::daemon {
+namespace {
+
+constexpr std::streamoff kMaxConfigBytes = 1 << 20;
+
+Result<uint64_t> parse_count(const std::string& text, uint64_t low, uint64_t high) {
+  uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || rest != end || value < low || value > high) {
+    return Unexpected(ErrorCode::kUsage, "not a number from " + std::to_string(low) + " to " +
+                                             std::to_string(high) + ": '" + text + "'");
+  }
+  return value;
+}
+
+Status set_count(const std::string& text, uint64_t low, uint64_t high, uint64_t& out) {
+  AIRLLM_TRY(out, parse_count(text, low, high));
+  return {};
+}
+
+Status set_size(const std::string& text, uint64_t low, std::optional<uint64_t>& out) {
+  AIRLLM_TRY(const uint64_t bytes, parse_size(text));
+  if (bytes < low) {
+    return Unexpected(ErrorCode::kUsage, "too small: '" + text + "'",
+                      "give at least " + format_size(low));
+  }
+  out = bytes;
+  return {};
+}
+
+Status set_path(const std::string& text, std::string& out) {
+  if (text.empty()) return Unexpected(ErrorCode::kUsage, "the path is empty");
+  std::error_code error;
+  out = std::filesystem::absolute(text, error).lexically_normal().string();
+  if (error) return Unexpected(ErrorCode::kUsage, text + ": " + error.message());
+  return {};
+}
+
+constexpr uint64_t kMinRam = 512 * kKiB;
+// A frame must fit, and a few of the longest ones wait while one is written.
+constexpr uint64_t kMinSendBuffer = 1 * kMiB;
+
+// One setting: a flag `--name` and a key `name` of the file.
+struct Setting {
+  const char* name;
+  const char* value;  // how help names it
+  const char* help;
+  Status (*set)(const std::string& text, Options& options);
+};
+
+const auto kSettings = std::to_array<Setting>({
+    {"socket", "PATH", "the Unix socket to listen on",
+     [](const std::string& text, Options& o) {
+       o.default_socket = false;
+       return set_path(text, o.socket_path);
+     }},
+    {"store", "DIR", "where models are kept",
+     [](const std::string& text, Options& o) { return set_path(text, o.store_dir); }},
+    {"ram", "SIZE", "memory for weights and activations (512K or more; K, M, G are binary)",
+     [](const std::string& text, Options& o) { return set_size(text, kMinRam, o.ram_bytes); }},
+    {"kv", "SIZE", "memory for keys and values",
+     [](const std::string& text, Options& o) { return set_size(text, 0, o.kv_bytes); }},
+    {"threads", "N", "compute threads (0: one per core)",
+     [](const std::string& text, Options& o) -> Status {
+       uint64_t count = 0;
+       AIRLLM_TRY_VOID(set_count(text, 0, 1024, count));
+       o.threads = static_cast<unsigned>(count);
+       return {};
+     }},
+    {"model", "NAME", "the model of requests that name none",
+     [](const std::string& text, Options& o) -> Status {
+       o.model = text;
+       return {};
+     }},
+    {"log-level", "LEVEL", "debug, info, warning or error",
+     [](const std::string& text, Options& o) -> Status {
+       if (log::parse_level(text, o.log_level)) return {};
+       return Unexpected(ErrorCode::kUsage, "not a log level: '" + text + "'",
+                         "use debug, info, warning or error");
+     }},
+    {"stop-timeout", "SECONDS", "how long running jobs may go on when the daemon stops",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 0, 86400, o.stop_timeout_seconds);
+     }},
+    {"send-buffer", "SIZE", "what may wait for a client that does not read, per connection",
+     [](const std::string& text, Options& o) -> Status {
+       std::optional<uint64_t> bytes;
+       AIRLLM_TRY_VOID(set_size(text, kMinSendBuffer, bytes));
+       o.send_buffer_bytes = *bytes;
+       return {};
+     }},
+    {"max-connections", "N", "clients at once",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 100000, o.max_connections);
+     }},
+    {"max-jobs", "N", "jobs at once, running and queued",
+     [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); }},
+});
+
+const Setting* find_setting(std::string_view name) {
+  for (const Setting& setting : kSettings) {
+    if (setting.name == name) return &setting;
+  }
+  return nullptr;
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kBlank = " \t\r";
+  const size_t begin = text.find_first_not_of(kBlank);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
+}
+
+Status apply_line(std::string_view line, std::set<std::string, std::less<>>& seen,
+                  Options& options) {
+  const size_t equals = line.find('=');
+  if (equals == std::string_view::npos) {
+    return Unexpected(ErrorCode::kConfig, "not a line of the form 'key = value'");
+  }
+  const std::string key(trimmed(line.substr(0, equals)));
+  const Setting* setting = find_setting(key);
+  if (setting == nullptr) {
+    return Unexpected(ErrorCode::kConfig, "unknown setting '" + key + "'",
+                      "airllmd.conf(5) lists the settings");
+  }
+  if (!seen.insert(key).second) {
+    return Unexpected(ErrorCode::kConfig, "'" + key + "' is set twice");
+  }
+  return setting->set(std::string(trimmed(line.substr(equals + 1))), options);
+}
+
+// ---- defaults ----------------------------------------------------------------------------------
+
+std::string from_environment(const char* name) {
+  const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): before any thread
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+// XDG's rule: a variable that is no absolute path counts as unset.
+std::string xdg_dir(const std::string& value, const std::string& home, const char* below_home) {
+  if (value.starts_with('/')) return value;
+  return home.empty() ? std::string() : home + below_home;
+}
+
+std::string default_config_path(const Environment& environment) {
+  if (environment.root) return "/etc/airllm/airllmd.conf";
+  const std::string dir = xdg_dir(environment.xdg_config_home, environment.home, "/.config");
+  const std::string user = dir + "/airllm/airllmd.conf";
+  std::error_code error;
+  if (!dir.empty() && std::filesystem::exists(user, error)) return user;
+  return "/etc/airllm/airllmd.conf";
+}
+
+Status fill_socket(const Environment& environment, Options& options) {
+  if (environment.root) {
+    options.socket_path = "/run/airllm/airllm.sock";
+    options.system = true;
+    return {};
+  }
+  if (!environment.xdg_runtime_dir.starts_with('/')) {
+    return Unexpected(ErrorCode::kUsage,
+                      "XDG_RUNTIME_DIR is not set, so there is no default socket",
+                      "give one: airllmd --socket PATH");
+  }
+  options.socket_path = environment.xdg_runtime_dir + "/airllm/airllm.sock";
+  return {};
+}
+
+Status fill_store(const Environment& environment, Options& options) {
+  if (environment.root) {
+    options.store_dir = "/var/lib/airllm";
+    return {};
+  }
+  const std::string dir = xdg_dir(environment.xdg_data_home, environment.home, "/.local/share");
+  if (dir.empty()) {
+    return Unexpected(ErrorCode::kUsage, "neither XDG_DATA_HOME nor HOME is set",
+                      "say where models are kept: airllmd --store DIR");
+  }
+  options.store_dir = dir + "/airllm";
+  return {};
+}
+
+// ---- files and flags ---------------------------------------------------------------------------
+
+Result<std::string> read_config(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return Unexpected(errno_error(path, errno, "check --config"));
+  file.seekg(0, std::ios::end);
+  const std::streamoff size = file.tellg();
+  if (size < 0 || size > kMaxConfigBytes) {
+    return Unexpected(ErrorCode::kConfig, path + ": not a configuration file (too long)");
+  }
+  file.seekg(0);
+  std::string text(static_cast<size_t>(size), '\0');
+  if (!file.read(text.data(), size)) return Unexpected(ErrorCode::kConfig, path + ": not readable");
+  return text;
+}
+
+Status load_config(const std::string& given, const Environment& environment, Options& options) {
+  const std::string path = given.empty() ? default_config_path(environment) : given;
+  std::error_code error;
+  if (given.empty() && !std::filesystem::exists(path, error)) return {};
+  AIRLLM_TRY(const std::string text, read_config(path));
+  return apply_config(text, path, options);
+}
+
+struct Flags {
+  std::string config;
+  std::array<std::string, kSettings.size()> values;
+  std::array<CLI::Option*, kSettings.size()> given{};
+};
+
+void declare_flags(CLI::App& app, Flags& flags, Options& options) {
+  app.set_version_flag("--version", std::string("airllmd ") + kProgramVersion);
+  app.add_flag("--foreground", options.foreground, "log to stderr even when systemd started it");
+  app.add_option("--config", flags.config, "the configuration file")->type_name("FILE");
+  for (size_t i = 0; i < kSettings.size(); ++i) {
+    const Setting& setting = kSettings[i];
+    flags.given[i] = app.add_option("--" + std::string(setting.name), flags.values[i], setting.help)
+                         ->type_name(setting.value);
+  }
+}
+
+Status apply_flags(const Flags& flags, Options& options) {
+  for (size_t i = 0; i < kSettings.size(); ++i) {
+    if (flags.given[i]->count() == 0) continue;
+    if (auto status = kSettings[i].set(flags.values[i], options); !status) {
+      Error error = std::move(status).error();
+      error.message = "--" + std::string(kSettings[i].name) + ": " + error.message;
+      return Unexpected(std::move(error));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Environment Environment::current() {
+  return {::geteuid() == 0, from_environment("HOME"), from_environment("XDG_RUNTIME_DIR"),
+          from_environment("XDG_DATA_HOME"), from_environment("XDG_CONFIG_HOME")};
+}
+
+Status apply_config(std::string_view text, const std::string& path, Options& options) {
+  std::set<std::string, std::less<>> seen;
+  size_t number = 0;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const std::string_view line = trimmed(text.substr(0, end));
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    ++number;
+    if (line.empty() || line.front() == '#') continue;
+    if (auto status = apply_line(line, seen, options); !status) {
+      Error error = std::move(status).error();
+      error.code = ErrorCode::kConfig;
+      error.message = path + ":" + std::to_string(number) + ": " + error.message;
+      return Unexpected(std::move(error));
+    }
+  }
+  return {};
+}
+
+Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
+                                       const Environment& environment, bool socket_given) {
+  CommandLine line;
+  Flags flags;
+  CLI::App app("airllmd: runs language models larger than memory", "airllmd");
+  declare_flags(app, flags, line.options);
+  try {
+    app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out;
+    std::ostringstream problem;
+    if (app.exit(error, out, problem) == 0) {
+      line.print = out.str();
+      return line;
+    }
+    return Unexpected(ErrorCode::kUsage, error.what(), "airllmd --help lists the options");
+  }
+  AIRLLM_TRY_VOID(load_config(flags.config, environment, line.options));
+  AIRLLM_TRY_VOID(apply_flags(flags, line.options));
+  if (line.options.socket_path.empty() && !socket_given) {
+    AIRLLM_TRY_VOID(fill_socket(environment, line.options));
+  }
+  if (line.options.store_dir.empty()) AIRLLM_TRY_VOID(fill_store(environment, line.options));
+  return line;
+}
+
+}  // namespace airllm::daemon

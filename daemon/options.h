@@ -1,0 +1,58 @@
+// The daemon's settings: flags over the configuration file over defaults.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/log.h"
+#include "base/result.h"
+
+namespace airllm::daemon {
+
+struct Options {
+  bool foreground = false;  // log to stderr even when systemd started us
+  std::string socket_path;  // absolute
+  std::string store_dir;    // absolute
+  // The directories of the default paths are made when missing; one that a person named is not.
+  bool default_socket = true;
+  bool system = false;  // the system's daemon: group may connect
+  std::optional<uint64_t> ram_bytes;
+  std::optional<uint64_t> kv_bytes;
+  unsigned threads = 0;  // 0: one per core
+  std::string model;     // the default model; empty: none
+  log::Level log_level = log::Level::kInfo;
+  uint64_t stop_timeout_seconds = 10;
+  uint64_t send_buffer_bytes = uint64_t{64} << 20;  // per connection
+  uint64_t max_connections = 256;
+  uint64_t max_jobs = 64;
+};
+
+// What the environment says, so that tests can say it too.
+struct Environment {
+  bool root = false;
+  std::string home;
+  std::string xdg_runtime_dir;
+  std::string xdg_data_home;
+  std::string xdg_config_home;
+  static Environment current();
+};
+
+// What a command line asks for: to run with `options`, or to print `text` and leave (--help).
+struct CommandLine {
+  std::optional<std::string> print;
+  Options options;
+};
+
+// `args` without the program's name. `socket_given` says that systemd passed the socket, so that no
+// path of one is needed. A wrong flag is a kUsage error, a wrong line of the file kConfig with its
+// place ("airllmd.conf:7").
+Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
+                                       const Environment& environment, bool socket_given = false);
+
+// Applies the lines `key = value` of a configuration file; `path` is for messages.
+Status apply_config(std::string_view text, const std::string& path, Options& options);
+
+}  // namespace airllm::daemon

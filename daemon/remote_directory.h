@@ -1,0 +1,49 @@
+// The directory that a split reads, at the client's side: the daemon asks for names, the client
+// opens them with its own rights and passes descriptors.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/job_bridge.h"
+#include "engine/engine.h"
+#include "protocol/messages.h"
+
+namespace airllm::daemon {
+
+// Thread-safe: open() blocks the job's worker, the rest is called by the connection.
+class RemoteDirectory : public engine::SourceDirectory {
+ public:
+  // `label` names the directory in messages.
+  RemoteDirectory(std::shared_ptr<JobBridge> bridge, std::string label)
+      : bridge_(std::move(bridge)), label_(std::move(label)) {}
+
+  Result<std::vector<UniqueFd>> open(std::span<const std::string> names) override;
+
+  // The client's answer. kProtocol when it does not fit what was asked; open() then fails, too.
+  Status deliver(protocol::Files files, std::vector<UniqueFd> descriptors);
+  // Makes a waiting open(), and all later ones, end with kCancelled.
+  void close();
+
+ private:
+  struct Answer {
+    protocol::Files files;
+    std::vector<UniqueFd> descriptors;
+  };
+  Status check(const protocol::Files& files, size_t descriptors) const;
+  Result<std::vector<UniqueFd>> take(Answer answer) const;
+
+  const std::shared_ptr<JobBridge> bridge_;
+  const std::string label_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<std::vector<std::string>> asked_;
+  std::optional<Answer> answer_;
+  bool closed_ = false;
+};
+
+}  // namespace airllm::daemon

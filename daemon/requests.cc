@@ -1,0 +1,283 @@
+#include "daemon/requests.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <type_traits>
+
+#include "base/log.h"
+#include "base/utf8.h"
+#include "base/version.h"
+
+namespace airllm::daemon {
+namespace {
+
+Json to_json(const engine::JobInfo& info) {
+  return Json{{"job", info.job},
+              {"kind", info.kind},
+              {"model", info.model},
+              {"state", info.state},
+              {"prompt_tokens", info.prompt_tokens},
+              {"completion_tokens", info.completion_tokens},
+              {"done", info.done},
+              {"total", info.total},
+              {"unit", info.unit},
+              {"age_seconds", info.age_seconds}};
+}
+
+// NaN and infinity are numbers to msgpack; no option means anything with them.
+Status check_option(const char* name, const std::optional<double>& value, bool in_range,
+                    const char* range) {
+  if (!value || (std::isfinite(*value) && in_range)) return {};
+  return Unexpected(ErrorCode::kUsage, std::string(name) + " is not " + range);
+}
+
+Status check_sampling(const protocol::SamplingOptions& s) {
+  AIRLLM_TRY_VOID(
+      check_option("temperature", s.temperature, s.temperature >= 0.0, "a number from 0"));
+  AIRLLM_TRY_VOID(check_option("top_p", s.top_p, s.top_p > 0.0 && s.top_p <= 1.0,
+                               "a number above 0, at most 1"));
+  AIRLLM_TRY_VOID(
+      check_option("min_p", s.min_p, s.min_p >= 0.0 && s.min_p <= 1.0, "a number from 0 to 1"));
+  AIRLLM_TRY_VOID(check_option("repetition_penalty", s.repetition_penalty,
+                               s.repetition_penalty > 0.0, "a number above 0"));
+  if (s.top_k && *s.top_k < 0) {
+    return Unexpected(ErrorCode::kUsage, "top_k is not a whole number from 0");
+  }
+  return {};
+}
+
+Status check_prompt(const protocol::GenerateParams& params) {
+  const int given =
+      (params.messages.empty() ? 0 : 1) + (params.raw_text ? 1 : 0) + (params.prompt_ids ? 1 : 0);
+  if (given == 1) return {};
+  return Unexpected(ErrorCode::kUsage,
+                    "a generate request has exactly one of messages, raw_text and prompt_ids; "
+                    "this one has " +
+                        std::to_string(given));
+}
+
+Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params) {
+  AIRLLM_TRY_VOID(check_prompt(params));
+  const protocol::SamplingOptions& sampling = params.sampling;
+  AIRLLM_TRY_VOID(check_sampling(sampling));
+  engine::GenerateRequest request;
+  for (const protocol::ChatMessage& message : params.messages) {
+    request.messages.push_back({message.role, message.content});
+  }
+  request.raw_text = params.raw_text;
+  request.prompt_ids = params.prompt_ids;
+  request.sampling = {sampling.temperature,        sampling.top_k, sampling.top_p, sampling.min_p,
+                      sampling.repetition_penalty, sampling.seed};
+  request.max_tokens = params.max_tokens;
+  request.stop = params.stop;
+  request.ignore_eos = params.ignore_eos;
+  request.logprobs = params.logprobs;
+  request.prompt_logprobs = params.prompt_logprobs;
+  return request;
+}
+
+template <typename T>
+constexpr bool kIsJob =
+    std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::SplitParams> ||
+    std::is_same_v<T, protocol::VerifyParams>;
+
+}  // namespace
+
+Status Requests::handle(protocol::Request request) {
+  const uint64_t id = request.id;
+  if (id == 0) return Unexpected(ErrorCode::kProtocol, "a request has the id 0");
+  if (running_.contains(id)) {
+    return Unexpected(ErrorCode::kProtocol,
+                      "the request id " + std::to_string(id) + " is running already");
+  }
+  std::visit(
+      [&](const auto& params) {
+        if constexpr (kIsJob<std::decay_t<decltype(params)>>) {
+          start(id, params);
+        } else {
+          finish(id, answer(params));
+        }
+      },
+      request.params);
+  return {};
+}
+
+void Requests::finish(uint64_t id, Result<Json> result) {
+  protocol::EventBody body = protocol::Failed{};
+  if (result) {
+    body = protocol::Done{dump_json(*result)};
+  } else {
+    body = protocol::Failed{std::move(result).error()};
+  }
+  outbox_->push_final(encode_event(id, std::move(body)), id);
+}
+
+// ---- jobs --------------------------------------------------------------------------------------
+
+void Requests::start(uint64_t id, const protocol::GenerateParams& params) {
+  if (auto status = start_generate(id, params); !status) finish(id, Unexpected(status.error()));
+}
+
+void Requests::start(uint64_t id, const protocol::SplitParams& params) {
+  if (auto status = start_split(id, params); !status) finish(id, Unexpected(status.error()));
+}
+
+void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
+  if (auto status = start_verify(id, params); !status) finish(id, Unexpected(status.error()));
+}
+
+Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
+  if (context_.stopping) return Unexpected(stopping_error());
+  AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
+  AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine));
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));
+  keep(id, {job, std::move(bridge), nullptr});
+  return {};
+}
+
+Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
+  if (context_.stopping) return Unexpected(stopping_error());
+  engine::SplitRequest request{params.name, params.source_label, nullptr};
+  if (request.name.empty()) {
+    AIRLLM_TRY(request.name, name_from_label(params.source_label));
+  }
+  const std::string name = request.name;
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  auto directory = std::make_shared<RemoteDirectory>(bridge, params.source_label);
+  request.source = directory;
+  AIRLLM_TRY(const engine::JobId job, context_.engine.split(std::move(request), bridge));
+  bridge->accept(job, name);
+  keep(id, {job, std::move(bridge), std::move(directory)});
+  return {};
+}
+
+Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params) {
+  if (context_.stopping) return Unexpected(stopping_error());
+  AIRLLM_TRY(const std::string model,
+             resolve_model(params.model, context_.default_model, context_.engine));
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, bridge));
+  bridge->accept(job, model);
+  keep(id, {job, std::move(bridge), nullptr});
+  return {};
+}
+
+void Requests::keep(uint64_t id, Running running) {
+  context_.jobs.add(running.job, user_, running.directory);
+  log::debug("job {}: accepted", running.job);
+  running_.emplace(id, std::move(running));
+}
+
+void Requests::cancel(const protocol::Cancel& cancel) {
+  const auto found = running_.find(cancel.id);
+  if (found != running_.end()) context_.jobs.cancel_now(found->second.job);
+}
+
+Status Requests::deliver(protocol::Files files, std::vector<UniqueFd> descriptors) {
+  const auto found = running_.find(files.id);
+  // The job may have ended while the files were on their way.
+  if (found == running_.end()) return {};
+  if (!found->second.directory) {
+    return Unexpected(ErrorCode::kProtocol, "files came for a request that reads none");
+  }
+  return found->second.directory->deliver(std::move(files), std::move(descriptors));
+}
+
+void Requests::ended(uint64_t id) {
+  const auto found = running_.find(id);
+  if (found == running_.end()) return;
+  const Running running = std::move(found->second);
+  running_.erase(found);
+  if (running.directory) running.directory->close();
+  log::debug("job {}: ended", running.job);
+  context_.jobs.remove(running.job);
+}
+
+void Requests::given_up(uint64_t id) {
+  const auto found = running_.find(id);
+  if (found == running_.end()) return;
+  log::warning("job {}: cancelled, its client does not read", found->second.job);
+  context_.jobs.cancel_now(found->second.job);
+}
+
+void Requests::fail_all(const Error& error) {
+  for (auto& [id, running] : running_) {
+    running.bridge->fail(error);
+    context_.jobs.cancel_now(running.job);
+  }
+}
+
+void Requests::abandon() {
+  for (auto& [id, running] : std::exchange(running_, {})) {
+    running.bridge->drop();
+    context_.jobs.cancel_now(running.job);
+    context_.jobs.remove(running.job);
+  }
+}
+
+// ---- answered at once --------------------------------------------------------------------------
+
+Result<Json> Requests::answer(const protocol::ListParams&) { return context_.engine.list(); }
+
+Result<Json> Requests::answer(const protocol::ShowParams& params) {
+  AIRLLM_TRY(const std::string model,
+             resolve_model(params.model, context_.default_model, context_.engine));
+  return context_.engine.show(model);
+}
+
+Result<Json> Requests::answer(const protocol::PsParams&) {
+  Json rows = Json::array();
+  for (const engine::JobInfo& info : context_.engine.jobs()) rows.push_back(to_json(info));
+  return rows;
+}
+
+Result<Json> Requests::answer(const protocol::RemoveParams& params) {
+  if (params.model.empty()) return Unexpected(ErrorCode::kUsage, "no model is named");
+  AIRLLM_TRY_VOID(context_.engine.remove(params.model));
+  log::info("removed model '{}'", params.model);
+  return Json{{"removed", params.model}};
+}
+
+Result<Json> Requests::answer(const protocol::JobParams& params) {
+  AIRLLM_TRY_VOID(context_.jobs.cancel(params.job, user_));
+  return Json{{"cancelled", params.job}};
+}
+
+Result<Json> Requests::answer(const protocol::StatusParams&) {
+  Json status = context_.engine.status();
+  if (!status.is_object()) status = Json::object();
+  const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - context_.started;
+  status["version"] = kProgramVersion;
+  status["pid"] = static_cast<int64_t>(::getpid());
+  status["socket"] = context_.options.socket_path;
+  status["store"] = context_.options.store_dir;
+  status["uptime_seconds"] = uptime.count();
+  status["jobs"] = context_.jobs.size();
+  status["default_model"] = context_.default_model.get();
+  status["stopping"] = context_.stopping;
+  return status;
+}
+
+Result<Json> Requests::answer(const protocol::DefaultParams& params) {
+  if (params.model) {
+    if (!params.model->empty()) {
+      // A default that is not there would fail every later request instead of this one.
+      if (auto shown = context_.engine.show(*params.model); !shown) {
+        return Unexpected(std::move(shown).error());
+      }
+    }
+    AIRLLM_TRY_VOID(context_.default_model.set(*params.model));
+  }
+  return Json{{"model", context_.default_model.get()}};
+}
+
+Result<Json> Requests::answer(const protocol::UnknownMethod& unknown) {
+  return Unexpected(
+      ErrorCode::kProtocol,
+      "unknown method '" + escape_for_display(unknown.method.substr(0, 64), true) + "'",
+      "client and daemon should be of the same version");
+}
+
+}  // namespace airllm::daemon

@@ -1,0 +1,60 @@
+// Accepts clients on a listening socket and stops in order.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <set>
+
+#include "daemon/connection.h"
+#include "daemon/context.h"
+
+namespace airllm::daemon {
+
+// Runs on one io_context that one thread runs; every method belongs to that thread. The io_context
+// must outlive the engine, since the engine's threads wake connections through it; close all
+// connections (stop) before the engine is destroyed.
+class Server {
+ public:
+  // `on_stopped` is called once, after stop(), when all connections are closed.
+  Server(asio::io_context& io, engine::Engine& engine, DefaultModel default_model,
+         ServerOptions options, std::function<void()> on_stopped);
+  ~Server();
+
+  // Accepts from `listening_fd`, which stays the caller's.
+  Status start(int listening_fd);
+
+  // New jobs are refused from now on; running ones get the stop timeout and are then ended with
+  // kUnavailable. A second call does not wait for them.
+  void stop();
+
+  size_t connections() const { return connections_.size(); }
+
+ private:
+  void wait_for_clients();
+  void accept_some();
+  bool accept_one();  // false when none waits, or after trouble
+  void admit(UniqueFd client);
+  void closed(Connection& connection);
+  void end_jobs();
+  void finish_connections();
+  void check_stopped();
+
+  asio::io_context& io_;
+  engine::Engine& engine_;
+  const ServerOptions options_;
+  JobTable jobs_;
+  DefaultModel default_model_;
+  Context context_;
+  std::function<void()> on_stopped_;
+  asio::posix::stream_descriptor listening_;
+  asio::steady_timer accept_timer_;
+  asio::steady_timer stop_timer_;
+  std::set<std::shared_ptr<Connection>> connections_;
+  bool finishing_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace airllm::daemon
