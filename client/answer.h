@@ -1,0 +1,82 @@
+// How the answer of `airllm ask` is printed: as text while it comes, as one JSON object at the end,
+// or as one JSON object per event.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "client/progress.h"
+#include "client/session.h"
+#include "client/spool.h"
+#include "protocol/messages.h"
+
+namespace airllm::client {
+
+class Answer : public EventHandler {
+ public:
+  Status on_accepted(const protocol::Accepted& accepted) override;
+  Status on_progress(const protocol::Progress& progress) override;
+  // Call when the request ended, however it ended, before anything else is printed.
+  virtual void finish() { line_.clear(); }
+  // "" when the request failed.
+  const std::string& finish_reason() const { return generated_.finish_reason; }
+  const protocol::Generated& generated() const { return generated_; }
+
+ protected:
+  protocol::Accepted accepted_;
+  protocol::Generated generated_;
+  ProgressLine line_;
+};
+
+// Only the text on stdout, each piece written at once; on a terminal a newline at the end.
+class TextAnswer : public Answer {
+ public:
+  Status on_progress(const protocol::Progress& progress) override;
+  Status on_prompt_logprobs(const protocol::PromptLogprobs&) override { return {}; }
+  Status on_token(const protocol::Token& token) override;
+  Status on_generated(const protocol::Generated& generated) override;
+  void finish() override;
+
+ private:
+  char last_ = '\n';  // what was printed last
+  bool printed_ = false;
+};
+
+// One object at the end. Log-probabilities are kept as text, on disk when there are many.
+class JsonAnswer : public Answer {
+ public:
+  // `params` says which fields there are and which options were used.
+  JsonAnswer(const protocol::GenerateParams& params, bool stream);
+
+  Status on_accepted(const protocol::Accepted& accepted) override;
+  Status on_progress(const protocol::Progress& progress) override;
+  Status on_prompt_logprobs(const protocol::PromptLogprobs& logprobs) override;
+  Status on_token(const protocol::Token& token) override;
+  Status on_generated(const protocol::Generated& generated) override;
+
+ private:
+  Json options() const;
+  Status print_event(const std::string& line);
+  Status print_logprobs(const char* key, bool wanted, Spool& spool);
+
+  bool stream_;
+  bool wants_logprobs_;
+  bool wants_prompt_logprobs_;
+  std::vector<std::string> stop_;
+  bool ignore_eos_;
+  std::string text_;
+  std::vector<int32_t> token_ids_;
+  Spool logprobs_;
+  Spool prompt_logprobs_;
+  uint64_t prompt_positions_ = 0;
+};
+
+// "[[id,logprob],...]" with every digit that a double has; what is not finite is null.
+std::string logprobs_json(const std::vector<protocol::TokenLogprob>& logprobs);
+
+// The line of --verbose: first token, tokens per second, bytes from disk and from RAM.
+std::string verbose_summary(const protocol::Generated& generated);
+
+}  // namespace airllm::client

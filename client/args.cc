@@ -1,0 +1,245 @@
+#include "client/args.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
+
+#include "base/utf8.h"
+#include "client/output.h"
+
+namespace airllm::client {
+namespace {
+
+// CLI11 cuts a positional "[a,b]" at its commas; a mark in front keeps it whole.
+constexpr char kMark = '\x01';
+
+std::string mark(const std::string& arg) {
+  const bool needs_it = !arg.empty() && (arg.front() == '[' || arg.front() == kMark);
+  return needs_it ? kMark + arg : arg;
+}
+
+std::string unmark(const std::string& arg) {
+  return !arg.empty() && arg.front() == kMark ? arg.substr(1) : arg;
+}
+
+template <typename T>
+Result<T> parse_whole(std::string_view text, std::string_view what) {
+  T value{};
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::result_out_of_range) {
+    return Unexpected(ErrorCode::kUsage,
+                      std::string(what) + ": '" + std::string(text) + "' is out of range");
+  }
+  if (error != std::errc() || rest != end || text.empty()) {
+    return Unexpected(ErrorCode::kUsage,
+                      std::string(what) + ": '" + std::string(text) + "' is not " +
+                          (std::is_floating_point_v<T> ? "a number"
+                           : std::is_unsigned_v<T>     ? "a whole number of 0 or more"
+                                                       : "a whole number"));
+  }
+  return value;
+}
+
+std::string describe(const Range& range) {
+  std::array<char, 96> buffer{};
+  if (range.max == std::numeric_limits<double>::max()) {
+    std::snprintf(buffer.data(), buffer.size(), "%s %g", range.min_excluded ? "above" : "at least",
+                  range.min);
+  } else {
+    std::snprintf(buffer.data(), buffer.size(),
+                  range.min_excluded ? "above %g, at most %g" : "from %g to %g", range.min,
+                  range.max);
+  }
+  return buffer.data();
+}
+
+Result<double> parse_number(std::string_view text, std::string_view what, const Range& range) {
+  AIRLLM_TRY(const double value, parse_whole<double>(text, what));
+  const bool fits = std::isfinite(value) && value <= range.max &&
+                    (range.min_excluded ? value > range.min : value >= range.min);
+  if (fits) return value;
+  return Unexpected(ErrorCode::kUsage,
+                    std::string(what) + ": '" + std::string(text) + "' must be " + describe(range));
+}
+
+template <typename T>
+Result<T> parse_at_least(std::string_view text, std::string_view what, T min) {
+  AIRLLM_TRY(const T value, parse_whole<T>(text, what));
+  if (value >= min) return value;
+  return Unexpected(ErrorCode::kUsage, std::string(what) + ": '" + std::string(text) +
+                                           "' must be at least " + std::to_string(min));
+}
+
+// "-n,--max-tokens" -> "--max-tokens": what messages call the option.
+std::string long_name(const CLI::Option& option) { return "--" + option.get_lnames().front(); }
+
+}  // namespace
+
+struct ArgParser::Impl {
+  CLI::App app;
+  std::vector<std::function<Status()>> readers;  // run after CLI11 has sorted the arguments
+  std::vector<std::string>* rest = nullptr;
+  std::string usage;
+
+  CLI::Option* add(const std::string& names, const std::string& value, const std::string& help) {
+    CLI::Option* option = app.add_option(names);
+    option->description(help);
+    option->type_name(value);
+    // One value each time; it may be given again.
+    option->expected(1, CLI::detail::expected_max_vector_size);
+    option->allow_extra_args(false);
+    return option;
+  }
+
+  // Reads the last value given for `option`; earlier ones are overruled, as in most programs.
+  template <typename T, typename Parse>
+  void read_last(CLI::Option* option, std::optional<T>& target, Parse parse) {
+    readers.push_back([option, &target, parse]() -> Status {
+      if (option->empty()) return {};
+      const std::string text = unmark(option->results().back());
+      AIRLLM_TRY(target, parse(text, long_name(*option)));
+      return {};
+    });
+  }
+};
+
+ArgParser::ArgParser(const std::string& usage_name, const std::string& summary)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->app.name(usage_name);
+  impl_->app.description(summary);
+  impl_->app.set_help_flag("-h,--help", "Show this help");
+}
+
+ArgParser::~ArgParser() = default;
+
+void ArgParser::add_globals(Globals& globals) {
+  text("--socket", globals.socket, "PATH", "The daemon's socket");
+  flag("--spawn", globals.spawn, "Start a private daemon if none answers");
+  text("--store", globals.store, "DIR", "With --spawn: the private daemon's store");
+  flag("--json", globals.json, "Print the result as JSON");
+}
+
+void ArgParser::flag(const std::string& names, bool& target, const std::string& help) {
+  CLI::Option* option = impl_->app.add_flag(names);
+  option->description(help);
+  option->disable_flag_override();
+  impl_->readers.push_back([option, &target]() -> Status {
+    if (!option->empty()) target = true;
+    return {};
+  });
+}
+
+void ArgParser::text(const std::string& names, std::optional<std::string>& target,
+                     const std::string& value, const std::string& help) {
+  impl_->read_last(
+      impl_->add(names, value, help), target,
+      [](const std::string& text, const std::string&) { return Result<std::string>(text); });
+}
+
+void ArgParser::texts(const std::string& names, std::vector<std::string>& target,
+                      const std::string& value, const std::string& help) {
+  CLI::Option* option = impl_->add(names, value, help);
+  impl_->readers.push_back([option, &target]() -> Status {
+    for (const std::string& text : option->results()) target.push_back(unmark(text));
+    return {};
+  });
+}
+
+void ArgParser::number(const std::string& names, std::optional<double>& target, Range range,
+                       const std::string& help) {
+  impl_->read_last(impl_->add(names, "X", help), target,
+                   [range](const std::string& text, const std::string& name) {
+                     return parse_number(text, name, range);
+                   });
+}
+
+void ArgParser::integer(const std::string& names, std::optional<int64_t>& target, int64_t min,
+                        const std::string& help) {
+  impl_->read_last(impl_->add(names, "N", help), target,
+                   [min](const std::string& text, const std::string& name) {
+                     return parse_at_least<int64_t>(text, name, min);
+                   });
+}
+
+void ArgParser::integer(const std::string& names, std::optional<uint64_t>& target, uint64_t min,
+                        const std::string& help) {
+  impl_->read_last(impl_->add(names, "N", help), target,
+                   [min](const std::string& text, const std::string& name) {
+                     return parse_at_least<uint64_t>(text, name, min);
+                   });
+}
+
+void ArgParser::words(const std::string& name, std::vector<std::string>& target, size_t min,
+                      size_t max, const std::string& help) {
+  CLI::Option* option = impl_->add(name, "", help);
+  option->expected(1, CLI::detail::expected_max_vector_size);
+  option->allow_extra_args();  // one after the other, also between options
+  impl_->readers.push_back([option, &target, name, min, max]() -> Status {
+    for (const std::string& text : option->results()) target.push_back(unmark(text));
+    if (target.size() < min) {
+      return Unexpected(ErrorCode::kUsage, name + " is missing");
+    }
+    if (target.size() > max) {
+      return Unexpected(ErrorCode::kUsage, "one argument too many: '" + target[max] + "'");
+    }
+    return {};
+  });
+}
+
+void ArgParser::usage(const std::string& line) { impl_->usage = line; }
+
+void ArgParser::epilogue(const std::string& text) { impl_->app.footer(text); }
+
+void ArgParser::stop_at_word(std::vector<std::string>& rest) {
+  impl_->app.prefix_command();
+  impl_->rest = &rest;
+}
+
+Result<bool> ArgParser::parse(const std::vector<std::string>& args) {
+  std::vector<std::string> reversed;  // CLI11 takes them last first
+  for (auto arg = args.rbegin(); arg != args.rend(); ++arg) reversed.push_back(mark(*arg));
+  try {
+    impl_->app.parse(std::move(reversed));
+  } catch (const CLI::CallForHelp&) {
+    AIRLLM_TRY_VOID(print_out(help()));
+    return false;
+  } catch (const CLI::Error& error) {
+    std::string message = error.what();
+    if (!message.empty() && message[0] == 'T') message[0] = 't';
+    return Unexpected(ErrorCode::kUsage, message,
+                      "see '" + impl_->app.get_name() +
+                          " --help'; a word that begins with '-' "
+                          "needs a '--' before it");
+  }
+  if (impl_->rest != nullptr) {
+    for (const std::string& word : impl_->app.remaining()) impl_->rest->push_back(unmark(word));
+  }
+  for (const std::function<Status()>& reader : impl_->readers) {
+    if (Status status = reader(); !status) {
+      Error error = std::move(status).error();
+      error.remedy = "see '" + impl_->app.get_name() + " --help'";
+      return Unexpected(std::move(error));
+    }
+  }
+  return true;
+}
+
+std::string ArgParser::help() const {
+  std::string text = impl_->app.help();
+  const size_t line = text.find("Usage: ");
+  if (!impl_->usage.empty() && line != std::string::npos) {
+    text.replace(line, text.find('\n', line) - line, "Usage: " + impl_->usage);
+  }
+  return text;
+}
+
+Result<int64_t> parse_integer(std::string_view text, std::string_view what) {
+  return parse_whole<int64_t>(text, what);
+}
+
+Result<uint64_t> parse_unsigned(std::string_view text, std::string_view what) {
+  return parse_whole<uint64_t>(text, what);
+}
+
+}  // namespace airllm::client

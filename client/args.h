@@ -1,0 +1,84 @@
+// The command line of one subcommand. Hides CLI11: its conversions (octal numbers, "[a,b]" cut at
+// commas, "{}" as nothing) and exit codes never reach a user, since values are read as raw text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace airllm::client {
+
+// Options that every subcommand takes, before or after its name.
+struct Globals {
+  std::optional<std::string> socket;
+  bool spawn = false;
+  std::optional<std::string> store;  // for the daemon that --spawn starts
+  bool json = false;
+};
+
+// What a subcommand is called with.
+struct Invocation {
+  std::vector<std::string> args;  // after its name
+  Globals globals;                // those given before its name
+};
+
+// Bounds of a number, both included unless said otherwise.
+struct Range {
+  double min = 0;
+  double max = std::numeric_limits<double>::max();
+  bool min_excluded = false;
+};
+
+// Describe all options, then parse() once, which fills the targets. Not thread-safe.
+class ArgParser {
+ public:
+  // `usage_name` is what the help calls the command: "airllm ask".
+  ArgParser(const std::string& usage_name, const std::string& summary);
+  ~ArgParser();
+  ArgParser(const ArgParser&) = delete;
+  ArgParser& operator=(const ArgParser&) = delete;
+
+  void add_globals(Globals& globals);
+  void flag(const std::string& names, bool& target, const std::string& help);
+  void text(const std::string& names, std::optional<std::string>& target, const std::string& value,
+            const std::string& help);
+  // Given once for each value.
+  void texts(const std::string& names, std::vector<std::string>& target, const std::string& value,
+             const std::string& help);
+  void number(const std::string& names, std::optional<double>& target, Range range,
+              const std::string& help);
+  void integer(const std::string& names, std::optional<int64_t>& target, int64_t min,
+               const std::string& help);
+  void integer(const std::string& names, std::optional<uint64_t>& target, uint64_t min,
+               const std::string& help);
+  // Between `min` and `max` words.
+  void words(const std::string& name, std::vector<std::string>& target, size_t min, size_t max,
+             const std::string& help);
+  // Replaces the usage line that is made from the options.
+  void usage(const std::string& line);
+  // Shown below the options.
+  void epilogue(const std::string& text);
+  // Stops at the first word that is no option and leaves it and what follows in `rest`.
+  void stop_at_word(std::vector<std::string>& rest);
+
+  // False when help was asked for; it was printed then. What does not fit is a kUsage error.
+  Result<bool> parse(const std::vector<std::string>& args);
+  std::string help() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// An integer in decimal, all of `text`. A kUsage error names `what`.
+Result<int64_t> parse_integer(std::string_view text, std::string_view what);
+Result<uint64_t> parse_unsigned(std::string_view text, std::string_view what);
+
+}  // namespace airllm::client

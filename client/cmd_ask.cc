@@ -1,0 +1,192 @@
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "client/answer.h"
+#include "client/command.h"
+#include "client/connection.h"
+#include "client/model_setting.h"
+#include "client/output.h"
+#include "client/prompt.h"
+#include "client/session.h"
+#include "client/signals.h"
+
+namespace airllm::client {
+namespace {
+
+struct AskOptions {
+  Globals globals;
+  std::vector<std::string> words;
+  std::optional<std::string> model;
+  std::optional<std::string> system;
+  std::optional<std::string> prompt_ids;
+  bool raw = false;
+  bool no_stdin = false;
+  bool stream_json = false;
+  bool verbose = false;
+  std::optional<uint64_t> logprobs;
+  std::optional<uint64_t> prompt_logprobs;
+  protocol::GenerateParams params;
+};
+
+constexpr const char* kUsage =
+    "Usage: airllm ask [OPTIONS] PROMPT...\n"
+    "  or give the prompt on standard input; 'airllm ask --help' describes the options";
+
+void add_prompt_options(ArgParser& parser, AskOptions& options) {
+  parser.words("PROMPT", options.words, 0, std::numeric_limits<size_t>::max(),
+               "The question; its words are joined by a space. Text on standard input is put "
+               "before it");
+  parser.text("-m,--model", options.model, "MODEL", "The model to ask");
+  parser.text("--system", options.system, "TEXT", "The system message");
+  parser.flag("--raw", options.raw, "The prompt as it is, without the chat template");
+  parser.text("--prompt-ids", options.prompt_ids, "ID,...", "The prompt as token ids");
+  parser.flag("--no-stdin", options.no_stdin, "Do not read standard input");
+}
+
+void add_sampling_options(ArgParser& parser, AskOptions& options) {
+  protocol::SamplingOptions& sampling = options.params.sampling;
+  constexpr double kAny = std::numeric_limits<double>::max();
+  parser.number("--temperature,--temp", sampling.temperature, {0, kAny, false},
+                "Randomness; 0 takes the likeliest token");
+  parser.integer("--top-k", sampling.top_k, 0, "Choose among the N likeliest tokens; 0 is all");
+  parser.number("--top-p", sampling.top_p, {0, 1, true},
+                "Choose among the likeliest tokens that make up this share; 1 is all");
+  parser.number("--min-p", sampling.min_p, {0, 1, false},
+                "Leave out tokens below this share of the likeliest one's; 0 is none");
+  parser.number("--repetition-penalty,--repeat-penalty", sampling.repetition_penalty,
+                {0, kAny, true}, "Make tokens that were there less likely; 1 is off");
+  parser.integer("-s,--seed", sampling.seed, uint64_t{0}, "The seed; without it a random one");
+  parser.integer("-n,--max-tokens", options.params.max_tokens, uint64_t{0}, "End after N tokens");
+  parser.texts("--stop", options.params.stop, "TEXT", "End before this text; may be given again");
+  parser.flag("--ignore-eos", options.params.ignore_eos, "Go on after an end token");
+}
+
+void add_output_options(ArgParser& parser, AskOptions& options) {
+  parser.integer("--logprobs", options.logprobs, uint64_t{0},
+                 "With JSON: the N likeliest tokens at each generated one");
+  parser.integer("--prompt-logprobs", options.prompt_logprobs, uint64_t{0},
+                 "With JSON: the N likeliest tokens after each token of the prompt");
+  parser.flag("--stream-json", options.stream_json, "Print each event as a line of JSON");
+  parser.flag("-v,--verbose", options.verbose, "Print times and bytes read on standard error");
+  parser.add_globals(options.globals);
+}
+
+Unexpected usage(std::string message, std::string remedy = {}) {
+  return Unexpected(ErrorCode::kUsage, std::move(message),
+                    remedy.empty() ? "see 'airllm ask --help'" : std::move(remedy));
+}
+
+Status check_options(const AskOptions& options) {
+  if (options.globals.json && options.stream_json) {
+    return usage("--json and --stream-json exclude each other");
+  }
+  if (options.prompt_ids) {
+    if (!options.words.empty()) return usage("--prompt-ids is the whole prompt; no PROMPT fits it");
+    if (options.system) return usage("--prompt-ids and --system exclude each other");
+  }
+  if (options.raw && options.system) {
+    return usage("--raw and --system exclude each other: a system message needs the template");
+  }
+  for (const std::string& word : options.words) AIRLLM_TRY_VOID(check_text(word, "the prompt"));
+  for (const std::string& stop : options.params.stop) {
+    AIRLLM_TRY_VOID(check_text(stop, "--stop"));
+    if (stop.empty()) return usage("--stop: the text is empty");
+  }
+  if (options.params.stop.size() > protocol::kMaxStopStrings) {
+    return usage("--stop is given more than " + std::to_string(protocol::kMaxStopStrings) +
+                 " times");
+  }
+  return options.system ? check_text(*options.system, "--system") : Status();
+}
+
+std::string join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) {
+    if (&word != words.data()) text += ' ';
+    text += word;
+  }
+  return text;
+}
+
+// The prompt as text, from the arguments and stdin.
+Result<std::string> gather_prompt(const AskOptions& options) {
+  const bool reads = !options.no_stdin && !stdin_is_terminal();
+  std::string document;
+  if (reads) {
+    AIRLLM_TRY(document, read_stdin());
+    AIRLLM_TRY_VOID(check_text(document, "standard input"));
+  }
+  std::string prompt = join_prompt(document, join(options.words), options.raw);
+  // An empty argument is a prompt when nothing is added to it: the model's begin token alone.
+  const bool empty_is_meant = options.raw && !options.words.empty();
+  if (prompt.empty() && !empty_is_meant) return usage("there is nothing to ask", kUsage);
+  if (prompt.size() > kMaxPromptBytes) {
+    return usage("the prompt has " + std::to_string(prompt.size()) + " bytes; at most " +
+                     std::to_string(kMaxPromptBytes) + " are possible",
+                 "ask about a part of it");
+  }
+  return prompt;
+}
+
+Status set_prompt(AskOptions& options) {
+  protocol::GenerateParams& params = options.params;
+  if (options.prompt_ids) {
+    AIRLLM_TRY(params.prompt_ids, parse_prompt_ids(*options.prompt_ids));
+    return {};
+  }
+  AIRLLM_TRY(std::string prompt, gather_prompt(options));
+  if (options.raw) {
+    params.raw_text = std::move(prompt);
+    return {};
+  }
+  if (options.system) params.messages.push_back({"system", *options.system});
+  params.messages.push_back({"user", std::move(prompt)});
+  return {};
+}
+
+std::unique_ptr<Answer> make_answer(const AskOptions& options) {
+  if (options.globals.json || options.stream_json) {
+    return std::make_unique<JsonAnswer>(options.params, options.stream_json);
+  }
+  return std::make_unique<TextAnswer>();
+}
+
+// Runs the request that `options` describes.
+Result<int> ask(AskOptions& options) {
+  AIRLLM_TRY(Connection connection, Connection::open(options.globals));
+  const std::unique_ptr<Answer> answer = make_answer(options);
+  const Status status = run_request(connection, std::move(options.params), *answer);
+  answer->finish();
+  if (!status) return Unexpected(status.error());
+  if (options.verbose) print_err(verbose_summary(answer->generated()));
+  if (answer->finish_reason() != "cancelled") return 0;
+  if (caught_signal() == 0 && !options.globals.json && !options.stream_json) {
+    print_err("airllm: the job was cancelled\n");
+  }
+  return cancelled_exit_status();
+}
+
+}  // namespace
+
+Result<int> run_ask(const Invocation& call) {
+  AskOptions options;
+  options.globals = call.globals;
+  ArgParser parser("airllm ask", "Ask a model and print its answer as it comes.");
+  parser.usage("airllm ask [OPTIONS] PROMPT...");
+  add_prompt_options(parser, options);
+  add_sampling_options(parser, options);
+  add_output_options(parser, options);
+  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  if (!go) return 0;
+  AIRLLM_TRY_VOID(check_options(options));
+  AIRLLM_TRY(options.params.model, choose_model_name(options.model));
+  options.params.logprobs = options.logprobs.value_or(0);
+  options.params.prompt_logprobs = options.prompt_logprobs.value_or(0);
+  const bool json = options.globals.json || options.stream_json;
+  if (!json) options.params.logprobs = options.params.prompt_logprobs = 0;
+  AIRLLM_TRY_VOID(set_prompt(options));
+  return ask(options);
+}
+
+}  // namespace airllm::client

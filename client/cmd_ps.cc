@@ -1,0 +1,69 @@
+#include <array>
+#include <cstdio>
+
+#include "base/units.h"
+#include "client/command.h"
+#include "client/connection.h"
+#include "client/output.h"
+#include "client/session.h"
+#include "client/table.h"
+
+namespace airllm::client {
+namespace {
+
+std::string progress_cell(const Json& job) {
+  const auto amount = [&](const char* key) {
+    const Json value = job.value(key, Json(uint64_t{0}));
+    const uint64_t count = value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+    return job.value("unit", Json("")) == Json("bytes") ? format_size(count)
+                                                        : std::to_string(count);
+  };
+  std::string text = amount("done");
+  if (job.value("total", Json(0)) != Json(0)) text += " of " + amount("total");
+  return cell(job, "unit") == "tokens" ? text + " tokens" : text;
+}
+
+std::string age_cell(const Json& job) {
+  const Json age = job.value("age_seconds", Json());
+  if (!age.is_number()) return "-";
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.0f s", age.get<double>());
+  return text.data();
+}
+
+std::string format_jobs(const Json& jobs) {
+  std::vector<std::vector<std::string>> rows{{"JOB", "KIND", "MODEL", "STATE", "PROGRESS", "AGE"}};
+  for (const Json& job : jobs) {
+    if (!job.is_object()) continue;
+    rows.push_back({cell(job, "job"), cell(job, "kind"), cell(job, "model"), cell(job, "state"),
+                    progress_cell(job), age_cell(job)});
+  }
+  return format_table(rows);
+}
+
+}  // namespace
+
+Result<int> run_ps(const Invocation& call) {
+  Globals globals = call.globals;
+  ArgParser parser("airllm ps", "List the jobs that wait and run.");
+  parser.add_globals(globals);
+  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  if (!go) return 0;
+  AIRLLM_TRY(Connection connection, Connection::open(globals));
+  AIRLLM_TRY(const std::string result, simple_request(connection, protocol::PsParams{}));
+  if (globals.json) {
+    AIRLLM_TRY_VOID(print_result_json(result));
+    return 0;
+  }
+  AIRLLM_TRY(Json value, parse_result(result));
+  Json jobs = value;
+  if (value.is_object()) {  // the jobs, and what the daemon says beside them
+    jobs = value.value("jobs", Json::array());
+    value.erase("jobs");
+    AIRLLM_TRY_VOID(print_out(format_object(value)));
+  }
+  AIRLLM_TRY_VOID(print_out(format_jobs(jobs)));
+  return 0;
+}
+
+}  // namespace airllm::client

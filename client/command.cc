@@ -1,0 +1,172 @@
+#include "client/command.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/edit_distance.h"
+#include "base/version.h"
+#include "client/output.h"
+#include "client/signals.h"
+
+namespace airllm::client {
+namespace {
+
+constexpr std::array kCommands{
+    Command{"ask", "Ask a model and print its answer as it comes", run_ask},
+    Command{"split", "Make a model of the store from a Hugging Face folder", run_split},
+    Command{"list", "List the models of the store", run_list},
+    Command{"show", "Show all that is known of a model", run_show},
+    Command{"rm", "Remove models from the store", run_rm},
+    Command{"verify", "Read a model and check its checksums", run_verify},
+    Command{"default", "Show or set the model that is asked when none is named", run_default},
+    Command{"ps", "List the jobs that wait and run", run_ps},
+    Command{"cancel", "Cancel jobs", run_cancel},
+    Command{"status", "Show the daemon's memory, device and models", run_status},
+    Command{"version", "Show the version of this program", run_version},
+};
+
+// What other programs call things.
+struct Foreign {
+  std::string_view word;
+  std::string_view remedy;
+};
+
+constexpr std::string_view kAsk = "ask a model: airllm ask -m MODEL 'PROMPT'";
+constexpr std::string_view kServe =
+    "the daemon is a program of its own: 'airllmd --foreground', or 'systemctl --user start "
+    "airllmd'";
+constexpr std::string_view kStop =
+    "to stop the daemon: 'systemctl --user stop airllmd', or end the process that 'airllm status' "
+    "names; to stop a job: 'airllm cancel JOB'";
+constexpr std::string_view kPull =
+    "models cannot be downloaded by airllm yet; download one with another program, then: airllm "
+    "split DIR";
+
+constexpr std::array kForeign{
+    Foreign{"run", kAsk},
+    Foreign{"chat", kAsk},
+    Foreign{"generate", kAsk},
+    Foreign{"complete", kAsk},
+    Foreign{"serve", kServe},
+    Foreign{"server", kServe},
+    Foreign{"start", kServe},
+    Foreign{"daemon", kServe},
+    Foreign{"stop", kStop},
+    Foreign{"quit", kStop},
+    Foreign{"pull", kPull},
+    Foreign{"download", kPull},
+    Foreign{"get", kPull},
+    Foreign{"create", "make a model of the store: airllm split DIR"},
+    Foreign{"import", "make a model of the store: airllm split DIR"},
+    Foreign{"convert", "make a model of the store: airllm split DIR"},
+    Foreign{"ls", "list the models: airllm list"},
+    Foreign{"models", "list the models: airllm list"},
+    Foreign{"info", "show a model: airllm show MODEL"},
+    Foreign{"remove", "remove a model: airllm rm MODEL"},
+    Foreign{"delete", "remove a model: airllm rm MODEL"},
+    Foreign{"check", "check a model: airllm verify MODEL"},
+    Foreign{"jobs", "list the jobs: airllm ps"},
+    Foreign{"kill", "cancel a job: airllm cancel JOB"},
+    Foreign{"use", "set your default model: airllm default MODEL"},
+};
+
+std::string near_commands(std::string_view word) {
+  std::string names;
+  if (word.empty() || word.size() > 20) return names;
+  for (const Command& command : kCommands) {
+    const bool is_near = edit_distance(word, command.name) <= (word.size() < 4 ? 1 : 2) ||
+                         command.name.starts_with(word) || word.starts_with(command.name);
+    if (is_near) names += (names.empty() ? "" : ", ") + std::string(command.name);
+  }
+  return names;
+}
+
+std::string command_list() {
+  std::string text = "Commands:\n";
+  for (const Command& command : kCommands) {
+    text += "  " + std::string(command.name) + std::string(10 - command.name.size(), ' ') +
+            std::string(command.summary) + "\n";
+  }
+  return text + "\n'airllm COMMAND --help' describes a command; airllm(1) describes all.";
+}
+
+// Before the subcommand's own parser has seen it: an error in the arguments is JSON as well.
+bool has_flag(const std::vector<std::string>& args, std::string_view flag) {
+  for (const std::string& arg : args) {
+    if (arg == "--") return false;
+    if (arg == flag) return true;
+  }
+  return false;
+}
+
+int report(const Error& error, const std::vector<std::string>& args) {
+  if (has_flag(args, "--stream-json")) {
+    const Json line{{"type", "error"}, {"error", error_json(error)}};
+    (void)print_out(json_for_stdout(line) + "\n", true);
+  } else if (has_flag(args, "--json")) {
+    (void)print_out(json_for_stdout(Json{{"error", error_json(error)}}) + "\n", true);
+  } else {
+    print_error(error);
+  }
+  return error.code == ErrorCode::kCancelled ? cancelled_exit_status() : exit_status(error.code);
+}
+
+const Command* find_command(std::string_view name) {
+  const auto found = std::find_if(kCommands.begin(), kCommands.end(),
+                                  [&](const Command& command) { return command.name == name; });
+  return found == kCommands.end() ? nullptr : &*found;
+}
+
+Result<int> dispatch(const std::vector<std::string>& args) {
+  Invocation call;
+  bool version = false;
+  ArgParser parser("airllm",
+                   "Runs language models larger than memory, through the daemon airllmd.");
+  parser.usage("airllm [OPTIONS] COMMAND ...");
+  parser.add_globals(call.globals);
+  parser.flag("--version", version, "Show the version of this program");
+  parser.epilogue(command_list());
+  parser.stop_at_word(call.args);
+  AIRLLM_TRY(const bool go, parser.parse(args));
+  if (!go) return 0;
+  if (version) return run_version({{}, call.globals});
+  if (call.args.empty()) {
+    return Unexpected(ErrorCode::kUsage, "no command is given", parser.help());
+  }
+  std::string word = call.args.front();
+  call.args.erase(call.args.begin());
+  if (word.starts_with('-')) {
+    return Unexpected(ErrorCode::kUsage, "unknown option '" + word + "'", "see 'airllm --help'");
+  }
+  if (word == "help") {
+    word = call.args.empty() ? "" : call.args.front();
+    call.args = {"--help"};
+    if (word.empty()) return dispatch(call.args);
+  }
+  const Command* const command = find_command(word);
+  if (command == nullptr) return Unexpected(unknown_command(word));
+  return command->run(call);
+}
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+Error unknown_command(const std::string& word) {
+  for (const Foreign& foreign : kForeign) {
+    if (foreign.word == word) {
+      return {ErrorCode::kUsage, "airllm has no command '" + word + "'",
+              std::string(foreign.remedy)};
+    }
+  }
+  const std::string near = near_commands(word);
+  return {ErrorCode::kUsage, "airllm has no command '" + word + "'",
+          near.empty() ? "see 'airllm --help'" : "did you mean: " + near + "?"};
+}
+
+int run_command_line(const std::vector<std::string>& args) {
+  const Result<int> result = dispatch(args);
+  return result ? *result : report(result.error(), args);
+}
+
+}  // namespace airllm::client

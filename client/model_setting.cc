@@ -1,0 +1,124 @@
+#include "client/model_setting.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/unique_fd.h"
+#include "base/utf8.h"
+#include "client/prompt.h"
+#include "client/socket_path.h"
+
+namespace airllm::client {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMaxNameBytes = 1024;
+
+// The name in the user's file; nothing when there is no file or it is empty.
+Result<std::optional<ChosenModel>> read_setting() {
+  using Found = std::optional<ChosenModel>;
+  const Result<std::string> path = model_setting_path();
+  if (!path) return Found();
+  const UniqueFd file(open(path->c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) {
+    if (errno == ENOENT || errno == ENOTDIR) return Found();
+    return Unexpected(
+        errno_error("cannot read your default model from " + *path, errno, "name a model with -m"));
+  }
+  std::array<char, kMaxNameBytes> buffer;
+  const ssize_t got = read(file.get(), buffer.data(), buffer.size());
+  if (got < 0) {
+    return Unexpected(
+        errno_error("cannot read your default model from " + *path, errno, "name a model with -m"));
+  }
+  std::string name(buffer.data(), static_cast<size_t>(got));
+  name.resize(std::min(name.size(), name.find('\n')));
+  if (name.empty()) return Found();
+  if (const Status status = check_model_name(name); !status) {
+    return Unexpected(ErrorCode::kConfig, *path + " holds no model's name",
+                      "set it again: airllm default MODEL");
+  }
+  return Found(ChosenModel{name, *path});
+}
+
+Status write_and_sync(int fd, std::string_view text, const std::string& path) {
+  while (!text.empty()) {
+    const ssize_t written = write(fd, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return Unexpected(errno_error("cannot write " + path, errno));
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  if (fsync(fd) != 0) return Unexpected(errno_error("cannot write " + path, errno));
+  return {};
+}
+
+}  // namespace
+
+Status check_model_name(const std::string& name) {
+  AIRLLM_TRY_VOID(check_text(name, "the model's name"));
+  if (!name.empty() && name.size() < kMaxNameBytes && escape_for_display(name, true) == name) {
+    return {};
+  }
+  return Unexpected(ErrorCode::kUsage,
+                    name.empty()
+                        ? "the model's name is empty"
+                        : "this is no model's name: '" + escape_for_display(name, true) + "'",
+                    "see 'airllm list' for those that are there");
+}
+
+Result<std::string> model_setting_path() {
+  if (const auto config = environment("XDG_CONFIG_HOME"); config && config->front() == '/') {
+    return *config + "/airllm/default";
+  }
+  if (const auto home = environment("HOME")) return *home + "/.config/airllm/default";
+  return Unexpected(ErrorCode::kUsage, "there is no place for your settings: HOME is not set",
+                    "set HOME or XDG_CONFIG_HOME, or use AIRLLM_MODEL or -m");
+}
+
+Result<std::optional<ChosenModel>> choose_model(const std::optional<std::string>& option) {
+  using Chosen = std::optional<ChosenModel>;
+  if (option) {
+    AIRLLM_TRY_VOID(check_model_name(*option));
+    return Chosen(ChosenModel{*option, "-m"});
+  }
+  if (const auto name = environment("AIRLLM_MODEL")) {
+    AIRLLM_TRY_VOID(check_model_name(*name));
+    return Chosen(ChosenModel{*name, "AIRLLM_MODEL"});
+  }
+  return read_setting();
+}
+
+Result<std::string> choose_model_name(const std::optional<std::string>& option) {
+  AIRLLM_TRY(const std::optional<ChosenModel> chosen, choose_model(option));
+  return chosen ? chosen->name : std::string();
+}
+
+Status write_model_setting(const std::string& model) {
+  AIRLLM_TRY(const std::string path, model_setting_path());
+  std::error_code failure;
+  fs::create_directories(fs::path(path).parent_path(), failure);
+  if (failure) return Unexpected(errno_error("cannot make the folder of " + path, failure.value()));
+  std::string temporary = path + ".XXXXXX";
+  const UniqueFd file(mkostemp(temporary.data(), O_CLOEXEC));
+  if (!file.valid()) return Unexpected(errno_error("cannot write " + temporary, errno));
+  Status status = write_and_sync(file.get(), model + "\n", temporary);
+  if (status && rename(temporary.c_str(), path.c_str()) != 0) {
+    status = Unexpected(errno_error("cannot write " + path, errno));
+  }
+  if (!status) unlink(temporary.c_str());
+  return status;
+}
+
+Status remove_model_setting() {
+  AIRLLM_TRY(const std::string path, model_setting_path());
+  if (unlink(path.c_str()) == 0 || errno == ENOENT || errno == ENOTDIR) return {};
+  return Unexpected(errno_error("cannot remove " + path, errno));
+}
+
+}  // namespace airllm::client

@@ -1,0 +1,32 @@
+// The user's default model: one line in $XDG_CONFIG_HOME/airllm/default (or ~/.config/airllm/...).
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+
+namespace airllm::client {
+
+// A model's name and where it comes from: "-m", "AIRLLM_MODEL" or the path of the setting's file.
+struct ChosenModel {
+  std::string name;
+  std::string source;
+};
+
+// `option` (-m), else AIRLLM_MODEL, else the user's setting. Nothing when none is set: the daemon
+// then chooses. A setting that cannot be read is an error; a missing one is not.
+Result<std::optional<ChosenModel>> choose_model(const std::optional<std::string>& option);
+// Its name, or "" for the daemon's choice.
+Result<std::string> choose_model_name(const std::optional<std::string>& option);
+
+// kUsage without a home folder.
+Result<std::string> model_setting_path();
+// Written whole or not at all.
+Status write_model_setting(const std::string& model);
+Status remove_model_setting();
+
+// kUsage for an empty name and one with control characters; kData for one that is not UTF-8.
+Status check_model_name(const std::string& name);
+
+}  // namespace airllm::client

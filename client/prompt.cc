@@ -1,0 +1,100 @@
+#include "client/prompt.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <limits>
+
+#include "base/utf8.h"
+#include "client/args.h"
+#include "client/signals.h"
+
+namespace airllm::client {
+namespace {
+
+// Waits for stdin or a signal.
+Status wait_for_stdin() {
+  std::array<pollfd, 2> waits{pollfd{STDIN_FILENO, POLLIN, 0}, pollfd{signal_wake_fd(), POLLIN, 0}};
+  while (poll(waits.data(), waits.size(), -1) < 0) {
+    if (errno != EINTR) return Unexpected(errno_error("cannot wait for standard input", errno));
+  }
+  if (waits[1].revents != 0) return Unexpected(ErrorCode::kCancelled, "cancelled");
+  return {};
+}
+
+std::string_view without_last_newline(std::string_view text) {
+  if (text.ends_with('\n')) text.remove_suffix(1);
+  if (text.ends_with('\r')) text.remove_suffix(1);
+  return text;
+}
+
+std::string_view without_newlines_at_end(std::string_view text) {
+  while (text.ends_with('\n') || text.ends_with('\r')) text.remove_suffix(1);
+  return text;
+}
+
+}  // namespace
+
+bool stdin_is_terminal() { return isatty(STDIN_FILENO) == 1; }
+
+Result<std::string> read_stdin() {
+  std::string text;
+  std::array<char, 65536> buffer;
+  for (;;) {
+    AIRLLM_TRY_VOID(wait_for_stdin());
+    const ssize_t got = read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (got == 0) return text;
+    if (got < 0) {
+      if (errno == EINTR || errno == EAGAIN) continue;
+      return Unexpected(
+          errno_error("cannot read standard input", errno, "--no-stdin asks without reading it"));
+    }
+    text.append(buffer.data(), static_cast<size_t>(got));
+    if (text.size() > kMaxPromptBytes) {
+      return Unexpected(ErrorCode::kUsage,
+                        "standard input has more than " + std::to_string(kMaxPromptBytes) +
+                            " bytes, the most that a prompt may have",
+                        "ask about a part of it");
+    }
+  }
+}
+
+Status check_text(std::string_view text, std::string_view what) {
+  const size_t invalid = find_invalid_utf8(text);
+  const size_t nul = text.find('\0');
+  if (invalid == kValidUtf8 && nul == std::string_view::npos) return {};
+  const bool nul_first = nul < invalid;
+  return Unexpected(ErrorCode::kData,
+                    std::string(what) +
+                        " is not text: " + (nul_first ? "a NUL byte" : "not UTF-8") +
+                        " at byte offset " + std::to_string(nul_first ? nul : invalid),
+                    "convert it first, for example with iconv(1)");
+}
+
+std::string join_prompt(std::string_view stdin_text, std::string_view question, bool exact) {
+  const std::string_view document = without_newlines_at_end(stdin_text);
+  if (document.empty() && (!question.empty() || !exact)) return std::string(question);
+  if (question.empty()) {
+    return std::string(exact ? stdin_text : without_last_newline(stdin_text));
+  }
+  return std::string(document) + "\n\n" + std::string(question);
+}
+
+Result<std::vector<int32_t>> parse_prompt_ids(std::string_view text) {
+  std::vector<int32_t> ids;
+  for (;;) {
+    const size_t comma = text.find(',');
+    AIRLLM_TRY(const uint64_t id, parse_unsigned(text.substr(0, comma), "--prompt-ids"));
+    if (id > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
+      return Unexpected(ErrorCode::kUsage,
+                        "--prompt-ids: " + std::to_string(id) + " is no token id: too large");
+    }
+    ids.push_back(static_cast<int32_t>(id));
+    if (comma == std::string_view::npos) return ids;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+}  // namespace airllm::client

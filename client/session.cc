@@ -1,0 +1,111 @@
+#include "client/session.h"
+
+#include <chrono>
+#include <utility>
+
+#include "client/progress.h"
+#include "client/signals.h"
+
+namespace airllm::client {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A daemon honours a cancel within one tile; a disk that hangs may take longer.
+constexpr auto kCancelPatience = std::chrono::seconds(5);
+
+template <typename... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+template <typename... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;
+
+// Hands one event on. True when it was the last one of the request.
+Result<bool> dispatch(Connection& connection, const protocol::Event& event, EventHandler& handler) {
+  using namespace protocol;  // NOLINT: the names of the events, in this function only
+  bool is_last = false;
+  const Status status = std::visit(
+      Overloaded{
+          [&](const Accepted& body) { return handler.on_accepted(body); },
+          [&](const Progress& body) { return handler.on_progress(body); },
+          [&](const Token& body) { return handler.on_token(body); },
+          [&](const PromptLogprobs& body) { return handler.on_prompt_logprobs(body); },
+          [&](const OpenFiles& body) { return handler.on_open_files(connection, event.id, body); },
+          [&](const Generated& body) {
+            is_last = true;
+            return handler.on_generated(body);
+          },
+          [&](const Done& body) {
+            is_last = true;
+            return handler.on_done(body);
+          },
+          [&](const Failed& body) { return Status(Unexpected(body.error)); },
+      },
+      event.body);
+  AIRLLM_TRY_VOID(status);
+  return is_last;
+}
+
+class DoneHandler : public EventHandler {
+ public:
+  Status on_progress(const protocol::Progress& progress) override {
+    line_.update(progress);
+    return {};
+  }
+  Status on_done(const protocol::Done& done) override {
+    line_.clear();
+    result_ = done.result_json;
+    return {};
+  }
+  std::string take() { return std::move(result_); }
+
+ private:
+  ProgressLine line_;
+  std::string result_;
+};
+
+}  // namespace
+
+Status unexpected_event() {
+  return Unexpected(ErrorCode::kProtocol,
+                    "the daemon sent an event that does not belong to this request",
+                    "install the same release of airllm and airllmd, and restart the daemon");
+}
+
+Status run_request(Connection& connection, protocol::Params params, EventHandler& handler) {
+  const uint64_t id = connection.next_id();
+  AIRLLM_TRY_VOID(connection.send(protocol::Request{id, std::move(params)}));
+  bool cancelling = false;
+  Clock::time_point give_up{};
+  for (;;) {
+    int timeout_ms = -1;
+    if (cancelling) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up - Clock::now());
+      if (left.count() <= 0) return Unexpected(ErrorCode::kCancelled, "cancelled");
+      timeout_ms = static_cast<int>(left.count());
+    }
+    AIRLLM_TRY(const Connection::Received received, connection.receive(timeout_ms, !cancelling));
+    if (received.wake == Connection::Wake::kSignal) {
+      cancelling = true;
+      give_up = Clock::now() + kCancelPatience;
+      AIRLLM_TRY_VOID(connection.send(protocol::Cancel{id}));
+    }
+    if (received.wake != Connection::Wake::kMessage) continue;
+    const auto* event = std::get_if<protocol::Event>(&received.message);
+    if (event == nullptr) continue;
+    const auto* failed = std::get_if<protocol::Failed>(&event->body);
+    if (failed != nullptr && event->id == 0) return Unexpected(failed->error);
+    if (event->id != id) return unexpected_event();
+    AIRLLM_TRY(const bool is_last, dispatch(connection, *event, handler));
+    if (is_last) return {};
+  }
+}
+
+Result<std::string> simple_request(Connection& connection, protocol::Params params) {
+  DoneHandler handler;
+  AIRLLM_TRY_VOID(run_request(connection, std::move(params), handler));
+  return handler.take();
+}
+
+}  // namespace airllm::client

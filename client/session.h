@@ -1,0 +1,40 @@
+// Runs one request on a connection, from sending it to its last event.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "client/connection.h"
+#include "protocol/messages.h"
+
+namespace airllm::client {
+
+// An event that does not belong to the request: kProtocol.
+Status unexpected_event();
+
+// What a request reports. An error that a function returns ends the request: it is cancelled.
+class EventHandler {
+ public:
+  virtual ~EventHandler() = default;
+  virtual Status on_accepted(const protocol::Accepted&) { return {}; }
+  virtual Status on_progress(const protocol::Progress&) { return {}; }
+  virtual Status on_prompt_logprobs(const protocol::PromptLogprobs&) { return unexpected_event(); }
+  virtual Status on_token(const protocol::Token&) { return unexpected_event(); }
+  virtual Status on_open_files(Connection&, uint64_t /*id*/, const protocol::OpenFiles&) {
+    return unexpected_event();
+  }
+  // The end: one of the two.
+  virtual Status on_generated(const protocol::Generated&) { return unexpected_event(); }
+  virtual Status on_done(const protocol::Done&) { return unexpected_event(); }
+};
+
+// Sends the request and hands its events to `handler`. A failure that the daemon reports is the
+// result. The first signal sends a cancel and waits a little for the end; when none comes, the
+// result is kCancelled.
+Status run_request(Connection& connection, protocol::Params params, EventHandler& handler);
+
+// For requests that end with Done: connects, runs, and gives the JSON text of the result.
+// Progress is shown on a terminal.
+Result<std::string> simple_request(Connection& connection, protocol::Params params);
+
+}  // namespace airllm::client

@@ -1,0 +1,44 @@
+// The files that `airllm split DIR` passes to the daemon.
+//
+// The daemon names them, and is not trusted: a name is one path component, the file a regular one
+// directly in DIR, opened read-only and without blocking. Links are refused, but for those of a hub
+// snapshot (DIR is .../REPO/snapshots/REV) into the same repository's blobs/ folder.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace airllm::client {
+
+class SourceDir {
+ public:
+  // kNoInput when `path` is no folder.
+  static Result<SourceDir> open(const std::string& path);
+
+  // What the file is for the daemon: a descriptor with `status` "ok", none with "missing", or none
+  // with the reason why it is not passed.
+  struct Opened {
+    UniqueFd fd;
+    std::string status;
+  };
+  Opened open_file(const std::string& name) const;
+
+  // DIR without links or dots.
+  const std::string& real_path() const { return real_path_; }
+  // The model's name when the user gives none: DIR's last part, or "org/name" for the snapshot
+  // of a hub repository "models--org--name".
+  std::string default_name() const;
+
+ private:
+  SourceDir(UniqueFd fd, std::string real_path);
+
+  UniqueFd fd_;
+  UniqueFd blobs_;  // invalid when DIR is no hub snapshot
+  std::string real_path_;
+  std::string repository_;  // real path of the hub repository, or empty
+};
+
+}  // namespace airllm::client
