@@ -1,0 +1,128 @@
+// The subcommands that ask the daemon for one result: as JSON, and as text.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "client/progress.h"
+#include "client/prompt.h"
+#include "client/table.h"
+#include "tests/client/fake_daemon.h"
+#include "tests/client/run_program.h"
+
+namespace airllm::client {
+namespace {
+
+constexpr const char* kModels =
+    R"([{"name":"demo","complete":true,"bundled":true,"bytes":8388608,"created":"2026-01-02T03:04:05Z","dtype":"bf16","layers":12},)"
+    R"({"name":"half","complete":false,"bytes":10,"created":null}])";
+
+TEST(Results, ListIsATableOrTheArray) {
+  const FakeDaemon daemon(replies(kModels));
+  EXPECT_EQ(daemon.run({"list"}).out,
+            "NAME               SIZE   LAYERS  DTYPE  CREATED\n"
+            "demo               8 MiB  12      bf16   2026-01-02T03:04:05Z\n"
+            "half (unfinished)  10 B   -       -      -\n");
+  EXPECT_EQ(daemon.run({"list", "--json"}).out, std::string(kModels) + "\n");
+}
+
+TEST(Results, ShowIsLinesOfKeyAndValue) {
+  const FakeDaemon daemon(
+      replies(R"({"name":"demo","bytes":1024,"architecture":{"layers":2,"tied":true},"end":[1,2],)"
+              R"("shards":[{"name":"a","bytes":2048},{"name":"b","bytes":1}]})"));
+  EXPECT_EQ(daemon.run({"show", "demo"}).out,
+            "name:                 demo\n"
+            "bytes:                1 KiB\n"
+            "architecture.layers:  2\n"
+            "architecture.tied:    yes\n"
+            "end:                  1, 2\n"
+            "shards:               a, bytes 2 KiB\n"
+            "shards:               b, bytes 1 B\n");
+}
+
+TEST(Results, PsShowsJobs) {
+  const FakeDaemon daemon(replies(
+      R"({"reader":"pread","jobs":[{"job":3,"kind":"split","model":"demo","state":"running",)"
+      R"("done":1048576,"total":2097152,"unit":"bytes","age_seconds":2.4}]})"));
+  EXPECT_EQ(daemon.run({"ps"}).out,
+            "reader:  pread\n"
+            "JOB  KIND   MODEL  STATE    PROGRESS        AGE\n"
+            "3    split  demo   running  1 MiB of 2 MiB  2 s\n");
+}
+
+TEST(Results, NamesAreEscapedOnTerminals) {
+  const FakeDaemon daemon(replies(R"([{"name":"a\u001b[2Jb\nc"}])"));
+  RunOptions options;
+  options.terminal = true;
+  const Finished text = daemon.run({"list"}, options);
+  EXPECT_EQ(text.out.find('\x1b'), std::string::npos);
+  EXPECT_NE(text.out.find("a\\x1b[2Jb\\nc"), std::string::npos) << text.out;
+  EXPECT_NE(daemon.run({"list"}).out.find("a\x1b[2Jb"), std::string::npos);
+}
+
+TEST(Results, OfRemoveCancelAndVerify) {
+  const FakeDaemon daemon(replies(R"({"name":"demo","shards":14,"bytes":2048,"ok":true})"));
+  EXPECT_EQ(daemon.run({"rm", "a", "b", "--json"}).out, "{\"removed\":[\"a\",\"b\"]}\n");
+  EXPECT_EQ(daemon.run({"rm", "a"}).out, "");
+  EXPECT_EQ(daemon.run({"cancel", "1", "2", "--json"}).out, "{\"cancelled\":[1,2]}\n");
+  EXPECT_EQ(daemon.run({"verify", "demo"}).out,
+            "demo: 14 shards, 2 KiB, every checksum is right\n");
+}
+
+TEST(Results, WhatIsNoJsonExits76) {
+  const FakeDaemon daemon(replies("{\"a\":"));
+  for (const char* command : {"list", "status", "ps", "show", "verify"}) {
+    EXPECT_EQ(daemon.run({command}).status, 76) << command;
+    EXPECT_EQ(daemon.run({command, "--json"}).status, 76) << command;
+  }
+}
+
+TEST(Results, OddShapesAreShownNotTrusted) {
+  for (const char* json : {"null", "3", "[1,null,[]]", "{\"jobs\":3}", "{\"a\":{}}", "\"x\"",
+                           R"([{"name":{"x":1},"bytes":-1,"complete":"no"}])",
+                           R"({"jobs":[{"done":-1,"total":"x","unit":7,"age_seconds":"old"}]})"}) {
+    const FakeDaemon daemon(replies(json));
+    for (const char* command : {"list", "status", "ps", "show", "verify", "default"}) {
+      const Finished finished = daemon.run({command});
+      EXPECT_EQ(finished.signal, 0) << command << ' ' << json;
+      EXPECT_TRUE(finished.status == 0 || finished.status == 76) << command << ' ' << json;
+    }
+  }
+}
+
+TEST(Results, DefaultOfTheDaemon) {
+  std::vector<std::optional<std::string>> models;
+  {
+    const FakeDaemon daemon([&](Peer& peer) {
+      const protocol::Request request = peer.read_request();
+      if (request.id == 0) return;
+      models.push_back(std::get<protocol::DefaultParams>(request.params).model);
+      peer.event(request.id, protocol::Done{R"({"model":"demo"})"});
+      peer.read();
+    });
+    EXPECT_EQ(daemon.run({"default", "--daemon", "demo"}).status, 0);
+    EXPECT_EQ(daemon.run({"default"}).out, "demo (from the daemon at " + daemon.socket() + ")\n");
+    EXPECT_EQ(daemon.run({"default", "--daemon", "--unset"}).status, 0);
+  }
+  EXPECT_EQ(models, (std::vector<std::optional<std::string>>{"demo", std::nullopt, ""}));
+}
+
+TEST(ProgressText, HasStageRateAndTimeLeft) {
+  const protocol::Progress progress{"split", uint64_t{1} << 30, uint64_t{3} << 30, "bytes"};
+  EXPECT_EQ(progress_text(progress, 1 << 30, 79), "split 1 GiB of 3 GiB, 1.07 GB/s, 2 s left");
+  EXPECT_EQ(progress_text({"prefill", 5, 20, "tokens"}, 0, 79), "prefill 5 of 20 tokens");
+  EXPECT_EQ(progress_text({"queued", 0, 0, ""}, 0, 79), "queued");
+  EXPECT_EQ(progress_text({"a\x1b[2J", 0, 0, ""}, 0, 79), "a\\x1b[2J");
+  EXPECT_EQ(progress_text(progress, 0, 10).size(), 10U);
+}
+
+TEST(JoinPrompt, DocumentBlankLineQuestion) {
+  EXPECT_EQ(join_prompt("", "q", false), "q");
+  EXPECT_EQ(join_prompt("d\n\n", "q", false), "d\n\nq");
+  EXPECT_EQ(join_prompt("d\r\n", "q", false), "d\n\nq");
+  EXPECT_EQ(join_prompt("d\n\n", "", false), "d\n");
+  EXPECT_EQ(join_prompt("d\n", "", true), "d\n");
+  EXPECT_EQ(join_prompt("\n", "q", true), "q");
+}
+
+}  // namespace
+}  // namespace airllm::client

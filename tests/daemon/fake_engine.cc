@@ -1,0 +1,160 @@
+#include "tests/daemon/fake_engine.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+namespace airllm::daemon {
+
+using engine::JobEvents;
+using engine::JobId;
+
+FakeEngine::FakeEngine(std::vector<std::string> models) : models_(std::move(models)) {}
+
+FakeEngine::~FakeEngine() {
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [id, job] : jobs_) job.cancelled = true;
+    changed_.notify_all();
+  }
+  for (std::thread& thread : threads_) thread.join();
+}
+
+Result<JobId> FakeEngine::start(std::string kind, std::string model,
+                                std::shared_ptr<JobEvents> events, Body body) {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return Unexpected(ErrorCode::kUnavailable, "no new jobs");
+  const JobId id = next_++;
+  Job& job = jobs_[id];
+  job.info.job = id;
+  job.info.kind = std::move(kind);
+  job.info.model = std::move(model);
+  job.info.state = "running";
+  threads_.emplace_back([this, id, events = std::move(events), body = std::move(body)]() mutable {
+    body(id, *events);
+    events.reset();
+    const std::lock_guard ending(mutex_);
+    jobs_.erase(id);
+    changed_.notify_all();
+  });
+  return id;
+}
+
+bool FakeEngine::cancelled_within(JobId job, std::chrono::milliseconds time) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, time, [&] { return jobs_.at(job).cancelled; });
+}
+
+bool FakeEngine::has(const std::string& model) const {
+  return std::find(models_.begin(), models_.end(), model) != models_.end();
+}
+
+void FakeEngine::run_generate(JobId job, const std::string& model, JobEvents& events) {
+  using namespace std::chrono_literals;
+  engine::GenerateAccepted accepted;
+  accepted.job = job;
+  accepted.model = model;
+  events.on_accepted(accepted);
+  engine::GenerateResult result;
+  const auto token = [&](std::string text) {
+    events.on_token({static_cast<int32_t>(result.completion_tokens++), std::move(text), {}});
+  };
+  bool cancelled = false;
+  if (model == "short") {
+    for (int i = 0; i < 3; ++i) token("t" + std::to_string(i));
+  } else if (model == "endless") {
+    while (!(cancelled = cancelled_within(job, 1ms))) token("x");
+  } else if (model == "flood") {
+    for (int i = 0; i < 4096 && !(cancelled = cancelled_within(job, 0ms)); ++i) {
+      token(std::string(65536, 'f'));
+    }
+  } else {
+    while (!(cancelled = cancelled_within(job, 1s))) {
+    }
+    if (model == "deaf") std::this_thread::sleep_for(300ms);
+  }
+  result.finish_reason =
+      cancelled ? engine::FinishReason::kCancelled : engine::FinishReason::kLength;
+  events.on_generated(result);
+}
+
+Result<JobId> FakeEngine::generate(engine::GenerateRequest request,
+                                   std::shared_ptr<JobEvents> events) {
+  if (!has(request.model)) {
+    return Unexpected(ErrorCode::kNoInput, "no model '" + request.model + "'");
+  }
+  const std::string model = request.model;
+  return start("generate", model, std::move(events),
+               [this, model](JobId job, JobEvents& out) { run_generate(job, model, out); });
+}
+
+Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<JobEvents> events) {
+  auto source = std::move(request.source);
+  return start("split", request.name, std::move(events), [source](JobId, JobEvents& out) {
+    out.on_progress({"split", 0, 2, "bytes"});
+    auto files = source->open(kSplitNames);
+    if (!files) return out.on_error(files.error());
+    Json sizes = Json::array();
+    for (const UniqueFd& fd : *files) {
+      struct stat info {};
+      sizes.push_back(fd.valid() && ::fstat(fd.get(), &info) == 0 ? Json(int64_t{info.st_size})
+                                                                  : Json());
+    }
+    out.on_done(Json{{"sizes", sizes}});
+  });
+}
+
+Result<JobId> FakeEngine::verify(const std::string& model, std::shared_ptr<JobEvents> events) {
+  return start("verify", model, std::move(events), [](JobId, JobEvents& out) {
+    out.on_done(Json{{"ok", true}});
+  });
+}
+
+Status FakeEngine::cancel(JobId job) {
+  const std::lock_guard lock(mutex_);
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end()) return Unexpected(ErrorCode::kNoInput, "no such job");
+  if (!found->second.cancelled) ++cancelled_;
+  found->second.cancelled = true;
+  changed_.notify_all();
+  return {};
+}
+
+Json FakeEngine::list() {
+  Json rows = Json::array();
+  for (const std::string& name : models_) {
+    rows.push_back({{"name", name}, {"complete", true}, {"bundled", name == bundled_}});
+  }
+  return rows;
+}
+
+Result<Json> FakeEngine::show(const std::string& model) {
+  if (!has(model)) return Unexpected(ErrorCode::kNoInput, "no model '" + model + "'");
+  return Json{{"name", model}};
+}
+
+Status FakeEngine::remove(const std::string& model) {
+  if (!has(model)) return Unexpected(ErrorCode::kNoInput, "no model '" + model + "'");
+  return {};
+}
+
+std::vector<engine::JobInfo> FakeEngine::jobs() {
+  const std::lock_guard lock(mutex_);
+  std::vector<engine::JobInfo> rows;
+  for (const auto& [id, job] : jobs_) rows.push_back(job.info);
+  return rows;
+}
+
+Json FakeEngine::status() { return Json{{"device", "fake"}}; }
+
+void FakeEngine::close_admission() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+}
+
+size_t FakeEngine::running() const {
+  const std::lock_guard lock(mutex_);
+  return jobs_.size();
+}
+
+}  // namespace airllm::daemon

@@ -1,0 +1,77 @@
+// An Engine without tensors, for tests of the daemon. What a job does follows from its model's
+// name.
+//   "short"    three tokens, then the end
+//   "endless"  a token each millisecond until it is cancelled
+//   "silent"   accepted, then nothing until it is cancelled
+//   "flood"    tokens of 64 KiB as fast as they go until it is cancelled, or 4096 of them
+//   "deaf"     takes 300 ms to notice that it is cancelled
+// A split asks for kSplitNames and ends with their sizes. A verify ends at once.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace airllm::daemon {
+
+inline const std::array<std::string, 2> kSplitNames{"config.json", "absent.json"};
+
+// Thread-safe, as an Engine is.
+class FakeEngine : public engine::Engine {
+ public:
+  explicit FakeEngine(std::vector<std::string> models = {"short", "endless", "silent", "flood",
+                                                         "deaf"});
+  ~FakeEngine() override;
+
+  Result<engine::JobId> generate(engine::GenerateRequest request,
+                                 std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> split(engine::SplitRequest request,
+                              std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> verify(const std::string& model,
+                               std::shared_ptr<engine::JobEvents> events) override;
+  Status cancel(engine::JobId job) override;
+  Json list() override;
+  Result<Json> show(const std::string& model) override;
+  Status remove(const std::string& model) override;
+  std::vector<engine::JobInfo> jobs() override;
+  Json status() override;
+  void close_admission() override;
+
+  // How many jobs have begun and not ended.
+  size_t running() const;
+  uint64_t cancelled() const { return cancelled_; }
+  // The bundled flag of `model` in list().
+  void set_bundled(const std::string& model) { bundled_ = model; }
+
+ private:
+  using Body = std::function<void(engine::JobId, engine::JobEvents&)>;
+  Result<engine::JobId> start(std::string kind, std::string model,
+                              std::shared_ptr<engine::JobEvents> events, Body body);
+  // Waits; true when the job was cancelled meanwhile.
+  bool cancelled_within(engine::JobId job, std::chrono::milliseconds time);
+  void run_generate(engine::JobId job, const std::string& model, engine::JobEvents& events);
+  bool has(const std::string& model) const;
+
+  struct Job {
+    engine::JobInfo info;
+    bool cancelled = false;
+  };
+  const std::vector<std::string> models_;
+  std::string bundled_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<engine::JobId, Job> jobs_;
+  std::vector<std::thread> threads_;
+  engine::JobId next_ = 1;
+  bool closed_ = false;
+  std::atomic<uint64_t> cancelled_ = 0;
+};
+
+}  // namespace airllm::daemon

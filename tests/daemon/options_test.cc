@@ -1,0 +1,116 @@
+#include "daemon/options.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/daemon/temporary_dir.h"
+
+namespace airllm::daemon {
+namespace {
+
+class OptionsTest : public ::testing::Test {
+ protected:
+  Environment user() {
+    Environment environment;
+    environment.home = dir_.path();
+    environment.xdg_runtime_dir = "/run/user/7";
+    return environment;
+  }
+  std::string config(const std::string& text) {
+    const std::string path = dir_ / "c.conf";
+    std::ofstream(path) << text;
+    return path;
+  }
+  TemporaryDir dir_;
+};
+
+TEST_F(OptionsTest, DefaultsOfAUserFollowXdg) {
+  const auto line = parse_command_line({}, user());
+  ASSERT_TRUE(line.has_value());
+  EXPECT_EQ(line->options.socket_path, "/run/user/7/airllm/airllm.sock");
+  EXPECT_EQ(line->options.store_dir, dir_ / ".local/share/airllm");
+  EXPECT_TRUE(line->options.default_socket);
+  EXPECT_FALSE(line->options.system);
+  Environment environment = user();
+  environment.xdg_data_home = "/data";
+  EXPECT_EQ(parse_command_line({}, environment)->options.store_dir, "/data/airllm");
+  environment.xdg_data_home = "relative";
+  EXPECT_EQ(parse_command_line({}, environment)->options.store_dir, dir_ / ".local/share/airllm");
+}
+
+TEST_F(OptionsTest, DefaultsOfTheSystem) {
+  Environment root;
+  root.root = true;
+  const auto line = parse_command_line({}, root);
+  ASSERT_TRUE(line.has_value());
+  EXPECT_EQ(line->options.socket_path, "/run/airllm/airllm.sock");
+  EXPECT_EQ(line->options.store_dir, "/var/lib/airllm");
+  EXPECT_TRUE(line->options.system);
+}
+
+TEST_F(OptionsTest, WithoutARuntimeDirASocketMustBeGiven) {
+  Environment environment = user();
+  environment.xdg_runtime_dir.clear();
+  EXPECT_EQ(parse_command_line({}, environment).error().code, ErrorCode::kUsage);
+  EXPECT_TRUE(parse_command_line({"--socket", "/tmp/s"}, environment).has_value());
+  EXPECT_TRUE(parse_command_line({}, environment, true).has_value());
+}
+
+TEST_F(OptionsTest, FlagsGoBeforeTheFile) {
+  const std::string path = config(
+      "# a comment\n\n  ram = 1G  \r\nkv=2M\nsocket = /a b#c\nthreads = 3\nlog-level = debug\n"
+      "model = demo\nstop-timeout = 7\nsend-buffer = 2M\nmax-connections = 4\nmax-jobs = 5\n"
+      "store = /x");
+  const auto line = parse_command_line({"--config", path, "--ram", "512K"}, user());
+  ASSERT_TRUE(line.has_value()) << line.error().message;
+  const Options& options = line->options;
+  EXPECT_EQ(options.ram_bytes, 512u << 10);
+  EXPECT_EQ(options.kv_bytes, 2u << 20);
+  EXPECT_EQ(options.socket_path, "/a b#c");
+  EXPECT_FALSE(options.default_socket);
+  EXPECT_EQ(options.threads, 3u);
+  EXPECT_EQ(options.log_level, log::Level::kDebug);
+  EXPECT_EQ(options.model, "demo");
+  EXPECT_EQ(options.stop_timeout_seconds, 7u);
+  EXPECT_EQ(options.send_buffer_bytes, 2u << 20);
+  EXPECT_EQ(options.max_connections, 4u);
+  EXPECT_EQ(options.max_jobs, 5u);
+  EXPECT_EQ(options.store_dir, "/x");
+}
+
+TEST_F(OptionsTest, WrongLinesAreNamedWithTheirPlace) {
+  for (const char* line :
+       {"nonsense = 1", "ram", "ram = much", "ram = 1K", "threads = -1", "threads = 4x",
+        "log-level = loud", "socket =", "max-jobs = 0", "= 1", "foreground = 1", "config = /x"}) {
+    Options options;
+    const Status status = apply_config(std::string("kv = 1M\n") + line + "\n", "f.conf", options);
+    ASSERT_FALSE(status.has_value()) << line;
+    EXPECT_EQ(status.error().code, ErrorCode::kConfig);
+    EXPECT_TRUE(status.error().message.starts_with("f.conf:2: ")) << status.error().message;
+  }
+  Options options;
+  EXPECT_FALSE(apply_config("kv = 1M\nkv = 2M\n", "f.conf", options).has_value());
+}
+
+TEST_F(OptionsTest, TheUsersConfigFileIsRead) {
+  std::filesystem::create_directories(dir_ / ".config/airllm");
+  std::ofstream(dir_ / ".config/airllm/airllmd.conf") << "model = mine\n";
+  EXPECT_EQ(parse_command_line({}, user())->options.model, "mine");
+}
+
+TEST_F(OptionsTest, WrongFlagsAreUsageErrors) {
+  for (const std::vector<std::string>& args : {std::vector<std::string>{"--nonsense"},
+                                               {"word"},
+                                               {"--ram"},
+                                               {"--ram", "x"},
+                                               {"--threads", "99999"},
+                                               {"--socket", ""}}) {
+    const auto line = parse_command_line(args, user());
+    ASSERT_FALSE(line.has_value()) << args[0];
+    EXPECT_EQ(line.error().code, ErrorCode::kUsage);
+  }
+}
+
+}  // namespace
+}  // namespace airllm::daemon

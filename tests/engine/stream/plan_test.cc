@@ -1,0 +1,129 @@
+#include "engine/stream/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/engine/stream/memory_model.h"
+
+namespace airllm::stream {
+namespace {
+
+using testing::MemoryModel;
+using testing::tiny_architecture;
+
+model::Architecture wide_architecture() {
+  model::Architecture a = tiny_architecture(true);
+  a.layers = 12;
+  a.hidden = 160;
+  a.heads = 4;
+  a.head_dim = 40;
+  a.intermediate = 432;
+  a.vocabulary = 3000;
+  return a;
+}
+
+PlanInput input_of(const MemoryModel& model) { return {&model.architecture, model.shards}; }
+
+TEST(TileList, CoversEveryRowOfEveryWeightOnce) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const TileList list = cut_tiles(model.architecture, model.shards, 64 * 1024);
+  uint64_t bytes = 0;
+  uint64_t rows_before = 0;
+  for (size_t i = 0; i < list.tiles.size(); ++i) {
+    const Tile& tile = list.tiles[i];
+    const store::ShardTensor& tensor = model.shards[tile.shard].tensors[tile.tensor];
+    const bool first = i == 0 || list.tiles[i - 1].role != tile.role;
+    EXPECT_EQ(tile.row_begin, first ? 0 : rows_before);
+    rows_before = tile.row_begin + tile.rows;
+    EXPECT_LE(rows_before, tensor.rows);
+    EXPECT_EQ(tile.read_offset() % kPageBytes, 0U);
+    EXPECT_EQ(tile.read_bytes() % kPageBytes, 0U);
+    EXPECT_GE(tile.read_offset() + tile.read_bytes(), tile.data_offset + tile.data_bytes);
+    bytes += tile.data_bytes;
+  }
+  uint64_t expected = 0;  // tied: the embedding is in the list as the head
+  for (const store::Shard& shard : model.shards) {
+    for (const store::ShardTensor& tensor : shard.tensors) expected += tensor.bytes();
+  }
+  EXPECT_EQ(bytes, expected);
+}
+
+TEST(Plan, PinsEverythingWhenItFits) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const uint64_t full = full_budget_bytes(input_of(model));
+  const Result<Plan> plan = make_plan(input_of(model), full);
+  ASSERT_TRUE(plan);
+  EXPECT_FALSE(plan->streams());
+  EXPECT_EQ(plan->pinned_bytes(), plan->list.total_bytes());
+  EXPECT_LE(plan->slab_bytes, full);
+}
+
+TEST(Plan, StaysWithinEveryBudgetAndPinsMoreOfALargerOne) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const uint64_t full = full_budget_bytes(input_of(model));
+  for (uint64_t budget = 512 * kKiB; budget < full; budget += budget / 7) {
+    const Result<Plan> plan = make_plan(input_of(model), budget);
+    ASSERT_TRUE(plan) << format_size(budget) << ": " << plan.error().message;
+    EXPECT_LE(plan->slab_bytes, budget);
+    EXPECT_TRUE(plan->streams());
+    EXPECT_GE(plan->limits.rows, 1U);
+    EXPECT_GE(plan->ring_slots, 2U);
+    EXPECT_GE(plan->ring_slot_bytes, plan->list.largest_read_bytes());
+    // What is left unused is less than what one more tile would take, or all is pinned.
+    const uint64_t streamed = plan->list.total_bytes() - plan->pinned_bytes();
+    EXPECT_TRUE(budget - plan->slab_bytes < 2 * plan->list.largest_read_bytes() ||
+                streamed < 2 * plan->list.largest_read_bytes());
+  }
+}
+
+TEST(Plan, PlacesDoNotOverlap) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const Result<Plan> plan = make_plan(input_of(model), 6 * kMiB);
+  ASSERT_TRUE(plan);
+  uint64_t end = plan->embedding_offset() + plan->embedding_slots * plan->embedding_slot_bytes;
+  for (size_t i = 0; i < plan->list.tiles.size(); ++i) {
+    if (plan->pinned_offset[i] == Plan::kStreamed) continue;
+    EXPECT_EQ(plan->pinned_offset[i] % kPageBytes, 0U);
+  }
+  std::vector<std::pair<uint64_t, uint64_t>> places;
+  for (size_t i = 0; i < plan->list.tiles.size(); ++i) {
+    if (plan->pinned_offset[i] == Plan::kStreamed) continue;
+    places.emplace_back(plan->pinned_offset[i], plan->list.tiles[i].read_bytes());
+  }
+  std::sort(places.begin(), places.end());
+  for (const auto& [offset, bytes] : places) {
+    EXPECT_GE(offset, end);
+    end = offset + bytes;
+  }
+  EXPECT_EQ(end, plan->slab_bytes);
+}
+
+TEST(Plan, SpreadsWhatStreamsOverTheLayers) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const uint64_t full = full_budget_bytes(input_of(model));
+  const Result<Plan> plan = make_plan(input_of(model), full / 3);
+  ASSERT_TRUE(plan);
+  std::vector<uint64_t> streamed(model.shards.size());
+  for (size_t i = 0; i < plan->list.tiles.size(); ++i) {
+    if (plan->pinned_offset[i] != Plan::kStreamed) continue;
+    streamed[plan->list.tiles[i].stage] += plan->list.tiles[i].read_bytes();
+  }
+  const auto [least, most] = std::minmax_element(streamed.begin() + 1, streamed.end() - 1);
+  EXPECT_LE(*most - *least, 2 * plan->list.largest_read_bytes());
+}
+
+TEST(Plan, ABudgetBelowTheLeastIsRefusedWithTheLeast) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const Result<Plan> plan = make_plan(input_of(model), 64 * kKiB);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().code, ErrorCode::kConfig);
+  EXPECT_NE(plan.error().message.find("64 KiB"), std::string::npos);
+  // The remedy's budget works.
+  const std::string& remedy = plan.error().remedy;
+  const Result<uint64_t> least = parse_size(remedy.substr(remedy.rfind(' ') + 1));
+  ASSERT_TRUE(least) << remedy;
+  EXPECT_TRUE(make_plan(input_of(model), *least));
+  EXPECT_LE(*least, 512 * kKiB);
+}
+
+}  // namespace
+}  // namespace airllm::stream

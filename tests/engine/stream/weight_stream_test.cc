@@ -1,0 +1,229 @@
+#include "engine/stream/weight_stream.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "engine/stream/device.h"
+#include "tests/engine/stream/memory_model.h"
+
+namespace airllm::stream {
+namespace {
+
+using testing::MemoryModel;
+using testing::tiny_architecture;
+
+// One model with a plan, its memory and its stream.
+struct Fixture {
+  explicit Fixture(uint64_t budget, bool tied = true, const StreamOptions& options = {})
+      : model(tiny_architecture(tied), kernels::NumberFormat::kF32, 7),
+        plan(*make_plan({&model.architecture, model.shards}, budget)),
+        slab(*Slab::create(plan.slab_bytes)),
+        stream(std::in_place, plan, model.shards, tied, slab.memory(), kernels::scalar_backend(),
+               options, [this] { return interrupted(); }) {}
+
+  Status interrupted() {
+    if (is_interrupted) return Unexpected(ErrorCode::kCancelled, "interrupted");
+    return {};
+  }
+
+  // Runs a sweep and checks every tile's bytes against the shard's.
+  Status sweep(bool with_head) {
+    stream->begin_sweep(with_head);
+    const size_t end = with_head ? plan.list.tiles.size() : plan.list.head_begin;
+    for (size_t i = 0;; ++i) {
+      bool done = false;
+      AIRLLM_TRY(const model::TileView view, stream->next_tile(done));
+      if (done) {
+        EXPECT_EQ(i, end);
+        return {};
+      }
+      check(i, view);
+      stream->release_tile();
+    }
+  }
+
+  void check(size_t i, const model::TileView& view) {
+    const Tile& tile = plan.list.tiles[i];
+    EXPECT_EQ(view.stage, tile.stage);
+    EXPECT_EQ(view.role, tile.role);
+    EXPECT_EQ(view.row_begin, tile.row_begin);
+    const std::string& content = model.files[tile.shard]->content();
+    EXPECT_EQ(0, std::memcmp(view.data, content.data() + tile.data_offset, tile.data_bytes))
+        << "tile " << i;
+  }
+
+  MemoryModel model;
+  Plan plan;
+  Slab slab;
+  std::atomic<bool> is_interrupted{false};
+  std::optional<WeightStream> stream;
+};
+
+uint64_t full_budget() {
+  const MemoryModel model(tiny_architecture(true), kernels::NumberFormat::kF32, 7);
+  return full_budget_bytes({&model.architecture, model.shards});
+}
+
+// The least budget, and some between it and all.
+std::vector<uint64_t> streaming_budgets() { return {260 * kKiB, 300 * kKiB, 340 * kKiB}; }
+
+TEST(WeightStream, GivesTheRightBytesInOrderWithAnyBudget) {
+  for (const uint64_t budget : streaming_budgets()) {
+    Fixture fixture(budget);
+    ASSERT_TRUE(fixture.plan.streams());
+    for (const bool with_head : {true, false, false, true, true}) {
+      ASSERT_TRUE(fixture.sweep(with_head)) << format_size(budget);
+    }
+  }
+}
+
+TEST(WeightStream, ReadsNothingTwiceWhenAllFits) {
+  Fixture fixture(full_budget());
+  ASSERT_TRUE(fixture.sweep(true));
+  const IoCounters first = fixture.stream->take_counters();
+  EXPECT_EQ(first.read_bytes, fixture.plan.list.total_bytes());
+  EXPECT_EQ(first.cache_bytes, 0U);
+  ASSERT_TRUE(fixture.sweep(true));
+  const IoCounters second = fixture.stream->take_counters();
+  EXPECT_EQ(second.read_bytes, 0U);
+  EXPECT_EQ(second.cache_bytes, fixture.plan.list.total_bytes());
+}
+
+TEST(WeightStream, ReadsWhatIsNotPinnedOncePerSweep) {
+  Fixture fixture(streaming_budgets()[1]);
+  ASSERT_TRUE(fixture.sweep(true));
+  (void)fixture.stream->take_counters();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(fixture.sweep(true));
+    const IoCounters io = fixture.stream->take_counters();
+    EXPECT_EQ(io.read_bytes, fixture.plan.list.total_bytes() - fixture.plan.pinned_bytes());
+    EXPECT_EQ(io.cache_bytes, fixture.plan.pinned_bytes());
+  }
+}
+
+TEST(WeightStream, ReadsAheadIntoTheNextSweep) {
+  Fixture fixture(streaming_budgets()[0]);
+  ASSERT_TRUE(fixture.sweep(true));
+  // Without another begin_sweep the ring fills with the first layers' tiles.
+  std::atomic<int> reads{0};
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  fixture.model.before_read = [&](uint64_t, size_t) {
+    ++reads;
+    return Status();
+  };
+  fixture.stream->begin_sweep(true);
+  bool done = false;
+  ASSERT_TRUE(fixture.stream->next_tile(done));
+  EXPECT_EQ(reads, 0);
+  fixture.stream->release_tile();
+  fixture.stream.reset();
+}
+
+TEST(WeightStream, AGivenUpSweepBeginsAfresh) {
+  for (const uint64_t budget : streaming_budgets()) {
+    Fixture fixture(budget);
+    for (size_t stop_after = 0; stop_after < fixture.plan.list.tiles.size(); stop_after += 5) {
+      fixture.stream->begin_sweep(true);
+      for (size_t i = 0; i < stop_after; ++i) {
+        bool done = false;
+        const Result<model::TileView> view = fixture.stream->next_tile(done);
+        ASSERT_TRUE(view);
+        if (i % 2 == 0 || i + 1 < stop_after) fixture.stream->release_tile();
+      }
+      ASSERT_TRUE(fixture.sweep(stop_after % 2 == 0));
+    }
+  }
+}
+
+TEST(WeightStream, AFailedReadEndsTheSweepAndTheNextOneWorks) {
+  for (const uint64_t budget : {streaming_budgets()[0], full_budget()}) {
+    Fixture fixture(budget);
+    std::atomic<int> countdown{9};
+    fixture.model.before_read = [&](uint64_t, size_t) -> Status {
+      if (countdown.fetch_sub(1) != 0) return {};
+      return Unexpected(ErrorCode::kIo, "injected");
+    };
+    const Status status = fixture.sweep(true);
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().message, "injected");
+    EXPECT_TRUE(fixture.sweep(true));
+    fixture.stream.reset();
+  }
+}
+
+TEST(WeightStream, AFlippedBitIsFoundBeforeUse) {
+  Fixture fixture(streaming_budgets()[0]);
+  const Tile& tile = fixture.plan.list.tiles[fixture.plan.list.tiles.size() / 2];
+  fixture.model.files[tile.shard]->content()[tile.data_offset + 3] ^= 0x10;
+  const Status status = fixture.sweep(true);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kData);
+  EXPECT_NE(status.error().message.find(fixture.model.shards[tile.shard].path), std::string::npos);
+}
+
+TEST(WeightStream, AWaitForAReadCanBeInterrupted) {
+  Fixture fixture(streaming_budgets()[0]);
+  std::atomic<bool> hang{true};
+  fixture.model.before_read = [&](uint64_t, size_t) {
+    while (hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return Status();
+  };
+  fixture.is_interrupted = true;
+  const Status status = fixture.sweep(true);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kCancelled);
+  fixture.is_interrupted = false;
+  hang = false;
+  EXPECT_TRUE(fixture.sweep(true));
+  fixture.stream.reset();
+}
+
+TEST(WeightStream, AReadThatDoesNotComeBackFailsTheSweepAndItsBufferIsSetAside) {
+  Fixture fixture(streaming_budgets()[0], true, {.readers = 2, .read_deadline_seconds = 0.05});
+  std::atomic<bool> hang{true};
+  std::atomic<int> calls{0};
+  fixture.model.before_read = [&](uint64_t, size_t) {
+    // Only the first read hangs.
+    if (calls++ == 0) {
+      while (hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return Status();
+  };
+  const Status status = fixture.sweep(true);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kIo);
+  EXPECT_NE(status.error().message.find("did not come back"), std::string::npos);
+  hang = false;
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_TRUE(fixture.sweep(true));
+  fixture.stream.reset();
+}
+
+TEST(WeightStream, LooksUpEmbeddings) {
+  for (const bool tied : {true, false}) {
+    for (const uint64_t budget : {streaming_budgets()[0], full_budget() * 2}) {
+      Fixture fixture(budget, tied);
+      const store::ShardTensor& tensor = fixture.model.shards[0].tensors[0];
+      std::vector<float> row(fixture.model.architecture.hidden);
+      for (int pass = 0; pass < 2; ++pass) {
+        for (uint64_t token = 0; token < tensor.rows; token += 13) {
+          ASSERT_TRUE(fixture.stream->embed(static_cast<int32_t>(token), row.data()));
+          const std::string& content = fixture.model.files[0]->content();
+          EXPECT_EQ(0, std::memcmp(row.data(),
+                                   content.data() + tensor.offset_bytes + token * tensor.row_bytes,
+                                   tensor.row_bytes));
+        }
+        ASSERT_TRUE(fixture.sweep(true));
+        const IoCounters io = fixture.stream->take_counters();
+        if (pass == 1 && !fixture.plan.streams()) {
+          EXPECT_EQ(io.read_bytes, 0U);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace airllm::stream

@@ -1,0 +1,187 @@
+#include "engine/tokenizer/chat_template.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/engine/tokenizer/fixtures.h"
+
+namespace airllm::tokenizer {
+namespace {
+
+const Json kTokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
+
+Result<std::vector<TextPart>> render(const std::string& source,
+                                     const std::vector<TemplateMessage>& messages,
+                                     bool add_generation_prompt = false) {
+  AIRLLM_TRY(const auto compiled, ChatTemplate::parse(source, "t"));
+  return compiled->render(messages, add_generation_prompt, kTokens);
+}
+
+std::string joined(const std::vector<TextPart>& parts) {
+  std::string text;
+  for (const TextPart& part : parts) text += part.text;
+  return text;
+}
+
+TEST(ChatTemplate, AgreesWithJinja) {
+  const Json fixture = read_fixture("templates.json");
+  std::vector<TemplateMessage> messages;
+  for (const Json& message : fixture["messages"]) {
+    messages.push_back({message["role"].get<std::string>(), message["content"].get<std::string>()});
+  }
+  ASSERT_GT(fixture["cases"].size(), 80U);
+  for (const Json& c : fixture["cases"]) {
+    const auto source = c["source"].get<std::string>();
+    const auto parts = render(source, messages, c["add_generation_prompt"].get<bool>());
+    ASSERT_TRUE(parts) << source << "\n" << parts.error().message;
+    EXPECT_EQ(joined(*parts), c["text"].get<std::string>()) << source;
+  }
+}
+
+TEST(ChatTemplate, ContentIsMarkedAndNothingElse) {
+  const auto parts = render(
+      "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>' + m['content'] | trim + '.' }}"
+      "{% endfor %}",
+      {{"user", "  hi "}, {"assistant", ""}});
+  ASSERT_TRUE(parts);
+  ASSERT_EQ(parts->size(), 3U);
+  EXPECT_EQ((*parts)[0].text, "<s><|user|>");
+  EXPECT_FALSE((*parts)[0].from_user);
+  EXPECT_EQ((*parts)[1].text, "hi");
+  EXPECT_TRUE((*parts)[1].from_user);
+  EXPECT_EQ((*parts)[2].text, ".<|assistant|>.");
+  EXPECT_FALSE((*parts)[2].from_user);
+}
+
+TEST(ChatTemplate, OperationsKeepTheMark) {
+  for (const std::string expression :
+       {"m.content | upper", "m.content[2:]", "m.content ~ ''", "(m.content | string)",
+        "m.content[0]", "m.content.strip()", "[m.content][0]", "m.content | lower | trim",
+        "x | default(m.content)"}) {
+    const auto parts =
+        render("{% set m = messages[0] %}{{ " + expression + " }}", {{"user", "<|x|>"}});
+    ASSERT_TRUE(parts) << expression << parts.error().message;
+    ASSERT_EQ(parts->size(), 1U) << expression;
+    EXPECT_TRUE((*parts)[0].from_user) << expression;
+  }
+}
+
+TEST(ChatTemplate, RaiseExceptionIsAUsageError) {
+  const auto parts = render("{{ raise_exception('roles must ' + 'alternate') }}", {});
+  ASSERT_FALSE(parts);
+  EXPECT_EQ(parts.error().code, ErrorCode::kUsage);
+  EXPECT_NE(parts.error().message.find("roles must alternate"), std::string::npos);
+}
+
+TEST(ChatTemplate, WhatIsNotKnownIsNamedWithItsLine) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"a\n\n{% macro f() %}", "line 3: the tag 'macro'"},
+      {"{{ x | tojson }}", "the filter 'tojson'"},
+      {"{{ x is divisibleby }}", "the test 'divisibleby'"},
+      {"{{ strftime_now('%Y') }}", "the function 'strftime_now'"},
+      {"{{ 'a'.split() }}", "the method 'split'"},
+      {"{% if true %}", "'endif' is missing"},
+      {"{{ 'a }}", "a string is not closed"},
+      {"{{ a", "not closed"},
+      {"{# a", "not closed"},
+      {"{{ }}", "ends too early"},
+      {"{{ 1 + }}", "ends too early"},
+      {"{{ (1] }}", "unexpected ']'"},
+      {"{{ ) }}", "unexpected ')'"},
+      {"{% endfor %}", "the tag 'endfor'"},
+      {"{{ 99999999999999999999 }}", "too large"},
+      {"{{ 9223372036854775807 + 1 }}", "too large"},
+      {"{{ 1 % 0 }}", "division by zero"},
+      {"{{ x.y.z }}", "'x' is undefined"},
+      {"{{ 1 + 'a' }}", "does not join"},
+      {"{{ messages }}", "printing"},
+      {"{% set messages.x = 1 %}", "not a namespace"},
+  };
+  for (const auto& [source, problem] : cases) {
+    const auto parts = render(source, {});
+    ASSERT_FALSE(parts) << source;
+    EXPECT_EQ(parts.error().code, ErrorCode::kData) << source;
+    EXPECT_NE(parts.error().message.find(problem), std::string::npos) << source << "\n"
+                                                                      << parts.error().message;
+    EXPECT_TRUE(parts.error().message.starts_with("t: line ")) << parts.error().message;
+  }
+}
+
+std::string repeated(const std::string& text, size_t count) {
+  std::string result;
+  for (size_t i = 0; i < count; ++i) result += text;
+  return result;
+}
+
+TEST(ChatTemplate, DepthIsLimited) {
+  for (const std::string& source :
+       {"{{ " + repeated("(", 100000) + repeated(")", 100000) + " }}",
+        "{{ " + repeated("-", 100000) + "1 }}",
+        "{{ " + repeated("[", 100000) + repeated("]", 100000) + " }}",
+        "{{ " + repeated("not ", 100000) + "1 }}", "{{ 1" + repeated(" + 1", 100000) + " }}",
+        "{{ x" + repeated("[0]", 100000) + " }}", "{{ 'a'" + repeated(" | trim", 100000) + " }}",
+        repeated("{% if true %}", 50000)}) {
+    const auto parts = render(source, {});
+    ASSERT_FALSE(parts) << source.substr(0, 20);
+    EXPECT_NE(parts.error().message.find("deep"), std::string::npos) << parts.error().message;
+  }
+}
+
+TEST(ChatTemplate, StepsAndTextAreLimited) {
+  const std::string ten = "[1,2,3,4,5,6,7,8,9,0]";
+  std::string loops = "x";
+  for (int i = 0; i < 9; ++i) loops = "{% for v in " + ten + " %}" + loops + "{% endfor %}";
+  const auto slow = render(loops, {});
+  ASSERT_FALSE(slow);
+  EXPECT_NE(slow.error().message.find("too long"), std::string::npos) << slow.error().message;
+  // 2^40 bytes if it were let.
+  const std::string doubling = "{% set ns = namespace(s='aaaaaaaaaa') %}{% for a in " + ten +
+                               " %}{% for b in " + ten +
+                               " %}{% set ns.s = ns.s + ns.s %}{% endfor %}{% endfor %}";
+  const auto large = render(doubling, {});
+  ASSERT_FALSE(large);
+  EXPECT_NE(large.error().message.find("too much text"), std::string::npos);
+}
+
+TEST(ChatTemplate, BundledTemplateRenders) {
+  const auto json = read_text(AIRLLM_SOURCE_DIR "/models/demo/tokenizer_config.json");
+  if (!json) GTEST_SKIP() << "models/demo has no tokenizer_config.json";
+  const auto config = parse_tokenizer_config(*json, "tokenizer_config.json");
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_TRUE(config->chat_template.has_value());
+  const auto compiled = ChatTemplate::parse(*config->chat_template, "chat_template");
+  ASSERT_TRUE(compiled) << compiled.error().message;
+  const auto parts = (*compiled)->render({{"user", " Hello? "}}, true, config->variables);
+  ASSERT_TRUE(parts) << parts.error().message;
+  EXPECT_EQ(joined(*parts), "<|begin|><|user|>Hello?<|end|><|assistant|>");
+}
+
+TEST(TokenizerConfig, TemplatesAndTokensInAllForms) {
+  const auto plain = parse_tokenizer_config(
+      R"({"chat_template": "x", "bos_token": "<s>", "eos_token": {"content": "</s>"},
+          "unk_token": null})",
+      "c");
+  ASSERT_TRUE(plain) << plain.error().message;
+  EXPECT_EQ(plain->chat_template, "x");
+  EXPECT_EQ(plain->variables, Json({{"bos_token", "<s>"}, {"eos_token", "</s>"}}));
+  const auto list = parse_tokenizer_config(
+      R"({"chat_template": [{"name": "tool_use", "template": "t"},
+                            {"name": "default", "template": "d"}]})",
+      "c");
+  ASSERT_TRUE(list);
+  EXPECT_EQ(list->chat_template, "d");
+  EXPECT_FALSE(parse_tokenizer_config("{}", "c")->chat_template);
+}
+
+TEST(TokenizerConfig, WrongTypesAreNamed) {
+  for (const char* json : {R"({"bos_token": 1})", R"({"bos_token": {"text": "x"}})",
+                           R"({"chat_template": 5, "x": "bos_token"})",
+                           R"({"chat_template": ["x"]})", "[]", "nonsense"}) {
+    const auto config = parse_tokenizer_config(json, "dir/c.json");
+    ASSERT_FALSE(config) << json;
+    EXPECT_EQ(config.error().code, ErrorCode::kData);
+    EXPECT_TRUE(config.error().message.starts_with("dir/c.json")) << config.error().message;
+  }
+}
+
+}  // namespace
+}  // namespace airllm::tokenizer

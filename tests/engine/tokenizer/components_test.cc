@@ -1,0 +1,211 @@
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "engine/tokenizer/bpe.h"
+#include "engine/tokenizer/decoder.h"
+#include "engine/tokenizer/regex.h"
+#include "engine/tokenizer/split.h"
+#include "engine/tokenizer/tokenizer_file.h"
+#include "engine/tokenizer/vocabulary.h"
+#include "tests/engine/tokenizer/fixtures.h"
+
+namespace airllm::tokenizer {
+namespace {
+
+std::string message_of(const std::string& json) {
+  const auto result = Tokenizer::from_json(json, "dir/tokenizer.json");
+  EXPECT_FALSE(result) << json;
+  if (result) return "";
+  EXPECT_EQ(result.error().code, ErrorCode::kData) << json;
+  EXPECT_TRUE(result.error().message.starts_with("dir/tokenizer.json")) << result.error().message;
+  return result.error().message;
+}
+
+TEST(Vocabulary, FindsWhatWasAdded) {
+  Vocabulary vocabulary;
+  for (int32_t id = 0; id < 5000; ++id) {
+    ASSERT_TRUE(vocabulary.add("t" + std::to_string(id), 2 * id));
+  }
+  ASSERT_TRUE(vocabulary.add("", 1));
+  EXPECT_EQ(vocabulary.size(), 5001U);
+  EXPECT_EQ(vocabulary.id_limit(), 9999U);
+  EXPECT_EQ(vocabulary.id("t4999"), 9998);
+  EXPECT_EQ(vocabulary.text(9998), "t4999");
+  EXPECT_EQ(vocabulary.text(1), "");
+  for (const int32_t hole : {-1, 3, 9999, INT32_MAX}) EXPECT_FALSE(vocabulary.text(hole)) << hole;
+  EXPECT_FALSE(vocabulary.id("t5000"));
+  EXPECT_FALSE(vocabulary.add("t7", 3));
+  EXPECT_FALSE(vocabulary.add("new", 4));
+  EXPECT_FALSE(vocabulary.add("new", -1));
+  EXPECT_FALSE(vocabulary.add("new", int64_t{kMaxTokenId} + 1));
+}
+
+TEST(TokenizerFile, UnknownComponentsAreNamed) {
+  const std::string model = R"("model": {"type": "BPE", "vocab": {"a": 0}, "merges": []})";
+  const std::pair<std::string, const char*> cases[] = {
+      {R"({"model": {"type": "Unigram", "vocab": [["a", 0.5]]}})", "'Unigram' is not supported"},
+      {"{" + model + R"(, "normalizer": {"type": "Precompiled"}})", "normalizer: 'Precompiled'"},
+      {"{" + model + R"(, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nope"}]}})",
+       "'Nope'"},
+      {"{" + model + R"(, "pre_tokenizer": {"type": "Bert"}})", "pre_tokenizer: 'Bert'"},
+      {"{" + model + R"(, "post_processor": {"type": "Roberta"}})", "post_processor: 'Roberta'"},
+      {"{" + model + R"(, "decoder": {"type": "CTC"}})", "decoder: 'CTC'"},
+      {"{" + model + R"(, "version": "2.0"})", "version 2.0"},
+      {R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}})", "dropout"},
+  };
+  for (const auto& [json, problem] : cases) {
+    EXPECT_NE(message_of(json).find(problem), std::string::npos) << message_of(json);
+  }
+}
+
+TEST(TokenizerFile, BrokenFilesAreRefused) {
+  const char* cases[] = {
+      "",
+      "null",
+      "[]",
+      "{",
+      "{}",
+      R"({"model": 1})",
+      R"({"model": {"type": "BPE"}})",
+      R"({"model": {"type": "BPE", "vocab": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0, "a": 1}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 1.5}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 18446744073709551615}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": {}}, "merges": []}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a a"]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "a", "a"]]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [[["a"], "a"]]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [1]}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "model": {}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": 1})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+          "added_tokens": [{"id": 0, "content": "b"}]})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+          "added_tokens": [{"id": 4194304, "content": "b"}]})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+          "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+          "pre_tokenizer": {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated"}})",
+      R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+          "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken":
+          {"id": "x"}}], "special_tokens": {}}})",
+  };
+  for (const char* json : cases) message_of(json);
+  message_of(std::string("{\"x\": ") + std::string(100000, '['));
+}
+
+TEST(TokenizerFile, BothFormsOfMergesMeanTheSame) {
+  const std::string vocab = R"("vocab": {"a": 0, "b": 1, "ab": 2, "aba": 3})";
+  for (const std::string merges : {R"("merges": ["#version: 0.2", "a b", "ab a"])",
+                                   R"("merges": [["a", "b"], ["ab", "a"]])"}) {
+    // In either order of the two members.
+    for (const std::string& model : {vocab + "," + merges, merges + "," + vocab}) {
+      const auto tokenizer =
+          Tokenizer::from_json(R"({"model": {"type": "BPE",)" + model + "}}", "t");
+      ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+      EXPECT_EQ(encode(**tokenizer, "abaab"), (std::vector<int32_t>{3, 2}));
+    }
+  }
+}
+
+TEST(Bpe, LongWordsTakeNoQuadraticTime) {
+  const auto tokenizer = make_tokenizer(read_fixture("byte_fallback.json"));
+  ASSERT_NE(tokenizer, nullptr);
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string text(1000000, 'a');
+  const auto ids = encode(*tokenizer, text, false);
+  EXPECT_EQ(tokenizer->decode(ids, false), text);
+  // A quadratic algorithm takes hours here; sanitizers slow a linear one twentyfold.
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+}
+
+TEST(Bpe, AMissingUnknownTokenIsAnErrorOnlyWhenNeeded) {
+  const auto tokenizer = Tokenizer::from_json(
+      R"({"model": {"type": "BPE", "unk_token": "<unk>", "vocab": {"a": 0}, "merges": []}})", "t");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  EXPECT_EQ(encode(**tokenizer, "aa").size(), 2U);
+  const TextPart part{"ab", true};
+  EXPECT_FALSE((*tokenizer)->encode({&part, 1}, {}));
+}
+
+TEST(Tokenizer, ThreadsShareIt) {
+  const auto tokenizer = make_tokenizer(read_fixture("byte_level.json"));
+  ASSERT_NE(tokenizer, nullptr);
+  const auto texts = corpus();
+  std::vector<std::vector<int32_t>> expected;
+  for (const std::string& text : texts) expected.push_back(encode(*tokenizer, text));
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (size_t i = 0; i < texts.size(); ++i)
+        EXPECT_EQ(encode(*tokenizer, texts[i]), expected[i]);
+    });
+  }
+}
+
+TEST(Tokenizer, SpecialTokensAreAddedOnRequest) {
+  const auto tokenizer = make_tokenizer(read_fixture("byte_fallback.json"));
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(encode(*tokenizer, "", true), std::vector<int32_t>{1});
+  EXPECT_EQ(encode(*tokenizer, "", false), std::vector<int32_t>{});
+  EXPECT_EQ(tokenizer->token_id("<s>"), 1);
+  EXPECT_FALSE(tokenizer->token_id("no such token"));
+  EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{1, 2}, true), "");
+}
+
+TEST(Pattern, EmptyMatchesEndTheSearch) {
+  const auto pattern = Pattern::regex("x*", "p");
+  ASSERT_TRUE(pattern);
+  const auto matches = pattern->find_all("\u00e9xxa");
+  ASSERT_TRUE(matches);
+  for (const Range& match : *matches) EXPECT_LE(match.end, 5U);
+  EXPECT_TRUE(pattern->find_all(""));
+}
+
+TEST(Pattern, RunawayExpressionsEndWithAnError) {
+  const auto pattern = Pattern::regex("(a|a)*[xy]", "p");
+  ASSERT_TRUE(pattern) << pattern.error().message;
+  const auto matches = pattern->find_all(std::string(60, 'a') + "bx");
+  ASSERT_FALSE(matches);
+  EXPECT_EQ(matches.error().code, ErrorCode::kData);
+}
+
+std::string decode_with(const char* decoder_json, const std::vector<std::string>& tokens) {
+  const Json json = *parse_json(decoder_json, "d");
+  const auto decoder = Decoder::from_json(json.is_null() ? nullptr : &json, "d");
+  EXPECT_TRUE(decoder) << decoder.error().message;
+  Decoder::Run run(**decoder);
+  std::string text;
+  for (const std::string& token : tokens) text += run.push(token);
+  return text + run.finish();
+}
+
+TEST(Decoder, StripTakesFromBothEndsOfEachToken) {
+  const char* both = R"({"type": "Strip", "content": "x", "start": 1, "stop": 2})";
+  EXPECT_EQ(decode_with(both, {"xxaxxx", "x", "", "axbx", "xxxx"}), "xaxaxbx");
+  // Behind Fuse there is one long token, whose end is known only at the end.
+  const char* fused = R"({"type": "Sequence", "decoders": [{"type": "Fuse"},
+      {"type": "Strip", "content": "x", "start": 2, "stop": 2}]})";
+  EXPECT_EQ(decode_with(fused, {"x", "x", "xa", "x", "", "xx"}), "xax");
+}
+
+TEST(Decoder, ReplaceBehindFuseSeesTheWholeText) {
+  const char* json = R"({"type": "Sequence", "decoders": [{"type": "Fuse"},
+      {"type": "Replace", "pattern": {"Regex": "b+"}, "content": "-"}]})";
+  EXPECT_EQ(decode_with(json, {"ab", "b", "bc"}), "a-c");
+}
+
+TEST(Decoder, WithoutOneTokensAreJoinedBySpaces) {
+  EXPECT_EQ(decode_with("null", {"a", "", "b"}), "a  b");
+}
+
+}  // namespace
+}  // namespace airllm::tokenizer

@@ -1,0 +1,57 @@
+#include "tests/engine/tokenizer/fixtures.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+namespace airllm::tokenizer {
+
+std::optional<std::string> read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return std::nullopt;
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+Json read_fixture(const std::string& name) {
+  const auto text =
+      read_text(std::string(AIRLLM_SOURCE_DIR "/tests/engine/tokenizer/fixtures/") + name);
+  EXPECT_TRUE(text.has_value()) << name;
+  auto json = parse_json(text.value_or("null"), name);
+  EXPECT_TRUE(json) << json.error().message;
+  return json ? *json : Json();
+}
+
+std::vector<std::string> corpus() {
+  return read_fixture("corpus.json").get<std::vector<std::string>>();
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const Json& json) {
+  auto result = Tokenizer::from_json(dump_json(json), "tokenizer.json");
+  EXPECT_TRUE(result) << result.error().message;
+  return result ? std::move(*result) : nullptr;
+}
+
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text, bool add_special) {
+  const TextPart part{text, false};
+  auto ids = tokenizer.encode({&part, 1}, {.add_special = add_special});
+  EXPECT_TRUE(ids) << ids.error().message;
+  return ids ? *ids : std::vector<int32_t>();
+}
+
+void Digest::add(const std::vector<int32_t>& ids) {
+  mix(ids.size());
+  for (const int32_t id : ids) mix(static_cast<uint64_t>(id));
+}
+
+void Digest::add_bytes(std::string_view text) {
+  mix(text.size());
+  for (const char c : text) mix(static_cast<unsigned char>(c));
+}
+
+std::string Digest::hex() const { return fmt::format("{:016x}", value_); }
+
+}  // namespace airllm::tokenizer

@@ -1,0 +1,38 @@
+// Files of the fixtures, and the digest by which tools/tokenizer_fixtures/generate.py records ids.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace airllm::tokenizer {
+
+std::optional<std::string> read_text(const std::string& path);
+// Below tests/engine/tokenizer/fixtures; fails the test when it is missing.
+Json read_fixture(const std::string& name);
+std::vector<std::string> corpus();
+
+// Fails the test with the message when `json` is not accepted.
+std::unique_ptr<Tokenizer> make_tokenizer(const Json& json);
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text,
+                            bool add_special = true);
+
+// FNV-1a over lengths and numbers.
+class Digest {
+ public:
+  void add(const std::vector<int32_t>& ids);
+  void add_bytes(std::string_view text);
+  std::string hex() const;
+
+ private:
+  void mix(uint64_t number) { value_ = (value_ ^ number) * 0x100000001b3U; }
+  uint64_t value_ = 0xcbf29ce484222325U;
+};
+
+}  // namespace airllm::tokenizer

@@ -1,0 +1,69 @@
+// One message of every kind, with every field set, for the protocol's tests.
+#pragma once
+
+#include <vector>
+
+#include "protocol/messages.h"
+
+namespace airllm::protocol {
+
+inline SamplingOptions sample_sampling() {
+  return {0.5, 40, 0.9, 0.05, 1.1, 18446744073709551615U};
+}
+
+inline std::vector<ClientMessage> sample_client_messages() {
+  GenerateParams chat;
+  chat.model = "demo";
+  chat.messages = {{"system", "Be brief."}, {"user", "Größe? 東京 🗼"}};
+  chat.sampling = sample_sampling();
+  chat.max_tokens = 100;
+  chat.stop = {"\n\n", "END"};
+  chat.ignore_eos = true;
+  chat.logprobs = 5;
+  chat.prompt_logprobs = 32000;
+  GenerateParams raw;
+  raw.raw_text = std::string(70000, 'x');
+  GenerateParams ids;
+  ids.prompt_ids = std::vector<int32_t>{1, 127, 128, 65536, 2147483647, -1, -2147483648};
+  ShowParams show;
+  show.model = "a";
+  RemoveParams remove;
+  remove.model = "b";
+  VerifyParams verify;
+  verify.model = "c";
+  return {Hello{1, "airllm 0.1.0", {"one", "two"}, 42},
+          Request{1, chat},
+          Request{2, raw},
+          Request{3, ids},
+          Request{4, SplitParams{"name", "~/models/x"}},
+          Request{5, ListParams{}},
+          Request{6, show},
+          Request{7, PsParams{}},
+          Request{8, remove},
+          Request{9, verify},
+          Request{10, JobParams{1ULL << 40}},
+          Request{11, StatusParams{}},
+          Request{12, DefaultParams{}},
+          Request{18446744073709551615U, DefaultParams{""}},
+          Cancel{7},
+          Files{3, {"config.json", "model.safetensors"}, {"ok", "missing"}}};
+}
+
+inline std::vector<ServerMessage> sample_server_messages() {
+  Token token{7, "Paris", {{7, -0.25}, {-1, -17.5}}};
+  PromptLogprobs positions{3, {}};
+  for (int32_t id = 0; id < 300; ++id) positions.logprobs.push_back({id, -0.125 * id});
+  Generated generated{"stop", 10, 20, 1.5, 2.5, 3.5, 7, 1ULL << 50, 1ULL << 51};
+  return {Hello{1, "airllmd 0.1.0", {}, 1234},
+          Event{1, Accepted{3, "demo", 12, 99, sample_sampling(), 256}},
+          Event{1, Progress{"split", 10, 100, "bytes"}},
+          Event{1, token},
+          Event{1, Token{std::nullopt, "tail", {}}},
+          Event{1, positions},
+          Event{1, OpenFiles{{"config.json", "tokenizer.json"}}},
+          Event{1, generated},
+          Event{1, Done{R"({"ok":true})"}},
+          Event{0, Failed{{ErrorCode::kNoInput, "no model 'x'", "airllm list"}}}};
+}
+
+}  // namespace airllm::protocol
