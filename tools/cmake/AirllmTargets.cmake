@@ -29,6 +29,12 @@ target_include_directories(airllm_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_
 target_compile_options(airllm_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-psabi>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${AIRLLM_WERROR}>>:-Werror>)
+# GCC 12 warns falsely of standard strings and variants when it inlines much (GCC bugs 105562, 105329):
+# at -O3, and with sanitizers. The dev preset, at -O2, keeps both warnings.
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND (CMAKE_BUILD_TYPE STREQUAL Release OR AIRLLM_SANITIZE))
+  target_compile_options(airllm_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict -Wno-maybe-uninitialized>)
+endif()
 target_compile_definitions(airllm_options INTERFACE MSGPACK_NO_BOOST ASIO_STANDALONE
   ASIO_NO_DEPRECATED JSON_USE_IMPLICIT_CONVERSIONS=0)
 target_link_options(airllm_options INTERFACE -Wl,--as-needed)
