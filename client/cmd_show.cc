@@ -7,24 +7,16 @@
 
 namespace airllm::client {
 
-Result<int> run_show(const Invocation& call) {
-  Globals globals = call.globals;
-  std::vector<std::string> names;
-  std::optional<std::string> option;
-  ArgParser parser("airllm show", "Show all that is known of a model.");
-  parser.usage("airllm show [OPTIONS] [MODEL]");
-  parser.words("MODEL", names, 0, 1, "The model; without it the one that 'ask' would take");
-  parser.text("-m,--model", option, "MODEL", "The same");
-  parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
-  if (!go) return 0;
-  if (!names.empty()) option = names.front();
+Result<int> run_show(const Invocation& invocation) {
+  AIRLLM_TRY(const std::optional<ModelCall> call,
+             parse_model_call(invocation, "show", "Show all that is known of a model."));
+  if (!call) return 0;
   protocol::ShowParams params;
-  AIRLLM_TRY(params.model, choose_model_name(option));
-  AIRLLM_TRY(Connection connection, Connection::open(globals));
+  params.model = call->model;
+  AIRLLM_TRY(Connection connection, Connection::open(call->globals));
   AIRLLM_TRY(const std::string result, simple_request(connection, std::move(params)));
   AIRLLM_TRY(const Json model, parse_result(result));
-  AIRLLM_TRY_VOID(globals.json ? print_result_json(result) : print_out(format_object(model)));
+  AIRLLM_TRY_VOID(call->globals.json ? print_result_json(result) : print_out(format_object(model)));
   return 0;
 }
 

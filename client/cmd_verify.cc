@@ -7,30 +7,21 @@
 
 namespace airllm::client {
 
-Result<int> run_verify(const Invocation& call) {
-  Globals globals = call.globals;
-  std::vector<std::string> names;
-  std::optional<std::string> option;
-  ArgParser parser("airllm verify", "Read all of a model and check its checksums.");
-  parser.usage("airllm verify [OPTIONS] [MODEL]");
-  parser.words("MODEL", names, 0, 1, "The model; without it the one that 'ask' would take");
-  parser.text("-m,--model", option, "MODEL", "The same");
-  parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
-  if (!go) return 0;
-  if (!names.empty()) option = names.front();
+Result<int> run_verify(const Invocation& invocation) {
+  AIRLLM_TRY(
+      const std::optional<ModelCall> call,
+      parse_model_call(invocation, "verify", "Read all of a model and check its checksums."));
+  if (!call) return 0;
   protocol::VerifyParams params;
-  AIRLLM_TRY(params.model, choose_model_name(option));
-  AIRLLM_TRY(Connection connection, Connection::open(globals));
+  params.model = call->model;
+  AIRLLM_TRY(Connection connection, Connection::open(call->globals));
   AIRLLM_TRY(const std::string result, simple_request(connection, std::move(params)));
   AIRLLM_TRY(const Json verified, parse_result(result));
-  if (globals.json) {
-    AIRLLM_TRY_VOID(print_result_json(result));
-  } else {
-    AIRLLM_TRY_VOID(print_out(cell(verified, "name") + ": " + cell(verified, "shards") +
-                              " shards, " + cell(verified, "bytes") +
-                              ", every checksum is right\n"));
-  }
+  AIRLLM_TRY_VOID(call->globals.json
+                      ? print_result_json(result)
+                      : print_out(cell(verified, "name") + ": " + cell(verified, "shards") +
+                                  " shards, " + cell(verified, "bytes") +
+                                  ", every checksum is right\n"));
   return 0;
 }
 

@@ -99,6 +99,24 @@ Result<std::string> choose_model_name(const std::optional<std::string>& option) 
   return chosen ? chosen->name : std::string();
 }
 
+Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const std::string& name,
+                                                  const std::string& summary) {
+  ModelCall made;
+  made.globals = call.globals;
+  std::vector<std::string> names;
+  std::optional<std::string> option;
+  ArgParser parser("airllm " + name, summary);
+  parser.usage("airllm " + name + " [OPTIONS] [MODEL]");
+  parser.words("MODEL", names, 0, 1, "The model; without it the one that 'ask' would take");
+  parser.text("-m,--model", option, "MODEL", "The same");
+  parser.add_globals(made.globals);
+  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  if (!go) return std::optional<ModelCall>();
+  if (!names.empty()) option = names.front();
+  AIRLLM_TRY(made.model, choose_model_name(option));
+  return std::optional(std::move(made));
+}
+
 Status write_model_setting(const std::string& model) {
   AIRLLM_TRY(const std::string path, model_setting_path());
   std::error_code failure;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "client/args.h"
 
 namespace airllm::client {
 
@@ -19,6 +20,15 @@ struct ChosenModel {
 Result<std::optional<ChosenModel>> choose_model(const std::optional<std::string>& option);
 // Its name, or "" for the daemon's choice.
 Result<std::string> choose_model_name(const std::optional<std::string>& option);
+
+// What a subcommand is called with that takes one model, as a word or with -m.
+struct ModelCall {
+  Globals globals;
+  std::string model;  // "" for the daemon's choice
+};
+// Parses the arguments of `airllm NAME`; nothing when help was asked for and printed.
+Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const std::string& name,
+                                                  const std::string& summary);
 
 // kUsage without a home folder.
 Result<std::string> model_setting_path();

@@ -7,6 +7,20 @@
 #include "base/log.h"
 
 namespace airllm::schedule {
+namespace {
+
+// Ends the cancelled ones of `jobs` and takes them out, with those that ended before.
+template <typename Jobs>
+void remove_cancelled(Jobs& jobs) {
+  for (auto& job : jobs) {
+    if (job->record().is_cancelled() && !job->is_finished()) {
+      job->finish(engine::FinishReason::kCancelled);
+    }
+  }
+  std::erase_if(jobs, [](const auto& job) { return job->is_finished(); });
+}
+
+}  // namespace
 
 Scheduler::Scheduler(std::unique_ptr<stream::Device> device, const SchedulerOptions& options)
     : device_(std::move(device)), options_(options), thread_([this] { loop(); }) {}
@@ -107,16 +121,8 @@ void Scheduler::drop_forgotten() {
 
 void Scheduler::drop_cancelled() {
   if (!cancel_noticed_.exchange(false)) return;
-  const auto drop = [](auto& jobs) {
-    for (auto& job : jobs) {
-      if (job->record().is_cancelled() && !job->is_finished()) {
-        job->finish(engine::FinishReason::kCancelled);
-      }
-    }
-    std::erase_if(jobs, [](const auto& job) { return job->is_finished(); });
-  };
-  drop(running_);
-  drop(waiting_);
+  remove_cancelled(running_);
+  remove_cancelled(waiting_);
 }
 
 // Moves waiting jobs into the running ones as far as model and KV memory allow.
@@ -274,10 +280,7 @@ Status Scheduler::check_cancelled() {
     any_left = any_left || !job.is_finished();
   }
   take_submissions();
-  for (auto& job : waiting_) {
-    if (job->record().is_cancelled()) job->finish(engine::FinishReason::kCancelled);
-  }
-  std::erase_if(waiting_, [](const auto& job) { return job->is_finished(); });
+  remove_cancelled(waiting_);
   if (!any_left) return Unexpected(ErrorCode::kCancelled, "all jobs of the sweep are cancelled");
   return {};
 }

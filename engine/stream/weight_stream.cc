@@ -229,6 +229,7 @@ void WeightStream::read_loop(const std::stop_token& stop) {
     } else if (status) {
       place.state = State::kReady;
       place.fresh = true;
+      if (is_pinned(place.tile)) resident_bytes_ += tile.read_bytes();  // it stays
     } else {
       place.state = State::kFailed;
       place.error = std::move(status).error();
@@ -329,13 +330,7 @@ IoCounters WeightStream::take_counters() { return std::exchange(counters_, {}); 
 
 uint64_t WeightStream::resident_bytes() const {
   const std::lock_guard lock(mutex_);
-  uint64_t sum = 0;
-  for (size_t i = 0; i < pinned_.size(); ++i) {
-    if (is_pinned(i) && pinned_[i].state == State::kReady) {
-      sum += plan_.list.tiles[i].read_bytes();
-    }
-  }
-  return sum;
+  return resident_bytes_;
 }
 
 }  // namespace airllm::stream

@@ -124,6 +124,7 @@ class WeightStream : public model::WeightSource {
   size_t next_ = 0;               // the engine thread's index in it
   Place* in_use_ = nullptr;
   Cursor ahead_{1, 0};  // where reading will go on
+  uint64_t resident_bytes_ = 0;
 
   std::vector<std::jthread> readers_;  // last: joined before all else goes
 };

@@ -19,6 +19,8 @@ import unittest
 
 import msgpack
 
+import checkpoint
+
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 BIN = os.environ.get("AIRLLM_BIN") or os.path.join(SOURCE, "build/dev/bin")
 AIRLLM = os.path.join(BIN, "airllm")
@@ -325,6 +327,21 @@ class SharedDaemonTest(E2eTest):
 
     def ask_json(self, *arguments, **options):
         return self.ok(self.ask("--json", *arguments, **options)).json
+
+
+class EndlessDaemonTest(E2eTest):
+    """One daemon with a small model (as `endless`) whose answers do not end soon."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        source = os.path.join(cls.home, "endless")
+        checkpoint.write_endless(source)
+        cls.shared = cls.make_daemon(cls.home, kv="256M", ram="16M")
+        cls.addClassCleanup(cls.check_end, cls.shared)
+        cls.shared.start()
+        result = cls.shared.client("split", source)
+        assert result.status == 0, result
 
 
 def main():

@@ -16,18 +16,8 @@ import harness
 from harness import AIRLLM, QUESTION
 
 
-class Signals(harness.E2eTest):
+class Signals(harness.EndlessDaemonTest):
     """An answer that is not wanted to its end."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        checkpoint.write_endless(os.path.join(cls.home, "endless"))
-        cls.shared = cls.make_daemon(cls.home, kv="256M", ram="16M")
-        cls.addClassCleanup(cls.check_end, cls.shared)
-        cls.shared.start()
-        result = cls.shared.client("split", os.path.join(cls.home, "endless"))
-        assert result.status == 0, result
 
     def begin(self, *arguments, **options):
         client = self.shared.spawn_client("ask", "-m", "endless", "--ignore-eos", *arguments,

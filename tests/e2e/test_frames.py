@@ -7,7 +7,6 @@ import time
 
 import msgpack
 
-import checkpoint
 import harness
 from harness import Wire
 
@@ -187,18 +186,8 @@ class Frames(harness.SharedDaemonTest):
         harness.wait_until(lambda: self.shared.client("status").status == 0)
 
 
-class SlowPeers(harness.E2eTest):
+class SlowPeers(harness.EndlessDaemonTest):
     """A peer that stops reading or hangs up costs the daemon little, and its job ends."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        checkpoint.write_endless(os.path.join(cls.home, "endless"))
-        cls.shared = cls.make_daemon(cls.home, kv="256M", ram="16M")
-        cls.addClassCleanup(cls.check_end, cls.shared)
-        cls.shared.start()
-        result = cls.shared.client("split", os.path.join(cls.home, "endless"))
-        assert result.status == 0, result
 
     def begin(self, wire, **params):
         wire.send(wire.generate(1, model="endless", prompt_ids=[1, 5], ignore_eos=True,
