@@ -8,43 +8,38 @@
 namespace airllm {
 namespace {
 
-// Builds the value through nlohmann's own DOM builder, and stops at the first duplicate key or at
-// the depth limit: the library itself keeps the last of duplicate keys, and its DOM recurses.
+// Builds the value, and stops at the first duplicate key or at the depth limit: the library's own
+// builder keeps the last of duplicate keys, recurses, and looks each key up among all before it.
 class StrictBuilder : public nlohmann::json_sax<Json> {
  public:
-  explicit StrictBuilder(Json& root) : dom_(root, false) {}
+  explicit StrictBuilder(Json& root) : root_(root) {}
 
-  bool null() override { return dom_.null(); }
-  bool boolean(bool v) override { return dom_.boolean(v); }
-  bool number_integer(number_integer_t v) override { return dom_.number_integer(v); }
-  bool number_unsigned(number_unsigned_t v) override { return dom_.number_unsigned(v); }
-  bool number_float(number_float_t v, const string_t& s) override {
-    return dom_.number_float(v, s);
-  }
-  bool string(string_t& v) override { return dom_.string(v); }
-  bool binary(binary_t& v) override { return dom_.binary(v); }
+  bool null() override { return add(nullptr); }
+  bool boolean(bool v) override { return add(v); }
+  bool number_integer(number_integer_t v) override { return add(v); }
+  bool number_unsigned(number_unsigned_t v) override { return add(v); }
+  bool number_float(number_float_t v, const string_t& /*text*/) override { return add(v); }
+  bool string(string_t& v) override { return add(std::move(v)); }
+  bool binary(binary_t& /*v*/) override { return false; }  // JSON text has none
 
-  bool start_object(size_t elements) override {
+  bool start_object(size_t /*elements*/) override {
     keys_.emplace_back();
-    return enter() && dom_.start_object(elements);
+    return open(Json::object());
   }
   bool key(string_t& name) override {
     if (!keys_.back().insert(name).second) {
       problem_ = "duplicate key '" + escape_for_display(name.substr(0, 80), true) + "'";
       return false;
     }
-    return dom_.key(name);
+    key_ = std::move(name);
+    return true;
   }
   bool end_object() override {
     keys_.pop_back();
-    --depth_;
-    return dom_.end_object();
+    return close();
   }
-  bool start_array(size_t elements) override { return enter() && dom_.start_array(elements); }
-  bool end_array() override {
-    --depth_;
-    return dom_.end_array();
-  }
+  bool start_array(size_t /*elements*/) override { return open(Json::array()); }
+  bool end_array() override { return close(); }
   bool parse_error(size_t position, const std::string& /*token*/,
                    const nlohmann::detail::exception& error) override {
     problem_ = "at byte " + std::to_string(position) + ": " + error.what();
@@ -58,17 +53,43 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
   const std::string& problem() const { return problem_; }
 
  private:
-  bool enter() {
-    if (++depth_ > kJsonMaxDepth) {
-      problem_ = "nested deeper than " + std::to_string(kJsonMaxDepth) + " levels";
-      return false;
-    }
+  // Puts a value where it belongs: the root, the open array, or the open object under key_.
+  bool add(Json value) {
+    place(std::move(value));
     return true;
   }
 
-  nlohmann::detail::json_sax_dom_parser<Json> dom_;
-  std::vector<std::unordered_set<std::string>> keys_;
-  int depth_ = 0;
+  Json& place(Json value) {
+    if (open_.empty()) return root_ = std::move(value);
+    Json& parent = *open_.back();
+    if (parent.is_array()) {
+      parent.push_back(std::move(value));
+      return parent.back();
+    }
+    auto& members = parent.get_ref<Json::object_t&>();
+    members.emplace_back(std::move(key_), std::move(value));
+    return members.back().second;
+  }
+
+  bool open(Json container) {
+    if (open_.size() == kJsonMaxDepth) {
+      problem_ = "nested deeper than " + std::to_string(kJsonMaxDepth) + " levels";
+      return false;
+    }
+    // Stays where it is while it is open: its parent grows only when it is closed.
+    open_.push_back(&place(std::move(container)));
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  Json& root_;
+  std::vector<Json*> open_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the open objects
+  std::string key_;                                    // of the value that comes next
   std::string problem_;
 };
 

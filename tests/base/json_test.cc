@@ -85,5 +85,21 @@ TEST(Json, DumpIsOneLine) {
   EXPECT_EQ(dump_json(Json{{"a", "x\ny"}}).find('\n'), std::string::npos);
 }
 
+// An index of a large mixture-of-experts checkpoint has as many; time must not grow with the
+// square.
+TEST(Json, ManyKeysOfOneObject) {
+  constexpr size_t kKeys = 200000;
+  std::string text = "{";
+  for (size_t i = 0; i < kKeys; ++i) {
+    text += (i == 0 ? "\"model.layers.0.mlp.experts." : ",\"model.layers.0.mlp.experts.") +
+            std::to_string(i) + ".weight\":\"model-00001-of-00163.safetensors\"";
+  }
+  text += "}";
+  auto value = parse_json(text, "index");
+  ASSERT_TRUE(value.has_value()) << value.error().message;
+  EXPECT_EQ(value->size(), kKeys);
+  EXPECT_EQ(value->back().get<std::string>(), "model-00001-of-00163.safetensors");
+}
+
 }  // namespace
 }  // namespace airllm
