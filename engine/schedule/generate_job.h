@@ -44,6 +44,10 @@ class GenerateJob {
   // Gives the KV up; the tokens so far are computed again later.
   void preempt();
 
+  // The number of the last sweep that carried it; 0: none yet.
+  uint64_t last_sweep() const { return last_sweep_; }
+  void ride(uint64_t sweep) { last_sweep_ = sweep; }
+
   // ---- what a sweep gives ----
   void sweep_started(Clock::time_point now);
   // The logits of position `index`; may end the job.
@@ -80,6 +84,7 @@ class GenerateJob {
   std::vector<int32_t> tokens_;
   size_t prompt_count_;
   size_t computed_ = 0;
+  uint64_t last_sweep_ = 0;
   size_t prompt_positions_told_ = 0;
   std::unique_ptr<kv::KvSequence> sequence_;
   sampling::Sampler sampler_;

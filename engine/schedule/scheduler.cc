@@ -204,17 +204,38 @@ void Scheduler::sweep() {
 void Scheduler::plan_rows() {
   batch_.clear();
   rows_.clear();
+  ++sweep_number_;
   const model::BatchLimits& limits = active_->forward().limits();
   size_t logit_rows_left = limits.logit_rows;
   for (const bool decoding : {true, false}) {
-    // make_room may take jobs off the end of running_.
-    for (size_t i = 0; i < running_.size(); ++i) {
-      GenerateJob& job = *running_[i];
-      if (job.is_finished() || (job.pending() == 1) != decoding) continue;
-      const size_t rows = add_rows(job, limits.rows - rows_.size(), logit_rows_left);
-      if (rows > 0) batch_.push_back({&job, rows});
+    for (GenerateJob* job : in_turn(decoding)) {
+      if (!is_running(*job)) continue;  // make_room took it off
+      const size_t rows = add_rows(*job, limits.rows - rows_.size(), logit_rows_left);
+      if (rows == 0) continue;
+      batch_.push_back({job, rows});
+      job->ride(sweep_number_);
     }
   }
+}
+
+// The running jobs that decode, or those that have a prompt to compute. When not all that decode
+// fit a sweep, those go first that waited longest.
+std::vector<GenerateJob*> Scheduler::in_turn(bool decoding) const {
+  std::vector<GenerateJob*> jobs;
+  for (const auto& job : running_) {
+    if (!job->is_finished() && (job->pending() == 1) == decoding) jobs.push_back(job.get());
+  }
+  if (decoding) {
+    std::stable_sort(jobs.begin(), jobs.end(), [](const GenerateJob* a, const GenerateJob* b) {
+      return a->last_sweep() < b->last_sweep();
+    });
+  }
+  return jobs;
+}
+
+bool Scheduler::is_running(const GenerateJob& wanted) const {
+  return std::any_of(running_.begin(), running_.end(),
+                     [&](const auto& job) { return job.get() == &wanted; });
 }
 
 size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left) {

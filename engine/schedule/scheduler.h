@@ -72,6 +72,8 @@ class Scheduler {
   void drop_forgotten();
   void sweep();
   void plan_rows();
+  std::vector<GenerateJob*> in_turn(bool decoding) const;
+  bool is_running(const GenerateJob& wanted) const;
   size_t add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left);
   bool make_room(GenerateJob& job, size_t positions);
   Status between_tiles();
@@ -94,6 +96,7 @@ class Scheduler {
     GenerateJob* job;
     size_t rows;
   };
+  uint64_t sweep_number_ = 0;
   std::vector<BatchJob> batch_;
   std::vector<model::Row> rows_;
 

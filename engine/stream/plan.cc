@@ -12,6 +12,10 @@ namespace {
 // Beyond this, more rows per sweep gain nothing: the sweep is bound by multiplying.
 constexpr uint64_t kMostRows = 512;
 constexpr uint64_t kMostLogitRows = 64;
+// Each job that decodes takes a row with logits. Room for so many goes before rows for prompts and
+// before pinned tiles, since a sweep that carries another job saves that job a sweep of its own.
+constexpr uint64_t kSharedJobs = 8;
+constexpr model::BatchLimits kLeastOfFullPlan{2, 2};
 constexpr uint64_t kMostWorkspaceBytes = 128 * kMiB;
 // Larger tiles gain no reading speed, and make cancellation and the ring coarser.
 constexpr uint64_t kMostTileBytes = 4 * kMiB;
@@ -26,18 +30,26 @@ uint64_t embedding_slot_bytes(const PlanInput& input) {
   return largest_block_bytes(input.shards.first(1));
 }
 
+uint64_t workspace_bytes(const PlanInput& input, const model::BatchLimits& limits) {
+  return round_up(model::ForwardPass::workspace_bytes(*input.architecture, limits), kPageBytes);
+}
+
 // The largest batch whose workspace stays within `bytes`, at least one row.
 model::BatchLimits limits_within(const model::Architecture& architecture, uint64_t bytes) {
+  constexpr uint64_t kAlignment = 64;  // of each part of the workspace
   const model::BatchLimits one{1, 1};
   const model::BatchLimits two_rows{2, 1};
   const uint64_t least = model::ForwardPass::workspace_bytes(architecture, one);
-  const uint64_t row = model::ForwardPass::workspace_bytes(architecture, two_rows) - least;
-  const uint64_t logit_row = std::max<uint64_t>(1, architecture.vocabulary * sizeof(float));
-  const uint64_t spare = bytes > least ? bytes - least : 0;
-  // A quarter for logits: most rows of a prompt want none.
+  const uint64_t row =
+      model::ForwardPass::workspace_bytes(architecture, two_rows) - least + kAlignment;
+  const uint64_t logit_row = architecture.vocabulary * sizeof(float) + kAlignment;
+  uint64_t spare = bytes > least ? bytes - least : 0;
+  const uint64_t shared = std::min(spare / (row + logit_row), kSharedJobs - 1);
+  spare -= shared * (row + logit_row);
+  // Of the rest, a quarter for logits: most rows of a prompt want none.
   model::BatchLimits limits;
-  limits.logit_rows = std::clamp<uint64_t>(1 + spare / 4 / (logit_row + 64), 1, kMostLogitRows);
-  limits.rows = std::clamp<uint64_t>(1 + spare * 3 / 4 / (row + 64), 1, kMostRows);
+  limits.rows = std::min(1 + shared + spare * 3 / 4 / row, kMostRows);
+  limits.logit_rows = std::min(1 + shared + spare / 4 / logit_row, kMostLogitRows);
   limits.logit_rows = std::min(limits.logit_rows, limits.rows);
   return limits;
 }
@@ -52,8 +64,7 @@ struct Division {
 Plan plan_without_tiles(const PlanInput& input, const Division& division) {
   Plan plan;
   plan.limits = limits_within(*input.architecture, division.workspace);
-  plan.workspace_bytes =
-      round_up(model::ForwardPass::workspace_bytes(*input.architecture, plan.limits), kPageBytes);
+  plan.workspace_bytes = workspace_bytes(input, plan.limits);
   plan.list = cut_tiles(*input.architecture, input.shards, division.tile);
   plan.ring_slots = division.slots;
   plan.ring_slot_bytes = division.slots > 0 ? plan.list.largest_read_bytes() : 0;
@@ -65,8 +76,8 @@ Plan plan_without_tiles(const PlanInput& input, const Division& division) {
 }
 
 // Everything stays: no ring. The embedding's blocks stay as well, unless the head holds them.
-Plan full_plan(const PlanInput& input) {
-  Plan plan = plan_without_tiles(input, {kMostWorkspaceBytes, kMostTileBytes, 0});
+Plan full_plan(const PlanInput& input, uint64_t workspace) {
+  Plan plan = plan_without_tiles(input, {workspace, kMostTileBytes, 0});
   if (!input.architecture->tied_head) {
     plan.embedding_slots = embedding_of(input).block_checksums.size();
   }
@@ -76,6 +87,16 @@ Plan full_plan(const PlanInput& input) {
     plan.slab_bytes += plan.list.tiles[i].read_bytes();
   }
   return plan;
+}
+
+// The division's plan with room for kSharedJobs, or for as many as the budget has room for.
+Plan widened_plan(const PlanInput& input, Division division, uint64_t budget_bytes) {
+  Plan plan = plan_without_tiles(input, division);
+  if (plan.slab_bytes > budget_bytes || plan.limits.logit_rows >= kSharedJobs) return plan;
+  division.workspace = std::min(plan.workspace_bytes + (budget_bytes - plan.slab_bytes),
+                                workspace_bytes(input, {kSharedJobs, kSharedJobs}));
+  Plan widened = plan_without_tiles(input, division);
+  return widened.slab_bytes <= budget_bytes ? widened : plan;
 }
 
 class Pinner {
@@ -133,10 +154,19 @@ uint64_t Plan::pinned_bytes() const {
   return sum;
 }
 
-uint64_t full_budget_bytes(const PlanInput& input) { return full_plan(input).slab_bytes; }
+uint64_t full_budget_bytes(const PlanInput& input) {
+  return full_plan(input, kMostWorkspaceBytes).slab_bytes;
+}
 
 Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
-  if (Plan plan = full_plan(input); plan.slab_bytes <= budget_bytes) return plan;
+  Plan full = full_plan(input, kMostWorkspaceBytes);
+  if (full.slab_bytes <= budget_bytes) return full;
+  // Weights that fit stay, even if what is left makes a small batch.
+  const uint64_t kept_bytes = full.slab_bytes - full.workspace_bytes;
+  if (kept_bytes + workspace_bytes(input, kLeastOfFullPlan) <= budget_bytes) {
+    full = full_plan(input, budget_bytes - kept_bytes);
+    if (full.slab_bytes <= budget_bytes) return full;
+  }
 
   const uint64_t block = largest_block_bytes(input.shards);
   const uint64_t tile = std::clamp(budget_bytes / 32, block, std::max(block, kMostTileBytes));
@@ -147,7 +177,7 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
       {0, block, 2},
   }};
   for (const Division& division : divisions) {
-    Plan plan = plan_without_tiles(input, division);
+    Plan plan = widened_plan(input, division, budget_bytes);
     if (plan.slab_bytes > budget_bytes) continue;
     Pinner pinner(plan, budget_bytes);
     pinner.pin_small_tiles();

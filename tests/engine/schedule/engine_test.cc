@@ -215,6 +215,29 @@ TEST_F(DemoTest, WhenKvRunsOutTheYoungestComputesItsOwnAgain) {
   }
 }
 
+TEST_F(DemoTest, WeightsThatFitTheBudgetAreReadOnce) {
+  const uint64_t weights = (*engine->show("demo"))["bytes"].get<uint64_t>();
+  for (const uint64_t spare : {256 * kKiB, 1 * kMiB, 3 * kMiB}) {
+    open(weights + spare);
+    EXPECT_GT(run(question("Hello"))->result->read_bytes, 0U);
+    EXPECT_EQ(run(question("What is the capital of France?"))->result->read_bytes, 0U) << spare;
+  }
+}
+
+TEST_F(DemoTest, TwoJobsRideTheSameSweepsOfTheLeastBudget) {
+  open(512 * kKiB);
+  GenerateRequest request = ids_request({1, 5, 9}, 0, 40);
+  const uint64_t alone = run(request)->result->sweeps;
+  const auto first = start(request);
+  const auto second = start(request);
+  first->wait();
+  second->wait();
+  // Each may begin a few sweeps before or after the other.
+  EXPECT_LE(first->result->sweeps, alone + 5);
+  EXPECT_LE(second->result->sweeps, alone + 5);
+  EXPECT_LT(second->result->first_token_ms, first->result->total_ms / 2);
+}
+
 TEST_F(DemoTest, AFullContextAndAFullKvEndWithTheirReason) {
   GenerateRequest request = ids_request({1, 5, 9}, 0, 100000);
   const auto job = run(request);

@@ -57,10 +57,33 @@ TEST(Plan, PinsEverythingWhenItFits) {
   EXPECT_LE(plan->slab_bytes, full);
 }
 
+TEST(Plan, WeightsThatFitStayEvenIfTheBatchGetsSmall) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  const Plan full = *make_plan(input_of(model), full_budget_bytes(input_of(model)));
+  const uint64_t kept = full.slab_bytes - full.workspace_bytes;
+  for (const uint64_t spare : {64 * kKiB, 256 * kKiB, 1 * kMiB, full.workspace_bytes - 1}) {
+    const Result<Plan> plan = make_plan(input_of(model), kept + spare);
+    ASSERT_TRUE(plan);
+    EXPECT_FALSE(plan->streams()) << spare;
+    EXPECT_LE(plan->slab_bytes, kept + spare);
+    EXPECT_GE(plan->limits.logit_rows, 2U);
+  }
+}
+
+TEST(Plan, SeveralJobsFitASweepOfEveryBudget) {
+  const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
+  for (uint64_t budget = 512 * kKiB; budget < 64 * kMiB; budget += budget / 7) {
+    const Result<Plan> plan = make_plan(input_of(model), budget);
+    ASSERT_TRUE(plan) << format_size(budget) << ": " << plan.error().message;
+    EXPECT_GE(plan->limits.logit_rows, budget < 768 * kKiB ? 2U : 8U) << format_size(budget);
+  }
+}
+
 TEST(Plan, StaysWithinEveryBudgetAndPinsMoreOfALargerOne) {
   const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
   const uint64_t full = full_budget_bytes(input_of(model));
-  for (uint64_t budget = 512 * kKiB; budget < full; budget += budget / 7) {
+  const uint64_t weights = make_plan(input_of(model), full)->list.total_bytes();
+  for (uint64_t budget = 512 * kKiB; budget < weights; budget += budget / 7) {
     const Result<Plan> plan = make_plan(input_of(model), budget);
     ASSERT_TRUE(plan) << format_size(budget) << ": " << plan.error().message;
     EXPECT_LE(plan->slab_bytes, budget);
