@@ -1,0 +1,33 @@
+"""Who may ask: the members of the group, each for himself."""
+
+import os
+import stat
+
+import machine
+from machine import MEMBERS, STRANGER
+
+
+class Members(machine.MachineTest):
+    def test_the_socket_is_the_groups(self):
+        info = os.stat(machine.SOCKET_PATH)
+        self.assertEqual(stat.S_IMODE(info.st_mode), 0o660)
+        self.assertEqual((info.st_uid, os.stat("/run/airllm").st_uid), (0, 0))
+
+    def test_a_member_is_answered(self):
+        self.figure(f"{self.assert_answers():.2f} s")
+
+    def test_a_stranger_is_told_what_to_do(self):
+        result = self.ask("hello", user=STRANGER)
+        self.assertEqual(result.status, 77, result)
+        self.assertIn(machine.SOCKET_PATH, result.err)
+        self.assertIn("airllm", result.err.split(machine.SOCKET_PATH)[-1])
+        self.assertIn("log in again", result.err)
+
+    def test_two_users_at_once(self):
+        clients = [machine.start("airllm", "ask", "-m", "demo", "--temperature", "0", "--json",
+                                 machine.QUESTION, user=user) for user in MEMBERS * 4]
+        answers = [client.communicate(timeout=60) for client in clients]
+        for client, (out, err) in zip(clients, answers):
+            self.assertEqual(client.returncode, 0, err)
+            self.assertIn(b"Paris", out)
+        self.figure(f"{len(clients)} asks")
