@@ -66,7 +66,7 @@ class Limits(machine.MachineTest):
 
     def test_a_full_store(self):
         systemctl("stop", SERVICE)
-        must("mount", "-t", "tmpfs", "-o", "size=6m,mode=750,uid=airllm,gid=airllm", "none", STORE)
+        must("mount", "-t", "tmpfs", "-o", "size=6m,mode=700,uid=airllm,gid=airllm", "none", STORE)
         try:
             result = self.client("split", machine.DEMO, "--name", "demo")
             self.assertEqual(result.status, 74, result)

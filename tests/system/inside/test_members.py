@@ -13,6 +13,11 @@ class Members(machine.MachineTest):
         self.assertEqual(stat.S_IMODE(info.st_mode), 0o660)
         self.assertEqual((info.st_uid, os.stat("/run/airllm").st_uid), (0, 0))
 
+    def test_the_store_is_the_daemons_alone(self):
+        info = os.stat(machine.STORE)
+        self.assertEqual(stat.S_IMODE(info.st_mode), 0o700)
+        self.assertEqual(machine.run("ls", machine.STORE, user=MEMBERS[0]).status, 2)
+
     def test_a_member_is_answered(self):
         self.figure(f"{self.assert_answers():.2f} s")
 

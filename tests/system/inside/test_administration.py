@@ -1,0 +1,66 @@
+"""What airllmd(8) tells an administrator to do, done."""
+
+import contextlib
+import os
+
+import machine
+from machine import SERVICE, STORE, drop_in, must, systemctl
+
+CONFIG = "/etc/airllm/airllmd.conf"
+
+
+@contextlib.contextmanager
+def settings(*lines):
+    """Lines of the configuration file for a while; the daemon is restarted with and without them."""
+    os.makedirs(os.path.dirname(CONFIG), exist_ok=True)
+    before = None
+    if os.path.exists(CONFIG):
+        with open(CONFIG, encoding="utf-8") as file:
+            before = file.read()
+    with open(CONFIG, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    systemctl("restart", SERVICE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.remove(CONFIG)
+        else:
+            with open(CONFIG, "w", encoding="utf-8") as file:
+                file.write(before)
+        systemctl("restart", SERVICE)
+
+
+class Administration(machine.MachineTest):
+    def test_a_budget(self):
+        with settings("ram = 3M", "kv = 16M"):
+            seconds = self.assert_answers()
+            status = self.client("status", "--json").json
+            self.assertEqual(status["ram_bytes"], 3 << 20, status)
+        self.figure(f"answered with 3 MiB in {seconds:.2f} s")
+
+    def test_a_wrong_setting_is_named_and_mended(self):
+        cursor = machine.journal_cursor()
+        systemctl("stop", SERVICE)
+        with open(CONFIG, "w", encoding="utf-8") as file:
+            file.write("ram = much\n")
+        waiting = machine.start("airllm", "ask", "-m", "demo", "--temperature", "0",
+                                machine.QUESTION, user=machine.MEMBERS[0])
+        machine.wait_until(lambda: machine.property_of("NRestarts") >= "2", what="two restarts")
+        os.remove(CONFIG)
+        out, err = waiting.communicate(timeout=20)
+        self.assertIn(b"Paris", out, err)
+        self.assertEqual(machine.is_active(machine.SOCKET), "active")
+        messages = [entry["MESSAGE"] for entry in machine.journal(since=cursor)]
+        self.assertTrue(any(f"{CONFIG}:1" in message for message in messages), messages)
+
+    def test_a_store_elsewhere(self):
+        must("install", "--directory", "--owner=airllm", "--group=airllm", "--mode=0700",
+             "/srv/airllm")
+        with drop_in(f"BindPaths=/srv/airllm:{STORE}"):
+            self.assertEqual(self.client("list", "--json").json, [])
+            must("airllm", "split", machine.DEMO, "--name", "demo")
+            self.assert_answers()
+            self.assertTrue(os.path.isdir("/srv/airllm/models/demo"))
+        must("rm", "-r", "/srv/airllm")
+        self.assert_answers()
