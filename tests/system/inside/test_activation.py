@@ -1,5 +1,10 @@
 """The socket is there before the daemon, and stays without it."""
 
+import contextlib
+import os
+import signal
+import socket
+
 import machine
 from machine import SERVICE, SOCKET, is_active, systemctl
 
@@ -22,6 +27,19 @@ class Activation(machine.MachineTest):
             systemctl("stop", SERVICE)
             self.assertEqual((is_active(SERVICE), is_active(SOCKET)), ("inactive", "active"))
         self.assert_answers()
+
+    def test_a_thousand_may_wait_for_a_daemon_that_does_not_answer(self):
+        self.assert_answers()
+        os.kill(machine.main_pid(), signal.SIGSTOP)
+        try:
+            with contextlib.ExitStack() as waiting:
+                for _ in range(1000):
+                    peer = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                    peer.setblocking(False)  # a full queue would be an error
+                    peer.connect(machine.SOCKET_PATH)
+        finally:
+            os.kill(machine.main_pid(), signal.SIGCONT)
+        self.figure(f"the next answer {self.assert_answers():.2f} s after they left")
 
     def test_many_who_come_at_once_find_it_cold(self):
         systemctl("stop", SERVICE)
