@@ -1,6 +1,7 @@
 #include "client/args.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -71,6 +72,17 @@ Result<T> parse_at_least(std::string_view text, std::string_view what, T min) {
                                            "' must be at least " + std::to_string(min));
 }
 
+// "-n,--max-tokens" -> {"-n", "--max-tokens"}.
+std::vector<std::string> split_names(std::string_view names) {
+  std::vector<std::string> list;
+  while (!names.empty()) {
+    const size_t end = std::min(names.find(','), names.size());
+    list.emplace_back(names.substr(0, end));
+    names.remove_prefix(std::min(end + 1, names.size()));
+  }
+  return list;
+}
+
 // "-n,--max-tokens" -> "--max-tokens": what messages call the option.
 std::string long_name(const CLI::Option& option) { return "--" + option.get_lnames().front(); }
 
@@ -81,8 +93,10 @@ struct ArgParser::Impl {
   std::vector<std::function<Status()>> readers;  // run after CLI11 has sorted the arguments
   std::vector<std::string>* rest = nullptr;
   std::string usage;
+  ParserInfo info;
 
   CLI::Option* add(const std::string& names, const std::string& value, const std::string& help) {
+    if (names.starts_with('-')) info.options.push_back({split_names(names), value, help});
     CLI::Option* option = app.add_option(names);
     option->description(help);
     option->type_name(value);
@@ -108,7 +122,10 @@ ArgParser::ArgParser(const std::string& usage_name, const std::string& summary)
     : impl_(std::make_unique<Impl>()) {
   impl_->app.name(usage_name);
   impl_->app.description(summary);
-  impl_->app.set_help_flag("-h,--help", "Show this help");
+  const std::string names = "-h,--help";
+  const std::string help = "Show this help";
+  impl_->app.set_help_flag(names, help);
+  impl_->info.options.push_back({split_names(names), "", help});
 }
 
 ArgParser::~ArgParser() = default;
@@ -121,6 +138,7 @@ void ArgParser::add_globals(Globals& globals) {
 }
 
 void ArgParser::flag(const std::string& names, bool& target, const std::string& help) {
+  impl_->info.options.push_back({split_names(names), "", help});
   CLI::Option* option = impl_->app.add_flag(names);
   option->description(help);
   option->disable_flag_override();
@@ -140,6 +158,7 @@ void ArgParser::text(const std::string& names, std::optional<std::string>& targe
 void ArgParser::texts(const std::string& names, std::vector<std::string>& target,
                       const std::string& value, const std::string& help) {
   CLI::Option* option = impl_->add(names, value, help);
+  impl_->info.options.back().repeats = true;
   impl_->readers.push_back([option, &target]() -> Status {
     for (const std::string& text : option->results()) target.push_back(unmark(text));
     return {};
@@ -172,6 +191,8 @@ void ArgParser::integer(const std::string& names, std::optional<uint64_t>& targe
 
 void ArgParser::words(const std::string& name, std::vector<std::string>& target, size_t min,
                       size_t max, const std::string& help) {
+  impl_->info.word = name;
+  impl_->info.max_words = max;
   CLI::Option* option = impl_->add(name, "", help);
   option->expected(1, CLI::detail::expected_max_vector_size);
   option->allow_extra_args();  // one after the other, also between options
@@ -196,7 +217,13 @@ void ArgParser::stop_at_word(std::vector<std::string>& rest) {
   impl_->rest = &rest;
 }
 
-Result<bool> ArgParser::parse(const std::vector<std::string>& args) {
+Result<bool> ArgParser::parse(const Invocation& call) {
+  if (call.describe == nullptr) return parse_args(call.args);
+  *call.describe = impl_->info;
+  return false;
+}
+
+Result<bool> ArgParser::parse_args(const std::vector<std::string>& args) {
   std::vector<std::string> reversed;  // CLI11 takes them last first
   for (auto arg = args.rbegin(); arg != args.rend(); ++arg) reversed.push_back(mark(*arg));
   try {

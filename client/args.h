@@ -23,10 +23,26 @@ struct Globals {
   bool json = false;
 };
 
+// One option, for those who complete command lines.
+struct OptionInfo {
+  std::vector<std::string> names;  // "-m", "--model"
+  std::string value;               // "MODEL"; "" when it takes none
+  std::string help;
+  bool repeats = false;  // given once for each value
+};
+
+// What a parser takes.
+struct ParserInfo {
+  std::vector<OptionInfo> options;
+  std::string word;      // what its words are: "MODEL"; "" when it takes none
+  size_t max_words = 0;  // how many it takes at most
+};
+
 // What a subcommand is called with.
 struct Invocation {
-  std::vector<std::string> args;  // after its name
-  Globals globals;                // those given before its name
+  std::vector<std::string> args;   // after its name
+  Globals globals;                 // those given before its name
+  ParserInfo* describe = nullptr;  // if set, the subcommand only says here what it takes
 };
 
 // Bounds of a number, both included unless said otherwise.
@@ -68,11 +84,14 @@ class ArgParser {
   // Stops at the first word that is no option and leaves it and what follows in `rest`.
   void stop_at_word(std::vector<std::string>& rest);
 
-  // False when help was asked for; it was printed then. What does not fit is a kUsage error.
-  Result<bool> parse(const std::vector<std::string>& args);
+  // False when there is nothing left to do: `call` asked for a description, which was given, or for
+  // help, which was printed. What does not fit is a kUsage error.
+  Result<bool> parse(const Invocation& call);
   std::string help() const;
 
  private:
+  Result<bool> parse_args(const std::vector<std::string>& args);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

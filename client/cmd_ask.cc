@@ -177,7 +177,7 @@ Result<int> run_ask(const Invocation& call) {
   add_prompt_options(parser, options);
   add_sampling_options(parser, options);
   add_output_options(parser, options);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   AIRLLM_TRY_VOID(check_options(options));
   AIRLLM_TRY(options.params.model, choose_model_name(options.model));

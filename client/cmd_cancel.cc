@@ -14,7 +14,7 @@ Result<int> run_cancel(const Invocation& call) {
   parser.usage("airllm cancel [OPTIONS] JOB...");
   parser.words("JOB", words, 1, std::numeric_limits<size_t>::max(), "The job's number");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   std::vector<uint64_t> jobs;
   for (const std::string& word : words) {

@@ -76,7 +76,7 @@ Result<int> run_default(const Invocation& call) {
   parser.flag("--unset", options.unset, "Remove the setting");
   parser.flag("--daemon", options.daemon, "The daemon's setting, for all its users");
   parser.add_globals(options.globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   if (options.unset && !options.model.empty()) {
     return Unexpected(ErrorCode::kUsage, "--unset takes no MODEL");

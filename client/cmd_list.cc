@@ -30,7 +30,7 @@ Result<int> run_list(const Invocation& call) {
   Globals globals = call.globals;
   ArgParser parser("airllm list", "List the models of the store.");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   AIRLLM_TRY(Connection connection, Connection::open(globals));
   AIRLLM_TRY(const std::string result, simple_request(connection, protocol::ListParams{}));

@@ -47,7 +47,7 @@ Result<int> run_ps(const Invocation& call) {
   Globals globals = call.globals;
   ArgParser parser("airllm ps", "List the jobs that wait and run.");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   AIRLLM_TRY(Connection connection, Connection::open(globals));
   AIRLLM_TRY(const std::string result, simple_request(connection, protocol::PsParams{}));

@@ -40,7 +40,7 @@ Result<int> run_rm(const Invocation& call) {
   parser.words("MODEL", names, 1, std::numeric_limits<size_t>::max(), "The models");
   parser.flag("-y,--yes", yes, "Do not ask (only a terminal is asked)");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   for (const std::string& name : names) AIRLLM_TRY_VOID(check_model_name(name));
   AIRLLM_TRY(Connection connection, Connection::open(globals));

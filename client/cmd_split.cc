@@ -75,7 +75,7 @@ Result<int> run_split(const Invocation& call) {
   parser.words("DIR", words, 1, 1, "The folder");
   parser.text("--name", name, "NAME", "The model's name; without it the folder's");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   const std::string& folder = words.front();
   if (name) AIRLLM_TRY_VOID(check_model_name(*name));

@@ -10,7 +10,7 @@ Result<int> run_status(const Invocation& call) {
   Globals globals = call.globals;
   ArgParser parser("airllm status", "Show the daemon's memory, device and models.");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   AIRLLM_TRY(Connection connection, Connection::open(globals));
   AIRLLM_TRY(const std::string result, simple_request(connection, protocol::StatusParams{}));

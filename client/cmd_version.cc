@@ -11,7 +11,7 @@ Result<int> run_version(const Invocation& call) {
   Globals globals = call.globals;
   ArgParser parser("airllm version", "Show the version of this program.");
   parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   if (globals.json) {
     const Json version{{"program", "airllm"},

@@ -25,6 +25,9 @@ constexpr std::array kCommands{
     Command{"version", "Show the version of this program", run_version},
 };
 
+// For the shells; no help lists it.
+constexpr Command kCompletion{"completion", "Print a shell's completion script", run_completion};
+
 // What other programs call things.
 struct Foreign {
   std::string_view word;
@@ -112,27 +115,41 @@ int report(const Error& error, const std::vector<std::string>& args) {
 }
 
 const Command* find_command(std::string_view name) {
+  if (name == kCompletion.name) return &kCompletion;
   const auto found = std::find_if(kCommands.begin(), kCommands.end(),
                                   [&](const Command& command) { return command.name == name; });
   return found == kCommands.end() ? nullptr : &*found;
 }
 
-Result<int> dispatch(const std::vector<std::string>& args) {
-  Invocation call;
+// What stands before the subcommand.
+struct TopLevel {
+  Globals globals;
   bool version = false;
-  ArgParser parser("airllm",
-                   "Runs language models larger than memory, through the daemon airllmd.");
-  parser.usage("airllm [OPTIONS] COMMAND ...");
-  parser.add_globals(call.globals);
-  parser.flag("--version", version, "Show the version of this program");
-  parser.epilogue(command_list());
-  parser.stop_at_word(call.args);
-  AIRLLM_TRY(const bool go, parser.parse(args));
-  if (!go) return 0;
-  if (version) return run_version({{}, call.globals});
-  if (call.args.empty()) {
-    return Unexpected(ErrorCode::kUsage, "no command is given", parser.help());
+  std::vector<std::string> rest;  // the subcommand and what follows
+
+  // False as ArgParser::parse().
+  Result<bool> parse(const Invocation& call) {
+    ArgParser parser("airllm",
+                     "Runs language models larger than memory, through the daemon airllmd.");
+    parser.usage("airllm [OPTIONS] COMMAND ...");
+    parser.add_globals(globals);
+    parser.flag("--version", version, "Show the version of this program");
+    parser.epilogue(command_list());
+    parser.stop_at_word(rest);
+    AIRLLM_TRY(const bool go, parser.parse(call));
+    if (go && !version && rest.empty()) {
+      return Unexpected(ErrorCode::kUsage, "no command is given", parser.help());
+    }
+    return go;
   }
+};
+
+Result<int> dispatch(const std::vector<std::string>& args) {
+  TopLevel top;
+  AIRLLM_TRY(const bool go, top.parse({args, {}}));
+  if (!go) return 0;
+  if (top.version) return run_version({{}, top.globals});
+  Invocation call{std::move(top.rest), top.globals};
   std::string word = call.args.front();
   call.args.erase(call.args.begin());
   if (word.starts_with('-')) {
@@ -151,6 +168,22 @@ Result<int> dispatch(const std::vector<std::string>& args) {
 }  // namespace
 
 std::span<const Command> commands() { return kCommands; }
+
+Result<ParserInfo> describe(const Command& command) {
+  Invocation call;
+  ParserInfo info;
+  call.describe = &info;
+  AIRLLM_TRY_VOID(command.run(call));
+  return info;
+}
+
+Result<ParserInfo> describe_top_level() {
+  Invocation call;
+  ParserInfo info;
+  call.describe = &info;
+  AIRLLM_TRY_VOID(TopLevel().parse(call));
+  return info;
+}
 
 Error unknown_command(const std::string& word) {
   for (const Foreign& foreign : kForeign) {

@@ -22,6 +22,7 @@ struct Command {
 
 Result<int> run_ask(const Invocation& call);
 Result<int> run_cancel(const Invocation& call);
+Result<int> run_completion(const Invocation& call);
 Result<int> run_default(const Invocation& call);
 Result<int> run_list(const Invocation& call);
 Result<int> run_ps(const Invocation& call);
@@ -34,6 +35,9 @@ Result<int> run_version(const Invocation& call);
 
 // All subcommands, in the order of the help.
 std::span<const Command> commands();
+// What a subcommand takes, and what `airllm` takes before one. Nothing else is done.
+Result<ParserInfo> describe(const Command& command);
+Result<ParserInfo> describe_top_level();
 
 // Runs `airllm ARGS...`: finds the subcommand, runs it, reports its error. The exit status.
 int run_command_line(const std::vector<std::string>& args);

@@ -110,7 +110,7 @@ Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const 
   parser.words("MODEL", names, 0, 1, "The model; without it the one that 'ask' would take");
   parser.text("-m,--model", option, "MODEL", "The same");
   parser.add_globals(made.globals);
-  AIRLLM_TRY(const bool go, parser.parse(call.args));
+  AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return std::optional<ModelCall>();
   if (!names.empty()) option = names.front();
   AIRLLM_TRY(made.model, choose_model_name(option));

@@ -38,6 +38,14 @@ endif()
 target_compile_definitions(airllm_options INTERFACE MSGPACK_NO_BOOST ASIO_STANDALONE
   ASIO_NO_DEPRECATED JSON_USE_IMPLICIT_CONVERSIONS=0)
 target_link_options(airllm_options INTERFACE -Wl,--as-needed)
+# Debian's hardening (dpkg-buildflags, hardening=+all), whoever builds a release; packaging/check
+# compares. Position independent programs are the compiler's default there.
+if(CMAKE_BUILD_TYPE STREQUAL Release AND NOT AIRLLM_SANITIZE)
+  target_compile_options(airllm_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${CMAKE_SOURCE_DIR}=. -fstack-protector-strong
+    -Wformat -Werror=format-security -Wdate-time -D_FORTIFY_SOURCE=2>)
+  target_link_options(airllm_options INTERFACE -Wl,-z,relro -Wl,-z,now)
+endif()
 if(AIRLLM_SANITIZE)
   # Checks for null double the time to compile, and a null access is caught by its signal anyway.
   target_compile_options(airllm_options INTERFACE
@@ -56,12 +64,13 @@ function(airllm_library name)
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
-# airllm_program(NAME SOURCES file... [DEPENDS target...] [INSTALL_DIR dir])
+# airllm_program(NAME SOURCES file... [DEPENDS target...] [INSTALL_DIR dir COMPONENT name])
+# The components are those of packaging/CMakeLists.txt.
 function(airllm_program name)
-  cmake_parse_arguments(ARG "" "INSTALL_DIR" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "INSTALL_DIR;COMPONENT" "SOURCES;DEPENDS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE airllm_options ${ARG_DEPENDS})
   if(ARG_INSTALL_DIR)
-    install(TARGETS ${name} RUNTIME DESTINATION ${ARG_INSTALL_DIR})
+    install(TARGETS ${name} RUNTIME DESTINATION ${ARG_INSTALL_DIR} COMPONENT ${ARG_COMPONENT})
   endif()
 endfunction()

@@ -1,0 +1,43 @@
+#include "client/completion.h"
+
+#include <array>
+#include <utility>
+
+namespace airllm::client {
+
+ValueKind value_kind(std::string_view name) {
+  constexpr std::array<std::pair<std::string_view, ValueKind>, 5> kKinds{{
+      {"MODEL", ValueKind::kModel},
+      {"JOB", ValueKind::kJob},
+      {"PATH", ValueKind::kFile},
+      {"FILE", ValueKind::kFile},
+      {"DIR", ValueKind::kFolder},
+  }};
+  for (const auto& [known, kind] : kKinds) {
+    if (name == known) return kind;
+  }
+  return ValueKind::kFree;
+}
+
+std::string names_with_value(const ParserInfo& parser) {
+  std::string names;
+  for (const OptionInfo& option : parser.options) {
+    if (option.value.empty()) continue;
+    for (const std::string& name : option.names) names += (names.empty() ? "" : " ") + name;
+  }
+  return names;
+}
+
+std::string shell_quoted(std::string_view text) {
+  std::string quoted = "'";
+  for (const char c : text) {
+    if (c == '\'') {
+      quoted += "'\\''";
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "'";
+}
+
+}  // namespace airllm::client
