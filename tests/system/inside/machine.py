@@ -76,21 +76,18 @@ def main_pid():
     return int(property_of("MainPID"))
 
 
-def journal(*matches, since=None):
-    """The entries of the daemon's unit, oldest first; `since` is a cursor."""
-    run("journalctl", "--sync")
+def journal(*arguments, since=None):
+    """The entries of the daemon's unit, oldest first; those after journal_cursor() with `since`."""
+    must("journalctl", "--sync")
     after = [f"--after-cursor={since}"] if since else []
-    lines = must("journalctl", "--output=json", f"--unit={SERVICE}", *after, *matches).out
+    lines = must("journalctl", "--output=json", f"--unit={SERVICE}", *after, *arguments).out
     return [json.loads(line) for line in lines.splitlines()]
 
 
 def journal_cursor():
-    run("journalctl", "--sync")
-    return journal_last()["__CURSOR"]
-
-
-def journal_last():
-    return json.loads(must("journalctl", "--output=json", "--lines=1").out)
+    """The unit's last entry. (After another unit's, journalctl leaves out the first match.)"""
+    last = journal("--lines=1")
+    return last[0]["__CURSOR"] if last else None
 
 
 @contextlib.contextmanager

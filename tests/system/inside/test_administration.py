@@ -11,7 +11,7 @@ CONFIG = "/etc/airllm/airllmd.conf"
 
 @contextlib.contextmanager
 def settings(*lines):
-    """Lines of the configuration file for a while; the daemon is restarted with and without them."""
+    """Lines of the configuration file for a while; the daemon restarts with them and without."""
     os.makedirs(os.path.dirname(CONFIG), exist_ok=True)
     before = None
     if os.path.exists(CONFIG):
