@@ -13,7 +13,7 @@ from machine import must, run, systemctl
 
 # In this order: the last ones remove what the others need.
 MODULES = ["test_members", "test_activation", "test_restart", "test_closed", "test_limits",
-           "test_administration", "test_journal", "test_user_units"]
+           "test_administration", "test_journal", "test_user_units", "test_packages"]
 
 
 def install():

@@ -10,30 +10,33 @@ CONFIG = "/etc/airllm/airllmd.conf"
 
 
 @contextlib.contextmanager
-def settings(*lines):
-    """Lines of the configuration file for a while; the daemon restarts with them and without."""
+def config(*lines):
+    """Other lines in the configuration file for a while."""
     os.makedirs(os.path.dirname(CONFIG), exist_ok=True)
     before = None
     if os.path.exists(CONFIG):
         with open(CONFIG, encoding="utf-8") as file:
             before = file.read()
-    with open(CONFIG, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-    systemctl("restart", SERVICE)
+    write_config("\n".join(lines) + "\n")
     try:
         yield
     finally:
         if before is None:
             os.remove(CONFIG)
         else:
-            with open(CONFIG, "w", encoding="utf-8") as file:
-                file.write(before)
-        systemctl("restart", SERVICE)
+            write_config(before)
+
+
+def write_config(text):
+    with open(CONFIG, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 class Administration(machine.MachineTest):
     def test_a_budget(self):
-        with settings("ram = 3M", "kv = 16M"):
+        self.addCleanup(systemctl, "restart", SERVICE)
+        with config("ram = 3M", "kv = 16M"):
+            systemctl("restart", SERVICE)
             seconds = self.assert_answers()
             status = self.client("status", "--json").json
             self.assertEqual(status["ram_bytes"], 3 << 20, status)
@@ -42,12 +45,11 @@ class Administration(machine.MachineTest):
     def test_a_wrong_setting_is_named_and_mended(self):
         cursor = machine.journal_cursor()
         systemctl("stop", SERVICE)
-        with open(CONFIG, "w", encoding="utf-8") as file:
-            file.write("ram = much\n")
-        waiting = machine.start("airllm", "ask", "-m", "demo", "--temperature", "0",
-                                machine.QUESTION, user=machine.MEMBERS[0])
-        machine.wait_until(lambda: machine.property_of("NRestarts") >= "2", what="two restarts")
-        os.remove(CONFIG)
+        with config("ram = much"):
+            waiting = machine.start("airllm", "ask", "-m", "demo", "--temperature", "0",
+                                    machine.QUESTION, user=machine.MEMBERS[0])
+            machine.wait_until(lambda: int(machine.property_of("NRestarts")) >= 2,
+                               what="two restarts")
         out, err = waiting.communicate(timeout=20)
         self.assertIn(b"Paris", out, err)
         self.assertEqual(machine.is_active(machine.SOCKET), "active")
