@@ -42,8 +42,12 @@ target_link_options(airllm_options INTERFACE -Wl,--as-needed)
 # compares. Position independent programs are the compiler's default there.
 if(CMAKE_BUILD_TYPE STREQUAL Release AND NOT AIRLLM_SANITIZE)
   target_compile_options(airllm_options INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${CMAKE_SOURCE_DIR}=. -fstack-protector-strong
-    -Wformat -Werror=format-security -Wdate-time -D_FORTIFY_SOURCE=2>)
+    $<$<COMPILE_LANGUAGE:CXX>:-fstack-protector-strong -Wformat -Werror=format-security -Wdate-time
+    -D_FORTIFY_SOURCE=2>)
+  if(NOT CCACHE_PROGRAM)  # which makes paths relative itself, and would take each clone's for new
+    target_compile_options(airllm_options INTERFACE
+      $<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.>)
+  endif()
   target_link_options(airllm_options INTERFACE -Wl,-z,relro -Wl,-z,now)
 endif()
 if(AIRLLM_SANITIZE)

@@ -19,7 +19,7 @@ MODULES = ["test_members", "test_activation", "test_restart", "test_closed", "te
 def install():
     packages = sorted(glob.glob(os.path.join(machine.PAYLOAD, "*.deb")))
     if packages:
-        must("apt-get", "install", "--yes", "--no-download", *packages, timeout=300)
+        must("apt-get", "install", "--yes", *packages, timeout=300)
     else:
         must("cp", "-a", machine.PAYLOAD + "/.", "/")
         must("systemd-sysusers")
@@ -39,7 +39,8 @@ def add_users():
 def add_models():
     """`demo`, and `endless`, whose answers do not end soon; both belong to root."""
     import checkpoint
-    must("airllm", "split", machine.DEMO, "--name", "demo")
+    if not os.path.exists(machine.STORE + "/models/demo"):  # packages bring it
+        must("airllm", "split", machine.DEMO, "--name", "demo")
     checkpoint.write_endless("/tmp/endless")
     must("airllm", "split", "/tmp/endless")
     shutil.rmtree("/tmp/endless")
