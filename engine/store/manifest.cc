@@ -119,12 +119,14 @@ Status check_version(const Json& root, const std::string& what) {
   }
   const std::string ours = std::to_string(kManifestVersion);
   if (text("version") != ours || text("layout") != kRowMajorLayout) {
+    const std::string name = escape_for_display(text("name"), true);
     return Unexpected(ErrorCode::kData,
                       what + ": format version " + escape_for_display(text("version"), true) +
                           " with layout " + escape_for_display(text("layout"), true) +
                           ", but this program reads version " + ours + " with layout " +
                           kRowMajorLayout,
-                      "Use the airllm that made it, or remove it and split its source again.");
+                      "make it again: airllm rm " + name + " && airllm split DIR --name " + name +
+                          "; or use the airllm that made it");
   }
   return {};
 }
