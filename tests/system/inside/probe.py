@@ -99,6 +99,8 @@ def lock_memory():
 def write_file(path):
     with open(path, "w", encoding="ascii") as file:
         file.write("x")
+    if not path.startswith("/proc"):
+        os.remove(path)
 
 
 def read_file(path):
@@ -124,7 +126,9 @@ def run_from_store():
     with open(path, "w", encoding="ascii") as file:
         file.write("#!/bin/sh\n")
     os.chmod(path, 0o700)
-    if os.spawnv(os.P_WAIT, path, [path]) != 0:
+    status = os.spawnv(os.P_WAIT, path, [path])
+    os.remove(path)
+    if status != 0:
         raise OSError(errno.EACCES, path)
 
 
