@@ -19,15 +19,6 @@ ValueKind value_kind(std::string_view name) {
   return ValueKind::kFree;
 }
 
-std::string names_with_value(const ParserInfo& parser) {
-  std::string names;
-  for (const OptionInfo& option : parser.options) {
-    if (option.value.empty()) continue;
-    for (const std::string& name : option.names) names += (names.empty() ? "" : " ") + name;
-  }
-  return names;
-}
-
 std::string shell_quoted(std::string_view text) {
   std::string quoted = "'";
   for (const char c : text) {

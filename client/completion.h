@@ -42,9 +42,6 @@ std::string bash_completion(const ProgramInfo& program);
 std::string zsh_completion(const ProgramInfo& program);
 std::string fish_completion(const ProgramInfo& program);
 
-// The options of `parser` that take a value, by all their names, separated by blanks.
-std::string names_with_value(const ParserInfo& parser);
-
 // `text` as one word of a shell: in single quotes.
 std::string shell_quoted(std::string_view text);
 

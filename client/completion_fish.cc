@@ -46,6 +46,16 @@ end
 complete -c airllm -f
 )";
 
+// The options of `parser` that take a value, by all their names, separated by blanks.
+std::string names_with_value(const ParserInfo& parser) {
+  std::string names;
+  for (const OptionInfo& option : parser.options) {
+    if (option.value.empty()) continue;
+    for (const std::string& name : option.names) names += (names.empty() ? "" : " ") + name;
+  }
+  return names;
+}
+
 // In single quotes fish knows \\ and \'.
 std::string quoted(std::string_view text) {
   std::string out = "'";
