@@ -37,16 +37,13 @@ void penalise_repetition(std::vector<Candidate>& candidates, std::span<const flo
   }
 }
 
-// Keeps the `count` best and what equals the last of them, in order of id.
-void keep_top_k(std::vector<Candidate>& candidates, size_t count) {
+// Keeps the `count` best, in order of id; among equals the lower ids. `sorted` is scratch.
+void keep_top_k(std::vector<Candidate>& candidates, size_t count, std::vector<Candidate>& sorted) {
   if (count >= candidates.size()) return;
-  std::vector<float> scores;
-  scores.reserve(candidates.size());
-  for (const Candidate& candidate : candidates) scores.push_back(candidate.first);
-  const auto last = scores.begin() + static_cast<std::ptrdiff_t>(count - 1);
-  std::nth_element(scores.begin(), last, scores.end(), std::greater<>());
-  const float threshold = *last;
-  std::erase_if(candidates, [&](const Candidate& c) { return c.first < threshold; });
+  sorted = candidates;
+  const auto last = sorted.begin() + static_cast<std::ptrdiff_t>(count - 1);
+  std::nth_element(sorted.begin(), last, sorted.end(), comes_before);
+  std::erase_if(candidates, [&](const Candidate& c) { return comes_before(*last, c); });
 }
 
 // The candidates by descending probability, sorted only as far as they are asked for: with a
@@ -128,11 +125,14 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   }
   if (settings_.temperature <= 0) return greedy(candidates_);
 
-  const auto temperature = static_cast<float>(settings_.temperature);
+  // Before the temperature, a large one of which makes all scores equal.
+  if (settings_.top_k > 0) keep_top_k(candidates_, static_cast<size_t>(settings_.top_k), sorted_);
+  // Infinite, it would make NaN of a logit that is.
+  constexpr double kMaxTemperature = std::numeric_limits<float>::max();
+  const auto temperature = static_cast<float>(std::min(settings_.temperature, kMaxTemperature));
   // A temperature that rounds to 0 has the same limit as a small one: greedy.
   if (temperature <= 0) return greedy(candidates_);
   for (Candidate& candidate : candidates_) candidate.first /= temperature;
-  if (settings_.top_k > 0) keep_top_k(candidates_, static_cast<size_t>(settings_.top_k));
 
   Distribution distribution(candidates_);
   const Kept kept =

@@ -34,6 +34,7 @@ class Sampler {
   SamplerSettings settings_;
   std::mt19937_64 random_;
   std::vector<std::pair<float, int32_t>> candidates_;
+  std::vector<std::pair<float, int32_t>> sorted_;
 };
 
 // The `count` most likely tokens with the natural log-softmax of `logits`, descending (ties: lowest

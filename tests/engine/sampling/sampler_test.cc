@@ -72,11 +72,22 @@ TEST(Sampler, FrequenciesFollowTheTemperature) {
   EXPECT_NEAR(drawn.at(2), 9000, 300);
 }
 
-TEST(Sampler, TopKKeepsWhatEqualsTheLast) {
+TEST(Sampler, TopKKeepsSoManyTheLowerIdsAmongEquals) {
   const std::vector<float> logits = {1, 3, 2, 2, 0};
   EXPECT_EQ(support({.temperature = 1, .top_k = 1}, logits), (std::set<int32_t>{1}));
-  EXPECT_EQ(support({.temperature = 1, .top_k = 2}, logits), (std::set<int32_t>{1, 2, 3}));
+  EXPECT_EQ(support({.temperature = 1, .top_k = 2}, logits), (std::set<int32_t>{1, 2}));
+  EXPECT_EQ(support({.temperature = 1, .top_k = 3}, logits), (std::set<int32_t>{1, 2, 3}));
   EXPECT_EQ(support({.temperature = 1, .top_k = 99}, logits).size(), 5U);
+}
+
+TEST(Sampler, TopKChoosesTheLikeliestWhateverTheTemperature) {
+  const std::vector<float> logits = {1, 3, 2, -INFINITY, 0};
+  for (const double temperature : {1e-300, 1e-6, 1.0, 1e6, 1e39, 1e300}) {
+    SCOPED_TRACE(temperature);
+    EXPECT_EQ(support({.temperature = temperature, .top_k = 1}, logits), (std::set<int32_t>{1}));
+  }
+  EXPECT_EQ(support({.temperature = 1e300, .top_k = 2}, logits), (std::set<int32_t>{1, 2}));
+  EXPECT_EQ(support({.temperature = 1e300}, logits), (std::set<int32_t>{0, 1, 2, 4}));
 }
 
 TEST(Sampler, TopPKeepsTheSmallestSetThatReachesIt) {
