@@ -4,6 +4,7 @@
 //   AIRLLM_TRY(Header header, read_header(fd));   // returns the error to the caller
 #pragma once
 
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -90,6 +91,13 @@ class [[nodiscard]] Result<void> : private Result<std::monostate> {
 };
 
 using Status = Result<void>;
+
+// `result`, whose error gets `remedy` if it has none.
+template <typename T>
+Result<T> with_remedy(Result<T> result, std::string_view remedy) {
+  if (!result.has_value() && result.error().remedy.empty()) result.error().remedy = remedy;
+  return result;
+}
 
 }  // namespace airllm
 

@@ -103,7 +103,8 @@ Status TextAnswer::on_generated(const protocol::Generated& generated) {
 
 void TextAnswer::finish() {
   line_.clear();
-  if (last_ != '\n' && stdout_is_terminal()) (void)print_out("\n", true);
+  if (last_ == '\n' || !stdout_is_terminal()) return;
+  (void)print_out("\n", true);
   last_ = '\n';
 }
 
@@ -124,7 +125,7 @@ Json JsonAnswer::options() const {
               {"min_p", or_null(used.min_p)},
               {"repetition_penalty", or_null(used.repetition_penalty)},
               {"seed", accepted_.seed},
-              {"max_tokens", accepted_.max_tokens == 0 ? Json() : Json(accepted_.max_tokens)},
+              {"max_tokens", or_null(accepted_.max_tokens)},
               {"stop", stop_},
               {"ignore_eos", ignore_eos_}};
 }

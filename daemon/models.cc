@@ -123,7 +123,8 @@ Result<std::string> resolve_model(const std::string& wanted, const DefaultModel&
                                   engine::Engine& engine) {
   if (!wanted.empty()) return wanted;
   if (!default_model.get().empty()) return default_model.get();
-  const Names names = complete_models(engine.list());
+  AIRLLM_TRY(const Json list, engine.list());
+  const Names names = complete_models(list);
   if (names.others.size() == 1) return names.others.front();
   if (names.others.empty() && names.bundled.size() == 1) return names.bundled.front();
   std::vector<std::string> all = names.others;

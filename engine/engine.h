@@ -74,8 +74,8 @@ struct GenerateAccepted {
   std::string model;
   uint64_t prompt_tokens = 0;
   uint64_t seed = 0;
-  SamplingOptions options;  // every field set: what is used
-  uint64_t max_tokens = 0;  // 0: no limit but the context
+  SamplingOptions options;             // every field set: what is used
+  std::optional<uint64_t> max_tokens;  // unset: no limit but the context
 };
 
 // One generated token, or a last piece of text. `text` is whole UTF-8 characters and may be empty
@@ -176,9 +176,9 @@ class Engine {
   // kCancelled (others). An unknown job is a kNoInput error.
   virtual Status cancel(JobId job) = 0;
 
-  // {"name","complete","bundled","bytes","created", "architecture", "dtype", "layers",
-  // "parameters"} each.
-  virtual Json list() = 0;
+  // {"name","complete","bundled","bytes","created","family","dtype","layers","parameters","source"}
+  // each, and "problem" for one that cannot be read. A store that cannot be read is an error.
+  virtual Result<Json> list() = 0;
   // All that is known of one model. Unknown or unfinished: kNoInput, near names in the remedy.
   virtual Result<Json> show(const std::string& model) = 0;
   // Removes the model; one that jobs use is kTemporary.

@@ -215,14 +215,14 @@ void write(Writer& out, const Files& files) {
 }
 
 void write_body(Writer& out, const Accepted& body) {
-  out.map(6);
+  out.map(5 + count(body.max_tokens));
   out.field("job", body.job);
   out.field("model", body.model);
   out.field("prompt_tokens", body.prompt_tokens);
   out.field("seed", body.seed);
   out.key("options");
   write(out, body.options);
-  out.field("max_tokens", body.max_tokens);
+  optional_field(out, "max_tokens", body.max_tokens);
 }
 
 void write_body(Writer& out, const Progress& body) {

@@ -128,8 +128,8 @@ struct Accepted {
   std::string model;
   uint64_t prompt_tokens = 0;  // of generate
   uint64_t seed = 0;
-  SamplingOptions options;  // all set, for generate
-  uint64_t max_tokens = 0;  // 0: no limit but the context
+  SamplingOptions options;             // all set, for generate
+  std::optional<uint64_t> max_tokens;  // unset: no limit but the context
 };
 
 // kind "progress".

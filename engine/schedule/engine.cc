@@ -265,7 +265,7 @@ class EngineImpl : public Engine {
     return {};
   }
 
-  Json list() override;
+  Result<Json> list() override;
   Result<Json> show(const std::string& model) override { return store_->show(model); }
 
   Status remove(const std::string& model) override {
@@ -362,19 +362,15 @@ void EngineImpl::run_store_job(const std::shared_ptr<JobRecord>& record, JobEven
   }
 }
 
-Json EngineImpl::list() {
+Result<Json> EngineImpl::list() {
+  AIRLLM_TRY(const std::vector<store::ModelSummary> models, store_->list());
   Json out = Json::array();
-  Result<std::vector<store::ModelSummary>> models = store_->list();
-  if (!models) {
-    log::error("cannot list the store: {}", models.error().message);
-    return out;
-  }
-  for (const store::ModelSummary& model : *models) {
-    Json row = {
-        {"name", model.name},    {"complete", model.complete},     {"bundled", model.bundled},
-        {"bytes", model.bytes},  {"parameters", model.parameters}, {"architecture", model.family},
-        {"dtype", model.dtype},  {"layers", model.layers},         {"created", model.created},
-        {"source", model.source}};
+  for (const store::ModelSummary& model : models) {
+    Json row = {{"name", model.name},       {"complete", model.complete},
+                {"bundled", model.bundled}, {"bytes", model.bytes},
+                {"family", model.family},   {"parameters", model.parameters},
+                {"dtype", model.dtype},     {"layers", model.layers},
+                {"created", model.created}, {"source", model.source}};
     if (!model.problem.empty()) row["problem"] = model.problem;
     out.push_back(std::move(row));
   }

@@ -76,7 +76,7 @@ GenerateJob::GenerateJob(std::shared_ptr<JobRecord> record,
   accepted_.model = model_->name();
   accepted_.prompt_tokens = prompt_count_;
   accepted_.seed = *accepted_.options.seed;
-  accepted_.max_tokens = max_tokens_.value_or(0);
+  accepted_.max_tokens = max_tokens_;
   result_.prompt_tokens = prompt_count_;
 }
 

@@ -111,7 +111,8 @@ Result<std::vector<int32_t>> LoadedModel::encode_prompt(
     if (id >= 0 && static_cast<uint64_t>(id) < architecture().vocabulary) continue;
     return Unexpected(ErrorCode::kUsage,
                       "token id " + std::to_string(id) + " is not in the vocabulary of '" + name() +
-                          "', which has ids 0 to " + std::to_string(architecture().vocabulary - 1));
+                          "', which has ids 0 to " + std::to_string(architecture().vocabulary - 1),
+                      "give ids that the model's own tokenizer made");
   }
   return ids;
 }

@@ -75,8 +75,7 @@ class Splitter {
       weight_bytes_.push_back(layout.weight_bytes());
       total_ += layout.weight_bytes();
     }
-    AIRLLM_TRY_VOID(prepare());
-    AIRLLM_TRY_VOID(check_room());
+    AIRLLM_TRY_VOID(begin());
     Status written = write_all();
     if (!written) {
       Error error = std::move(written).error();
@@ -124,7 +123,10 @@ class Splitter {
     };
     if (!std::equal(manifest.sources.begin(), manifest.sources.end(), checkpoint_.sources.begin(),
                     checkpoint_.sources.end(), same)) {
-      return taken("was made from another source, " + manifest.source_label);
+      const bool same_place = manifest.source_label == request_.source_label;
+      return taken(same_place ? "was made from " + manifest.source_label +
+                                    ", whose files have changed since"
+                              : "was made from another source, " + manifest.source_label);
     }
     AIRLLM_TRY_VOID(compare_small_files(manifest));
     if (manifest.sources == checkpoint_.sources) return result_json(manifest, true);
@@ -172,6 +174,14 @@ class Splitter {
   }
 
   // ---- a new model ----
+
+  // A split that is refused leaves nothing behind but what an earlier try had finished.
+  Status begin() {
+    Status status = prepare();
+    if (status) status = check_room();
+    if (!status && journal_.shards.empty()) (void)disk_.remove_tree(folder_);
+    return status;
+  }
 
   // Opens the folder of an earlier try at the same source, or an empty one.
   Status prepare() {

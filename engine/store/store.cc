@@ -99,7 +99,8 @@ class StoreImpl : public Store {
   StoreImpl(const std::string& directory, Disk& disk) : disk_(disk), paths_{directory} {}
 
   Status open() {
-    AIRLLM_TRY_VOID(disk_.make_directories(paths_.root));
+    AIRLLM_TRY_VOID(
+        with_remedy(disk_.make_directories(paths_.root), "Choose another store with --store."));
     Result<std::unique_ptr<DiskLock>> lock = disk_.lock(paths_.lock());
     if (!lock) return lock_error(std::move(lock).error());
     lock_ = std::move(lock).value();
@@ -287,8 +288,12 @@ class StoreImpl : public Store {
 
   Result<std::vector<std::string>> model_names() {
     std::vector<std::string> out;
-    AIRLLM_TRY_VOID(collect_models("", 0, out));
-    return out;
+    Status status = collect_models("", 0, out);
+    if (status) return out;
+    Error error = std::move(status).error();
+    error.message = "cannot list the store: " + error.message;
+    error.remedy = "See whether its disk is there and may be read; then restart the daemon.";
+    return Unexpected(std::move(error));
   }
 
   Status collect_models(const std::string& prefix, int depth, std::vector<std::string>& out) {
@@ -356,9 +361,10 @@ class StoreImpl : public Store {
 
   Unexpected unknown(const std::string& name) {
     const Result<std::vector<std::string>> names = model_names();
-    const auto near = names ? near_names(name, *names) : std::vector<std::string>();
+    if (!names) return Unexpected(names.error());
+    const std::vector<std::string> near = near_names(name, *names);
     std::string remedy = "'airllm list' shows the models there are.";
-    if (names && names->empty()) remedy = "There is no model yet; 'airllm split DIR' makes one.";
+    if (names->empty()) remedy = "There is no model yet; 'airllm split DIR' makes one.";
     if (!near.empty()) remedy = "Did you mean " + join_quoted(near) + "?";
     return Unexpected(ErrorCode::kNoInput, "there is no model " + name, std::move(remedy));
   }
@@ -380,19 +386,21 @@ class StoreImpl : public Store {
 
   Result<Manifest> load_manifest(const std::string& name) {
     const std::string folder = paths_.model(name);
-    AIRLLM_TRY(Manifest manifest, read_manifest(disk_, folder));
+    AIRLLM_TRY(Manifest manifest, with_remedy(read_manifest(disk_, folder), kRepairRemedy));
     if (manifest.name != name) {
-      return Unexpected(ErrorCode::kData, folder + "/" + kManifestName +
-                                              ": it is the manifest of " +
-                                              escape_for_display(manifest.name, true));
+      return Unexpected(ErrorCode::kData,
+                        folder + "/" + kManifestName + ": it is the manifest of " +
+                            escape_for_display(manifest.name, true),
+                        kRepairRemedy);
     }
     return manifest;
   }
 
   Result<std::string> read_file(const std::string& name, const FileRecord& record) {
     const std::string path = paths_.model(name) + "/" + record.name;
-    AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk_.open(path, OpenMode::kRead));
-    AIRLLM_TRY(std::string text, read_text(*file, kMaxFileBytes));
+    AIRLLM_TRY(const std::unique_ptr<DiskFile> file,
+               with_remedy(disk_.open(path, OpenMode::kRead), kRepairRemedy));
+    AIRLLM_TRY(std::string text, with_remedy(read_text(*file, kMaxFileBytes), kRepairRemedy));
     if (text.size() != record.bytes || xxh3(text) != record.hash) {
       return Unexpected(ErrorCode::kData,
                         path + ": damaged or changed: " + std::to_string(text.size()) +
@@ -445,8 +453,9 @@ class StoreImpl : public Store {
                               record.file + " instead of " + stages[i].shard_name + kShardSuffix,
                           kRepairRemedy);
       }
-      AIRLLM_TRY(Shard shard, open_shard(disk_, folder + "/" + kShardsName + "/" + record.file,
-                                         stages[i], record));
+      const std::string path = folder + "/" + kShardsName + "/" + record.file;
+      AIRLLM_TRY(Shard shard,
+                 with_remedy(open_shard(disk_, path, stages[i], record), kRepairRemedy));
       out.push_back(std::move(shard));
     }
     return out;

@@ -120,7 +120,7 @@ Status FakeEngine::cancel(JobId job) {
   return {};
 }
 
-Json FakeEngine::list() {
+Result<Json> FakeEngine::list() {
   Json rows = Json::array();
   for (const std::string& name : models_) {
     rows.push_back({{"name", name}, {"complete", true}, {"bundled", name == bundled_}});

@@ -37,7 +37,7 @@ class FakeEngine : public engine::Engine {
   Result<engine::JobId> verify(const std::string& model,
                                std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;
-  Json list() override;
+  Result<Json> list() override;
   Result<Json> show(const std::string& model) override;
   Status remove(const std::string& model) override;
   std::vector<engine::JobInfo> jobs() override;

@@ -107,6 +107,20 @@ class Start(harness.E2eTest):
         daemon = self.daemon(store=self.path("deep/store"))
         self.assertEqual(self.ok(daemon.client("list", "--json")).json, [])
 
+    def test_a_store_that_went_away_is_an_error_for_all(self):
+        daemon = self.daemon()
+        shutil.rmtree(daemon.store)
+        for arguments in (("list",), ("ask", "x"), ("ask", "-m", "demo", "x"), ("show", "demo"),
+                          ("split", harness.DEMO)):
+            with self.subTest(arguments=arguments):
+                result = daemon.client(*arguments, "--json")
+                self.assertEqual(result.status, 66, result)
+                error = result.json["error"]
+                self.assertEqual(error["code"], "no_input")
+                self.assertIn(daemon.store, error["message"])
+                self.assertNotEqual(error["remedy"], "")
+        self.assert_lives(daemon)
+
     def test_settings_that_are_wrong(self):
         for key, value in (("ram", "lots"), ("ram", "-1"), ("ram", "1K"), ("threads", "x"),
                            ("kv", "1X"), ("nonsense", "1")):

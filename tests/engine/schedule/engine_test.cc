@@ -327,7 +327,7 @@ TEST_F(DemoTest, ARemovedModelIsGoneAndItsMemoryToo) {
   ASSERT_TRUE(engine->cancel(id));
   job->wait();
   ASSERT_TRUE(engine->remove("demo"));
-  EXPECT_TRUE(engine->list().empty());
+  EXPECT_TRUE(engine->list()->empty());
   ASSERT_TRUE(run(request)->error);
   for (int i = 0; i < 200 && engine->status()["ram_used_bytes"].get<uint64_t>() > 0; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));

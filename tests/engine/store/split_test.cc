@@ -121,6 +121,8 @@ TEST_F(SplitTest, AnotherSourceUnderATakenNameIsRefused) {
     EXPECT_NE(refused.error().remedy.find("--name"), std::string::npos);
     EXPECT_NE(refused.error().remedy.find("airllm rm m"), std::string::npos);
   }
+  write_tiny_checkpoint(source_.path(), {.layers = 2, .tokenizer = true});
+  expect_error(split(), ErrorCode::kCannotCreate, {source_.path(), "have changed since"});
   EXPECT_EQ(disk_.files_below("/store/models"), before);
   EXPECT_TRUE(disk_.list("/store/incoming")->empty());
 }
@@ -145,6 +147,8 @@ TEST_F(SplitTest, TooLittleRoomIsRefusedWithBothNumbers) {
   expect_error(refused, ErrorCode::kIo, {"(100000 bytes)", "97.7 KiB"});
   const uint64_t written = disk_.bytes_written();
   EXPECT_LT(written, 10'000U);
+  EXPECT_TRUE(store_->list()->empty());
+  EXPECT_TRUE(disk_.list("/store/incoming")->empty());
   disk_.set_capacity(uint64_t{1} << 30);
   EXPECT_TRUE(split().has_value());
 }

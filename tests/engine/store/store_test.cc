@@ -109,6 +109,31 @@ TEST_F(StoreTest, ListShowsCompleteUnfinishedAndBroken) {
   EXPECT_EQ(whole.created.size(), std::string("2026-01-01T00:00:00Z").size());
 }
 
+TEST_F(StoreTest, AStoreThatWentAwayIsAnErrorWhateverIsAsked) {
+  make("m");
+  std::filesystem::remove_all(folder_ / "store");
+  for (const Error& error : {store_->list().error(), store_->show("m").error(),
+                             store_->open_model("x").error(), store_->remove("m").error(),
+                             store_->split(split_request(folder_.path(), "n"), {}, {}).error()}) {
+    EXPECT_EQ(error.code, ErrorCode::kNoInput);
+    EXPECT_TRUE(contains(error.message, folder_ / "store")) << error.message;
+    EXPECT_TRUE(contains(error.remedy, "restart the daemon")) << error.remedy;
+  }
+}
+
+TEST_F(StoreTest, WhatIsBrokenHasARemedy) {
+  make("broken");
+  make("lacking");
+  write_file(folder_ / "store/models/broken/manifest.json", "{");
+  ASSERT_TRUE(
+      std::filesystem::remove(folder_ / "store/models/lacking/shards/000-embedding.safetensors"));
+  for (const char* name : {"broken", "lacking"}) {
+    const Result<StoredModel> model = store_->open_model(name);
+    ASSERT_FALSE(model.has_value()) << name;
+    EXPECT_FALSE(model.error().remedy.empty()) << model.error().message;
+  }
+}
+
 TEST_F(StoreTest, OtherManifestVersionIsRefusedByName) {
   make("m");
   const std::string path = folder_ / "store/models/m/manifest.json";
