@@ -68,6 +68,13 @@ ErrorCode error_code_from_name(std::string_view name) {
 
 int exit_status(ErrorCode code) { return info(code).exit_status; }
 
+std::optional<ErrorCode> error_code_from_exit_status(int status) {
+  for (const CodeInfo& entry : kCodes) {
+    if (entry.exit_status == status) return entry.code;
+  }
+  return std::nullopt;
+}
+
 Error errno_error(std::string_view what, int errno_value, std::string remedy) {
   Error error;
   error.code = code_for_errno(errno_value);

@@ -4,6 +4,7 @@
 // Result<T> (see result.h).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -33,6 +34,8 @@ std::string_view error_name(ErrorCode code);
 ErrorCode error_code_from_name(std::string_view name);
 // The exit status of a program that fails with `code`.
 int exit_status(ErrorCode code);
+// The inverse of exit_status(); nothing for a status that no code has.
+std::optional<ErrorCode> error_code_from_exit_status(int status);
 
 struct Error {
   ErrorCode code = ErrorCode::kInternal;

@@ -14,6 +14,7 @@
 #include "base/version.h"
 #include "client/output.h"
 #include "client/signals.h"
+#include "client/socket_path.h"
 
 namespace airllm::client {
 namespace {
@@ -90,10 +91,9 @@ Connection::Connection(UniqueFd socket, std::string name)
     : socket_(std::move(socket)), name_(std::move(name)) {}
 
 Unexpected Connection::gone() const {
-  return Unexpected(ErrorCode::kUnavailable,
-                    "the daemon at " + name_ + " went away before it had finished",
-                    "look at its log (journalctl --user -u airllmd), start it again and repeat "
-                    "the command");
+  return Unexpected(
+      ErrorCode::kUnavailable, "the daemon at " + name_ + " went away before it had finished",
+      "look at its log (" + log_of(name_) + "), start it again and repeat the command");
 }
 
 Status Connection::send(const protocol::ClientMessage& message, std::span<const int> descriptors) {

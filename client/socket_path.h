@@ -14,8 +14,14 @@ inline constexpr const char* kSystemSocket = "/run/airllm/airllm.sock";
 
 // Paths to try, in order.
 std::vector<std::string> socket_candidates(const Globals& globals);
-// $XDG_RUNTIME_DIR/airllm/airllm.sock, or below /run/user/UID; nothing when there is no such place.
-std::optional<std::string> user_socket_path();
+// Where the user's own daemon listens: $XDG_RUNTIME_DIR/airllm/airllm.sock, else the same below
+// /run/user/UID, else, where there is no such folder, /tmp/airllm-UID/airllm.sock.
+std::string user_socket_path();
+// Whether nobody else could have put a socket there: false for a path below /tmp whose folder is
+// another's, or can be written by others.
+bool is_private_place(const std::string& user_socket_path);
+// The log of the daemon at `socket_path`, as a remedy names it: a file or a command.
+std::string log_of(const std::string& socket_path);
 
 // A variable of the environment; one that is empty counts as unset.
 std::optional<std::string> environment(const char* name);

@@ -55,21 +55,43 @@ std::string absolute(const std::string& path) {
 
 // The folders of the default paths are made; one that a person named must be there.
 Status make_socket_folder(const std::string& socket_path) {
+  constexpr const char* kRemedy = "make it first, or name another place with --socket PATH";
   const bool is_users = user_socket_path() == socket_path;
-  if (!is_users && socket_path != kSystemSocket) return {};
   const std::string folder = fs::path(socket_path).parent_path().string();
-  if (mkdir(folder.c_str(), is_users ? 0700 : 0755) == 0 || errno == EEXIST) return {};
-  return Unexpected(errno_error("cannot make " + folder, errno));
+  if (!is_users && socket_path != kSystemSocket) {
+    std::error_code ignored;
+    if (fs::is_directory(folder, ignored)) return {};
+    return Unexpected(ErrorCode::kNoInput, "the socket's folder " + folder + " is not there",
+                      kRemedy);
+  }
+  if (mkdir(folder.c_str(), is_users ? 0700 : 0755) != 0 && errno != EEXIST) {
+    return Unexpected(errno_error("cannot make the socket's folder " + folder, errno, kRemedy));
+  }
+  if (!is_users || is_private_place(socket_path)) return {};
+  return Unexpected(ErrorCode::kNoPermission,
+                    "the folder " + folder + " belongs to another user, or others may write to it",
+                    "name another place with --socket PATH");
 }
 
-// The end of the log from byte `from` on, made fit for a message.
-std::string log_tail(const std::string& path, off_t from) {
-  const UniqueFd log(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+// The daemon's log, from the byte on at which this daemon's part begins.
+struct Log {
+  std::string path;
+  off_t start = 0;
+};
+
+off_t size_of(const std::string& path) {
   struct stat status {};
-  if (!log.valid() || fstat(log.get(), &status) != 0) return {};
-  from = std::max(from, status.st_size - kLogTailBytes);
-  std::string text(static_cast<size_t>(std::max<off_t>(status.st_size - from, 0)), '\0');
-  const ssize_t got = pread(log.get(), text.data(), text.size(), from);
+  return lstat(path.c_str(), &status) == 0 ? status.st_size : 0;
+}
+
+// The end of the log, made fit for a message.
+std::string log_tail(const Log& log) {
+  const UniqueFd file(open(log.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file.valid()) return {};
+  const off_t size = size_of(log.path);
+  const off_t from = std::max(log.start, size - kLogTailBytes);
+  std::string text(static_cast<size_t>(std::max<off_t>(size - from, 0)), '\0');
+  const ssize_t got = pread(file.get(), text.data(), text.size(), from);
   text.resize(got > 0 ? static_cast<size_t>(got) : 0);
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return escape_for_display(text);
@@ -123,16 +145,24 @@ Result<pid_t> start(std::vector<std::string> command, int log_fd) {
   return Unexpected(std::move(failure));
 }
 
-Unexpected failed(const std::string& what, const std::string& log_path, off_t log_start) {
-  std::string message = what;
-  const std::string tail = log_tail(log_path, log_start);
+// The daemon ended: what it wrote, and its log away if that is all there is in it.
+Unexpected ended(int exit_code, const Log& log) {
+  std::string message = "the daemon ended with status " + std::to_string(exit_code);
+  const std::string tail = log_tail(log);
   if (!tail.empty()) message += "; its last words:\n" + tail;
-  return Unexpected(ErrorCode::kUnavailable, message, "its log is " + log_path);
+  std::string remedy = "its log is " + log.path;
+  // With the status of a lock that is held, another daemon may be writing it.
+  const bool is_ours = log.start == 0 && exit_code != kExitTemporary;
+  if (is_ours && size_of(log.path) <= kLogTailBytes) {
+    unlink(log.path.c_str());
+    remedy = "mend that, and give the command again";
+  }
+  const ErrorCode code = error_code_from_exit_status(exit_code).value_or(ErrorCode::kUnavailable);
+  return Unexpected(code, message, remedy);
 }
 
 // Connects as soon as the daemon answers.
-Result<UniqueFd> wait_for_answer(pid_t child, const std::string& socket_path,
-                                 const std::string& log_path, off_t log_start) {
+Result<UniqueFd> wait_for_answer(pid_t child, const std::string& socket_path, const Log& log) {
   Clock::time_point deadline = Clock::now() + kPatience;
   int exit_code = -1;
   for (;;) {
@@ -145,12 +175,12 @@ Result<UniqueFd> wait_for_answer(pid_t child, const std::string& socket_path,
       deadline = std::min(deadline, Clock::now() + kPatienceWithOther);
     }
     if (exit_code >= 0 && (exit_code != kExitTemporary || Clock::now() > deadline)) {
-      return failed("the daemon ended with status " + std::to_string(exit_code), log_path,
-                    log_start);
+      return ended(exit_code, log);
     }
     if (Clock::now() > deadline) {
-      return failed("the daemon (pid " + std::to_string(child) + ") does not answer", log_path,
-                    log_start);
+      return Unexpected(ErrorCode::kUnavailable,
+                        "the daemon (pid " + std::to_string(child) + ") does not answer",
+                        "its log is " + log.path);
     }
     std::this_thread::sleep_for(kRetryInterval);
   }
@@ -162,16 +192,18 @@ Result<UniqueFd> spawn_daemon(const std::string& socket_path,
                               const std::optional<std::string>& store) {
   const std::string socket = absolute(socket_path);
   AIRLLM_TRY_VOID(make_socket_folder(socket));
-  const std::string log_path = socket + ".log";
-  const UniqueFd log(
-      open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!log.valid()) return Unexpected(errno_error("cannot write " + log_path, errno));
-  struct stat status {};
-  const off_t log_start = fstat(log.get(), &status) == 0 ? status.st_size : 0;
+  Log log{socket + ".log"};
+  const UniqueFd file(
+      open(log.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file.valid()) {
+    return Unexpected(errno_error("cannot write the daemon's log " + log.path, errno,
+                                  "name another place with --socket PATH"));
+  }
+  log.start = size_of(log.path);
   std::vector<std::string> command{find_daemon(), "--foreground", "--socket", socket};
   if (store) command.insert(command.end(), {"--store", absolute(*store)});
-  AIRLLM_TRY(const pid_t child, start(std::move(command), log.get()));
-  return wait_for_answer(child, socket_path, log_path, log_start);
+  AIRLLM_TRY(const pid_t child, start(std::move(command), file.get()));
+  return wait_for_answer(child, socket_path, log);
 }
 
 }  // namespace airllm::client

@@ -10,8 +10,8 @@
 namespace airllm::client {
 
 // Starts airllmd (found beside this program, else on PATH) in a session of its own, listening at
-// `socket_path`, with its log in "<socket_path>.log", and connects to it. Its end, or no answer
-// within a minute, is kUnavailable with the last lines of its log.
+// `socket_path`, with its log in "<socket_path>.log", and connects to it. When it ends, the error
+// has its exit status and the last lines of its log; no answer within a minute is kUnavailable.
 Result<UniqueFd> spawn_daemon(const std::string& socket_path,
                               const std::optional<std::string>& store);
 

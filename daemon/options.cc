@@ -1,5 +1,6 @@
 #include "daemon/options.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -19,6 +20,7 @@ namespace airllm::daemon {
 namespace {
 
 constexpr std::streamoff kMaxConfigBytes = 1 << 20;
+constexpr const char* kSystemConfig = "/etc/airllm/airllmd.conf";
 
 Result<uint64_t> parse_count(const std::string& text, uint64_t low, uint64_t high) {
   uint64_t value = 0;
@@ -154,6 +156,16 @@ std::string from_environment(const char* name) {
   return value == nullptr ? std::string() : std::string(value);
 }
 
+// XDG_RUNTIME_DIR; without it, as for su(1) and cron(8), what a login of the user made.
+std::string runtime_dir() {
+  std::string dir = from_environment("XDG_RUNTIME_DIR");
+  if (dir.starts_with('/') || ::geteuid() == 0) return dir;
+  dir = "/run/user/" + std::to_string(::getuid());
+  struct stat info {};
+  const bool is_ours = ::stat(dir.c_str(), &info) == 0 && info.st_uid == ::getuid();
+  return is_ours ? dir : std::string();
+}
+
 // XDG's rule: a variable that is no absolute path counts as unset.
 std::string xdg_dir(const std::string& value, const std::string& home, const char* below_home) {
   if (value.starts_with('/')) return value;
@@ -161,16 +173,16 @@ std::string xdg_dir(const std::string& value, const std::string& home, const cha
 }
 
 std::string default_config_path(const Environment& environment) {
-  if (environment.root) return "/etc/airllm/airllmd.conf";
+  if (environment.is_system()) return kSystemConfig;
   const std::string dir = xdg_dir(environment.xdg_config_home, environment.home, "/.config");
   const std::string user = dir + "/airllm/airllmd.conf";
   std::error_code error;
   if (!dir.empty() && std::filesystem::exists(user, error)) return user;
-  return "/etc/airllm/airllmd.conf";
+  return kSystemConfig;
 }
 
 Status fill_socket(const Environment& environment, Options& options) {
-  if (environment.root) {
+  if (environment.is_system()) {
     options.socket_path = "/run/airllm/airllm.sock";
     options.system = true;
     return {};
@@ -185,7 +197,7 @@ Status fill_socket(const Environment& environment, Options& options) {
 }
 
 Status fill_store(const Environment& environment, Options& options) {
-  if (environment.root) {
+  if (environment.is_system()) {
     options.store_dir = "/var/lib/airllm";
     return {};
   }
@@ -206,11 +218,14 @@ Result<std::string> read_config(const std::string& path) {
   file.seekg(0, std::ios::end);
   const std::streamoff size = file.tellg();
   if (size < 0 || size > kMaxConfigBytes) {
-    return Unexpected(ErrorCode::kConfig, path + ": not a configuration file (too long)");
+    return Unexpected(ErrorCode::kConfig, path + ": not a configuration file (too long)",
+                      "check --config");
   }
   file.seekg(0);
   std::string text(static_cast<size_t>(size), '\0');
-  if (!file.read(text.data(), size)) return Unexpected(ErrorCode::kConfig, path + ": not readable");
+  if (!file.read(text.data(), size)) {
+    return Unexpected(ErrorCode::kConfig, path + ": not readable", "check --config");
+  }
   return text;
 }
 
@@ -231,11 +246,14 @@ struct Flags {
 void declare_flags(CLI::App& app, Flags& flags, Options& options) {
   app.set_version_flag("--version", std::string("airllmd ") + kProgramVersion);
   app.add_flag("--foreground", options.foreground, "log to stderr even when systemd started it");
-  app.add_option("--config", flags.config, "the configuration file")->type_name("FILE");
+  app.add_option("--config", flags.config, "the configuration file")
+      ->type_name("FILE")
+      ->take_last();
   for (size_t i = 0; i < kSettings.size(); ++i) {
     const Setting& setting = kSettings[i];
     flags.given[i] = app.add_option("--" + std::string(setting.name), flags.values[i], setting.help)
-                         ->type_name(setting.value);
+                         ->type_name(setting.value)
+                         ->take_last();
   }
 }
 
@@ -244,6 +262,7 @@ Status apply_flags(const Flags& flags, Options& options) {
     if (flags.given[i]->count() == 0) continue;
     if (auto status = kSettings[i].set(flags.values[i], options); !status) {
       Error error = std::move(status).error();
+      if (error.remedy.empty()) error.remedy = "airllmd.conf(5) describes the settings";
       error.message = "--" + std::string(kSettings[i].name) + ": " + error.message;
       return Unexpected(std::move(error));
     }
@@ -254,7 +273,7 @@ Status apply_flags(const Flags& flags, Options& options) {
 }  // namespace
 
 Environment Environment::current() {
-  return {::geteuid() == 0, from_environment("HOME"), from_environment("XDG_RUNTIME_DIR"),
+  return {::geteuid() == 0, from_environment("HOME"), runtime_dir(),
           from_environment("XDG_DATA_HOME"), from_environment("XDG_CONFIG_HOME")};
 }
 
@@ -270,6 +289,7 @@ Status apply_config(std::string_view text, const std::string& path, Options& opt
     if (auto status = apply_line(line, seen, options); !status) {
       Error error = std::move(status).error();
       error.code = ErrorCode::kConfig;
+      if (error.remedy.empty()) error.remedy = "airllmd.conf(5) describes the settings";
       error.message = path + ":" + std::to_string(number) + ": " + error.message;
       return Unexpected(std::move(error));
     }

@@ -32,6 +32,10 @@ struct Options {
 
 // What the environment says, so that tests can say it too.
 struct Environment {
+  // Whether the defaults are the system's: for root, unless a login gave it a place of its own in
+  // XDG_RUNTIME_DIR, which systemd's system services do not have. The client decides alike.
+  bool is_system() const { return root && !xdg_runtime_dir.starts_with('/'); }
+
   bool root = false;
   std::string home;
   std::string xdg_runtime_dir;

@@ -32,17 +32,53 @@ TEST(Spawn, DaemonThatEndsIsReportedWithItsLog) {
   const TemporaryFolder folder;
   const Finished finished =
       run_with_daemon_script(folder, "echo 'no room on disk' >&2\nexit 74\n", {"list"});
-  EXPECT_EQ(finished.status, 69);
+  EXPECT_EQ(finished.status, 74);
   EXPECT_NE(finished.err.find("ended with status 74"), std::string::npos) << finished.err;
   EXPECT_NE(finished.err.find("no room on disk"), std::string::npos);
-  EXPECT_NE(finished.err.find(folder / "airllm/airllm.sock.log"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder / "airllm/airllm.sock.log")) << "the message has all of it";
+}
+
+TEST(Spawn, LogThatIsLongerThanTheMessageStays) {
+  const TemporaryFolder folder;
+  const Finished finished =
+      run_with_daemon_script(folder, "head -c 3000 /dev/zero | tr '\\0' x >&2\nexit 7\n", {"list"});
+  EXPECT_EQ(finished.status, 69);
+  EXPECT_NE(finished.err.find("its log is " + (folder / "airllm/airllm.sock.log")),
+            std::string::npos)
+      << finished.err;
+  EXPECT_TRUE(fs::exists(folder / "airllm/airllm.sock.log"));
+}
+
+TEST(Spawn, FolderOfTheSocketMustBeThere) {
+  const TemporaryFolder folder;
+  const Finished finished =
+      run_with_daemon_script(folder, "exit 1\n", {"--socket", folder / "missing/s", "list"});
+  EXPECT_EQ(finished.status, 66);
+  EXPECT_NE(finished.err.find("the socket's folder " + (folder / "missing") + " is not there"),
+            std::string::npos)
+      << finished.err;
+  EXPECT_NE(finished.err.find("--socket PATH"), std::string::npos);
+}
+
+TEST(Spawn, PrivateDaemonHasAPrivateStore) {
+  const TemporaryFolder folder;
+  const std::string script = "echo \"$@\"\nexit 1\n";
+  Finished finished = run_with_daemon_script(folder, script, {"list"});
+  EXPECT_NE(finished.err.find("--foreground --socket " + (folder / "airllm/airllm.sock") +
+                              " --store " + (folder / ".local/share/airllm\n")),
+            std::string::npos)
+      << finished.err;
+  // The user's own settings may name another.
+  folder.write(".config/airllm/airllmd.conf", "store = /mine\n");
+  finished = run_with_daemon_script(folder, script, {"list"});
+  EXPECT_EQ(finished.err.find("--store"), std::string::npos) << finished.err;
 }
 
 TEST(Spawn, GivesSocketAndStoreAsAbsolutePaths) {
   const TemporaryFolder folder;
   const Finished finished = run_with_daemon_script(
       folder, "echo \"$@\"\nexit 1\n", {"--socket", folder / "my.sock", "list", "--store", "/s"});
-  EXPECT_EQ(finished.status, 69);
+  EXPECT_EQ(finished.status, 69) << finished.err;
   EXPECT_NE(finished.err.find("--foreground --socket " + (folder / "my.sock") + " --store /s"),
             std::string::npos)
       << finished.err;

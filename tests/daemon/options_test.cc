@@ -47,6 +47,14 @@ TEST_F(OptionsTest, DefaultsOfTheSystem) {
   EXPECT_EQ(line->options.socket_path, "/run/airllm/airllm.sock");
   EXPECT_EQ(line->options.store_dir, "/var/lib/airllm");
   EXPECT_TRUE(line->options.system);
+  // A login of root's has places of its own, as the client sees it too.
+  root.xdg_runtime_dir = "/run/user/0";
+  root.home = dir_.path();
+  const auto login = parse_command_line({}, root);
+  ASSERT_TRUE(login.has_value());
+  EXPECT_EQ(login->options.socket_path, "/run/user/0/airllm/airllm.sock");
+  EXPECT_EQ(login->options.store_dir, dir_ / ".local/share/airllm");
+  EXPECT_FALSE(login->options.system);
 }
 
 TEST_F(OptionsTest, WithoutARuntimeDirASocketMustBeGiven) {
@@ -88,6 +96,7 @@ TEST_F(OptionsTest, WrongLinesAreNamedWithTheirPlace) {
     ASSERT_FALSE(status.has_value()) << line;
     EXPECT_EQ(status.error().code, ErrorCode::kConfig);
     EXPECT_TRUE(status.error().message.starts_with("f.conf:2: ")) << status.error().message;
+    EXPECT_FALSE(status.error().remedy.empty()) << line;
   }
   Options options;
   EXPECT_FALSE(apply_config("kv = 1M\nkv = 2M\n", "f.conf", options).has_value());
@@ -109,7 +118,14 @@ TEST_F(OptionsTest, WrongFlagsAreUsageErrors) {
     const auto line = parse_command_line(args, user());
     ASSERT_FALSE(line.has_value()) << args[0];
     EXPECT_EQ(line.error().code, ErrorCode::kUsage);
+    EXPECT_FALSE(line.error().remedy.empty()) << args[0];
   }
+}
+
+TEST_F(OptionsTest, TheLastOfEqualFlagsCounts) {
+  const auto line = parse_command_line({"--ram", "1M", "--threads=1", "--ram", "2M"}, user());
+  ASSERT_TRUE(line.has_value()) << line.error().message;
+  EXPECT_EQ(line->options.ram_bytes, 2u << 20);
 }
 
 }  // namespace
