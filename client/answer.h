@@ -23,6 +23,8 @@ class Answer : public EventHandler {
   // "" when the request failed.
   const std::string& finish_reason() const { return generated_.finish_reason; }
   const protocol::Generated& generated() const { return generated_; }
+  // Whether stdout ends inside a line: an answer goes to a pipe or a file as it is.
+  virtual bool leaves_line_open() const { return false; }
 
  protected:
   protocol::Accepted accepted_;
@@ -38,6 +40,7 @@ class TextAnswer : public Answer {
   Status on_token(const protocol::Token& token) override;
   Status on_generated(const protocol::Generated& generated) override;
   void finish() override;
+  bool leaves_line_open() const override { return last_ != '\n'; }
 
  private:
   char last_ = '\n';  // what was printed last

@@ -83,6 +83,14 @@ std::vector<std::string> split_names(std::string_view names) {
   return list;
 }
 
+// CLI11 marks an option that may be given again with "...", as if it took several values at once.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    return option->get_type_name().empty() ? "" : " " + option->get_type_name();
+  }
+};
+
 // "-n,--max-tokens" -> "--max-tokens": what messages call the option.
 std::string long_name(const CLI::Option& option) { return "--" + option.get_lnames().front(); }
 
@@ -94,6 +102,43 @@ struct ArgParser::Impl {
   std::vector<std::string>* rest = nullptr;
   std::string usage;
   ParserInfo info;
+
+  std::string remedy() const { return "see '" + app.get_name() + " --help'"; }
+
+  // Walks over `args` as CLI11 will, and collects the flags. A value for one ("--json=1") is an
+  // error: CLI11 would take some of them for yes or no.
+  Status collect_flags(const std::vector<std::string>& args,
+                       std::vector<const CLI::Option*>& flags) const {
+    for (size_t i = 0; i < args.size() && args[i] != "--"; ++i) {
+      const std::string& arg = args[i];
+      const bool is_long = arg.starts_with("--");
+      const std::string name = arg.substr(0, is_long ? arg.find('=') : 2);
+      const bool is_option = arg.size() > 1 && arg.front() == '-';
+      const CLI::Option* option = is_option ? app.get_option_no_throw(name) : nullptr;
+      if (option == nullptr && rest != nullptr) break;
+      if (option == nullptr) continue;
+      if (option->get_items_expected_max() > 0) {
+        if (arg.size() == name.size()) ++i;  // the next one is its value
+        continue;
+      }
+      flags.push_back(option);
+      if (is_long && arg.size() > name.size()) {
+        return Unexpected(ErrorCode::kUsage, name + " takes no value: '" + arg + "'");
+      }
+    }
+    return {};
+  }
+
+  void note_error_form(const Invocation& call, const std::vector<const CLI::Option*>& flags) const {
+    if (call.error_form == nullptr) return;
+    const auto given = [&](const char* name) {
+      const CLI::Option* option = app.get_option_no_throw(name);
+      return option != nullptr && std::find(flags.begin(), flags.end(), option) != flags.end();
+    };
+    *call.error_form = given("--stream-json")                 ? ErrorForm::kJsonLine
+                       : call.globals.json || given("--json") ? ErrorForm::kJson
+                                                              : ErrorForm::kText;
+  }
 
   CLI::Option* add(const std::string& names, const std::string& value, const std::string& help) {
     if (names.starts_with('-')) info.options.push_back({split_names(names), value, help});
@@ -122,6 +167,7 @@ ArgParser::ArgParser(const std::string& usage_name, const std::string& summary)
     : impl_(std::make_unique<Impl>()) {
   impl_->app.name(usage_name);
   impl_->app.description(summary);
+  impl_->app.formatter(std::make_shared<HelpFormatter>());
   const std::string names = "-h,--help";
   const std::string help = "Show this help";
   impl_->app.set_help_flag(names, help);
@@ -141,7 +187,6 @@ void ArgParser::flag(const std::string& names, bool& target, const std::string& 
   impl_->info.options.push_back({split_names(names), "", help});
   CLI::Option* option = impl_->app.add_flag(names);
   option->description(help);
-  option->disable_flag_override();
   impl_->readers.push_back([option, &target]() -> Status {
     if (!option->empty()) target = true;
     return {};
@@ -189,6 +234,17 @@ void ArgParser::integer(const std::string& names, std::optional<uint64_t>& targe
                    });
 }
 
+void ArgParser::integer_or_none(const std::string& names, std::optional<uint64_t>& target,
+                                const std::string& help) {
+  using Value = std::optional<uint64_t>;
+  impl_->read_last(impl_->add(names, "N", help), target,
+                   [](const std::string& text, const std::string& name) -> Result<Value> {
+                     if (text == "-1") return Value();
+                     AIRLLM_TRY(const uint64_t value, parse_unsigned(text, name));
+                     return Value(value);
+                   });
+}
+
 void ArgParser::words(const std::string& name, std::vector<std::string>& target, size_t min,
                       size_t max, const std::string& help) {
   impl_->info.word = name;
@@ -218,12 +274,19 @@ void ArgParser::stop_at_word(std::vector<std::string>& rest) {
 }
 
 Result<bool> ArgParser::parse(const Invocation& call) {
-  if (call.describe == nullptr) return parse_args(call.args);
-  *call.describe = impl_->info;
-  return false;
+  if (call.describe != nullptr) {
+    *call.describe = impl_->info;
+    return false;
+  }
+  std::vector<const CLI::Option*> flags;
+  const Status status = with_remedy(impl_->collect_flags(call.args, flags), impl_->remedy());
+  impl_->note_error_form(call, flags);
+  AIRLLM_TRY_VOID(status);
+  return parse_args(call.args);
 }
 
 Result<bool> ArgParser::parse_args(const std::vector<std::string>& args) {
+  const std::string remedy = impl_->remedy();
   std::vector<std::string> reversed;  // CLI11 takes them last first
   for (auto arg = args.rbegin(); arg != args.rend(); ++arg) reversed.push_back(mark(*arg));
   try {
@@ -235,19 +298,13 @@ Result<bool> ArgParser::parse_args(const std::vector<std::string>& args) {
     std::string message = error.what();
     if (!message.empty() && message[0] == 'T') message[0] = 't';
     return Unexpected(ErrorCode::kUsage, message,
-                      "see '" + impl_->app.get_name() +
-                          " --help'; a word that begins with '-' "
-                          "needs a '--' before it");
+                      remedy + "; a word that begins with '-' needs a '--' before it");
   }
   if (impl_->rest != nullptr) {
     for (const std::string& word : impl_->app.remaining()) impl_->rest->push_back(unmark(word));
   }
   for (const std::function<Status()>& reader : impl_->readers) {
-    if (Status status = reader(); !status) {
-      Error error = std::move(status).error();
-      error.remedy = "see '" + impl_->app.get_name() + " --help'";
-      return Unexpected(std::move(error));
-    }
+    AIRLLM_TRY_VOID(with_remedy(reader(), remedy));
   }
   return true;
 }

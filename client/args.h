@@ -15,6 +15,9 @@
 
 namespace airllm::client {
 
+// How a failure is printed: as a message, as one JSON object, or as a line of JSON.
+enum class ErrorForm { kText, kJson, kJsonLine };
+
 // Options that every subcommand takes, before or after its name.
 struct Globals {
   std::optional<std::string> socket;
@@ -43,6 +46,8 @@ struct Invocation {
   std::vector<std::string> args;   // after its name
   Globals globals;                 // those given before its name
   ParserInfo* describe = nullptr;  // if set, the subcommand only says here what it takes
+  // If set, its parser notes here what the arguments ask for, also when they are wrong.
+  ErrorForm* error_form = nullptr;
 };
 
 // Bounds of a number, both included unless said otherwise.
@@ -74,6 +79,9 @@ class ArgParser {
                const std::string& help);
   void integer(const std::string& names, std::optional<uint64_t>& target, uint64_t min,
                const std::string& help);
+  // As integer(), but -1 is as if the option was not given, as other programs have it.
+  void integer_or_none(const std::string& names, std::optional<uint64_t>& target,
+                       const std::string& help);
   // Between `min` and `max` words.
   void words(const std::string& name, std::vector<std::string>& target, size_t min, size_t max,
              const std::string& help);

@@ -18,6 +18,7 @@ struct AskOptions {
   Globals globals;
   std::vector<std::string> words;
   std::optional<std::string> model;
+  std::optional<ChosenModel> chosen;  // nothing: the daemon chooses
   std::optional<std::string> system;
   std::optional<std::string> prompt_ids;
   bool raw = false;
@@ -49,15 +50,17 @@ void add_sampling_options(ArgParser& parser, AskOptions& options) {
   constexpr double kAny = std::numeric_limits<double>::max();
   parser.number("--temperature,--temp", sampling.temperature, {0, kAny, false},
                 "Randomness; 0 takes the likeliest token");
-  parser.integer("--top-k", sampling.top_k, 0, "Choose among the N likeliest tokens; 0 is all");
+  parser.integer("--top-k", sampling.top_k, -1,
+                 "Choose among the N likeliest tokens; 0 or -1 is all");
   parser.number("--top-p", sampling.top_p, {0, 1, true},
                 "Choose among the likeliest tokens that make up this share; 1 is all");
   parser.number("--min-p", sampling.min_p, {0, 1, false},
                 "Leave out tokens below this share of the likeliest one's; 0 is none");
   parser.number("--repetition-penalty,--repeat-penalty", sampling.repetition_penalty,
                 {0, kAny, true}, "Make tokens that were there less likely; 1 is off");
-  parser.integer("-s,--seed", sampling.seed, uint64_t{0}, "The seed; without it a random one");
-  parser.integer("-n,--max-tokens", options.params.max_tokens, uint64_t{0}, "End after N tokens");
+  parser.integer_or_none("-s,--seed", sampling.seed, "The seed; without it, or -1, a random one");
+  parser.integer_or_none("-n,--max-tokens", options.params.max_tokens,
+                         "End after N tokens; without it, or -1, there is no limit");
   parser.texts("--stop", options.params.stop, "TEXT", "End before this text; may be given again");
   parser.flag("--ignore-eos", options.params.ignore_eos, "Go on after an end token");
 }
@@ -77,9 +80,17 @@ Unexpected usage(std::string message, std::string remedy = {}) {
                     remedy.empty() ? "see 'airllm ask --help'" : std::move(remedy));
 }
 
+bool is_json(const AskOptions& options) { return options.globals.json || options.stream_json; }
+
 Status check_options(const AskOptions& options) {
   if (options.globals.json && options.stream_json) {
     return usage("--json and --stream-json exclude each other");
+  }
+  const bool wants_logprobs =
+      options.logprobs.value_or(0) > 0 || options.prompt_logprobs.value_or(0) > 0;
+  if (wants_logprobs && !is_json(options)) {
+    return usage("--logprobs and --prompt-logprobs are part of the JSON only",
+                 "add --json or --stream-json");
   }
   if (options.prompt_ids) {
     if (!options.words.empty()) return usage("--prompt-ids is the whole prompt; no PROMPT fits it");
@@ -146,7 +157,7 @@ Status set_prompt(AskOptions& options) {
 }
 
 std::unique_ptr<Answer> make_answer(const AskOptions& options) {
-  if (options.globals.json || options.stream_json) {
+  if (is_json(options)) {
     return std::make_unique<JsonAnswer>(options.params, options.stream_json);
   }
   return std::make_unique<TextAnswer>();
@@ -158,10 +169,13 @@ Result<int> ask(AskOptions& options) {
   const std::unique_ptr<Answer> answer = make_answer(options);
   const Status status = run_request(connection, std::move(options.params), *answer);
   answer->finish();
-  if (!status) return Unexpected(status.error());
-  if (options.verbose) print_err(verbose_summary(answer->generated()));
+  if (!status) return Unexpected(with_source_of_name(status.error(), options.chosen));
+  if (options.verbose) {
+    const bool begins_a_line = !answer->leaves_line_open() || !stderr_shows_stdout();
+    print_err((begins_a_line ? "" : "\n") + verbose_summary(answer->generated()));
+  }
   if (answer->finish_reason() != "cancelled") return 0;
-  if (caught_signal() == 0 && !options.globals.json && !options.stream_json) {
+  if (caught_signal() == 0 && !is_json(options)) {
     print_err("airllm: the job was cancelled\n");
   }
   return cancelled_exit_status();
@@ -180,11 +194,11 @@ Result<int> run_ask(const Invocation& call) {
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   AIRLLM_TRY_VOID(check_options(options));
-  AIRLLM_TRY(options.params.model, choose_model_name(options.model));
+  if (options.params.sampling.top_k == -1) options.params.sampling.top_k = 0;
+  AIRLLM_TRY(options.chosen, choose_model(options.model));
+  if (options.chosen) options.params.model = options.chosen->name;
   options.params.logprobs = options.logprobs.value_or(0);
   options.params.prompt_logprobs = options.prompt_logprobs.value_or(0);
-  const bool json = options.globals.json || options.stream_json;
-  if (!json) options.params.logprobs = options.params.prompt_logprobs = 0;
   AIRLLM_TRY_VOID(set_prompt(options));
   return ask(options);
 }

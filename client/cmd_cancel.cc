@@ -18,13 +18,17 @@ Result<int> run_cancel(const Invocation& call) {
   if (!go) return 0;
   std::vector<uint64_t> jobs;
   for (const std::string& word : words) {
-    AIRLLM_TRY(const uint64_t job, parse_unsigned(word, "JOB"));
+    AIRLLM_TRY(const uint64_t job, with_remedy(parse_unsigned(word, "JOB"),
+                                               "'airllm ps' shows the numbers of the jobs"));
     jobs.push_back(job);
   }
   AIRLLM_TRY(Connection connection, Connection::open(globals));
-  for (const uint64_t job : jobs) {
+  const Status cancelled = run_each(words, "cancelled", [&](const std::string& word) -> Status {
+    AIRLLM_TRY(const uint64_t job, parse_unsigned(word, "JOB"));
     AIRLLM_TRY_VOID(simple_request(connection, protocol::JobParams{job}));
-  }
+    return {};
+  });
+  AIRLLM_TRY_VOID(cancelled);
   if (globals.json) {
     AIRLLM_TRY_VOID(print_out(json_for_stdout(Json{{"cancelled", jobs}}) + "\n"));
   }

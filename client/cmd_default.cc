@@ -51,9 +51,30 @@ Status run_daemon_default(const DefaultOptions& options) {
   return show_default(options, chosen);
 }
 
+// A model may be made later, and a daemon need not run: only what a daemon says for sure is told.
+void warn_if_unknown(Globals globals, const std::string& model) {
+  globals.spawn = false;
+  globals.store.reset();
+  Result<Connection> connection = Connection::open(globals);
+  if (!connection) return;
+  protocol::ShowParams params;
+  params.model = model;
+  const Result<std::string> shown = simple_request(*connection, std::move(params));
+  if (shown || shown.error().code != ErrorCode::kNoInput) return;
+  Error warning = shown.error();
+  warning.message = "your default is set, but " + warning.message;
+  print_error(warning);
+}
+
 Status run_user_default(const DefaultOptions& options) {
-  if (options.unset) AIRLLM_TRY_VOID(remove_model_setting());
-  if (!options.model.empty()) AIRLLM_TRY_VOID(write_model_setting(options.model.front()));
+  if (options.unset) {
+    AIRLLM_TRY_VOID(with_remedy(remove_model_setting(), "remove the file yourself"));
+  }
+  if (!options.model.empty()) {
+    AIRLLM_TRY_VOID(with_remedy(write_model_setting(options.model.front()),
+                                "name the model with AIRLLM_MODEL or -m instead"));
+    warn_if_unknown(options.globals, options.model.front());
+  }
   if ((options.unset || !options.model.empty()) && !options.globals.json) return {};
   AIRLLM_TRY(std::optional<ChosenModel> chosen, choose_model({}));
   if (!chosen && !options.unset) {
@@ -79,7 +100,7 @@ Result<int> run_default(const Invocation& call) {
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
   if (options.unset && !options.model.empty()) {
-    return Unexpected(ErrorCode::kUsage, "--unset takes no MODEL");
+    return Unexpected(ErrorCode::kUsage, "--unset takes no MODEL", "leave one of the two out");
   }
   for (const std::string& name : options.model) AIRLLM_TRY_VOID(check_model_name(name));
   AIRLLM_TRY_VOID(options.daemon ? run_daemon_default(options) : run_user_default(options));

@@ -12,6 +12,7 @@ std::string name_cell(const Json& model) {
   if (model.is_object() && model.value("complete", Json(true)) == Json(false)) {
     name += " (unfinished)";
   }
+  if (model.is_object() && model.contains("problem")) name += " (damaged)";
   return name;
 }
 

@@ -47,11 +47,13 @@ Result<int> run_rm(const Invocation& call) {
   if (!yes && stdin_is_terminal() && stderr_is_terminal() && !confirm(names)) {
     return Unexpected(ErrorCode::kCancelled, "nothing was removed");
   }
-  for (const std::string& name : names) {
+  const Status removed = run_each(names, "removed", [&](const std::string& name) -> Status {
     protocol::RemoveParams params;
     params.model = name;
     AIRLLM_TRY_VOID(simple_request(connection, std::move(params)));
-  }
+    return {};
+  });
+  AIRLLM_TRY_VOID(removed);
   if (globals.json) {
     AIRLLM_TRY_VOID(print_out(json_for_stdout(Json{{"removed", names}}) + "\n"));
   }

@@ -12,9 +12,11 @@ Result<int> run_show(const Invocation& invocation) {
              parse_model_call(invocation, "show", "Show all that is known of a model."));
   if (!call) return 0;
   protocol::ShowParams params;
-  params.model = call->model;
+  params.model = call->model();
   AIRLLM_TRY(Connection connection, Connection::open(call->globals));
-  AIRLLM_TRY(const std::string result, simple_request(connection, std::move(params)));
+  const Result<std::string> answer = simple_request(connection, std::move(params));
+  if (!answer) return Unexpected(with_source_of_name(answer.error(), call->chosen));
+  const std::string& result = *answer;
   AIRLLM_TRY(const Json model, parse_result(result));
   AIRLLM_TRY_VOID(call->globals.json ? print_result_json(result) : print_out(format_object(model)));
   return 0;

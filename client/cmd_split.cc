@@ -89,6 +89,9 @@ Result<int> run_split(const Invocation& call) {
   Status status = run_request(connection, std::move(params), handler);
   if (!status) {
     Error error = std::move(status).error();
+    if (error.code == ErrorCode::kUsage && !name) {
+      error.remedy = "Name the model yourself with --name NAME. " + error.remedy;
+    }
     if (error.code == ErrorCode::kCancelled && error.remedy.empty()) {
       error.remedy = "the same command goes on where it stopped";
     }

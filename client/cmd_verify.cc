@@ -13,9 +13,11 @@ Result<int> run_verify(const Invocation& invocation) {
       parse_model_call(invocation, "verify", "Read all of a model and check its checksums."));
   if (!call) return 0;
   protocol::VerifyParams params;
-  params.model = call->model;
+  params.model = call->model();
   AIRLLM_TRY(Connection connection, Connection::open(call->globals));
-  AIRLLM_TRY(const std::string result, simple_request(connection, std::move(params)));
+  const Result<std::string> answer = simple_request(connection, std::move(params));
+  if (!answer) return Unexpected(with_source_of_name(answer.error(), call->chosen));
+  const std::string& result = *answer;
   AIRLLM_TRY(const Json verified, parse_result(result));
   AIRLLM_TRY_VOID(call->globals.json
                       ? print_result_json(result)

@@ -93,7 +93,6 @@ std::string command_list() {
   return text + "\n'airllm COMMAND --help' describes a command; airllm(1) describes all.";
 }
 
-// Before the subcommand's own parser has seen it: an error in the arguments is JSON as well.
 bool has_flag(const std::vector<std::string>& args, std::string_view flag) {
   for (const std::string& arg : args) {
     if (arg == "--") return false;
@@ -102,15 +101,18 @@ bool has_flag(const std::vector<std::string>& args, std::string_view flag) {
   return false;
 }
 
-int report(const Error& error, const std::vector<std::string>& args) {
-  if (has_flag(args, "--stream-json")) {
-    const Json line{{"type", "error"}, {"error", error_json(error)}};
-    (void)print_out(json_for_stdout(line) + "\n", true);
-  } else if (has_flag(args, "--json")) {
-    (void)print_out(json_for_stdout(Json{{"error", error_json(error)}}) + "\n", true);
-  } else {
-    print_error(error);
-  }
+// What the arguments seem to ask for, as long as no command's parser has seen them.
+ErrorForm guess_error_form(const std::vector<std::string>& args) {
+  if (has_flag(args, "--stream-json")) return ErrorForm::kJsonLine;
+  return has_flag(args, "--json") ? ErrorForm::kJson : ErrorForm::kText;
+}
+
+int report(const Error& error, ErrorForm form) {
+  Json object{{"error", error_json(error)}};
+  if (form == ErrorForm::kJsonLine) object["type"] = "error";
+  const bool is_said =
+      form != ErrorForm::kText && print_out(json_for_stdout(object) + "\n", true).has_value();
+  if (!is_said) print_error(error);
   return error.code == ErrorCode::kCancelled ? cancelled_exit_status() : exit_status(error.code);
 }
 
@@ -137,6 +139,7 @@ struct TopLevel {
     parser.epilogue(command_list());
     parser.stop_at_word(rest);
     AIRLLM_TRY(const bool go, parser.parse(call));
+    if (!rest.empty() && rest.front() == "--") rest.erase(rest.begin());
     if (go && !version && rest.empty()) {
       return Unexpected(ErrorCode::kUsage, "no command is given", parser.help());
     }
@@ -144,7 +147,7 @@ struct TopLevel {
   }
 };
 
-Result<int> dispatch(const std::vector<std::string>& args) {
+Result<int> dispatch(const std::vector<std::string>& args, ErrorForm& error_form) {
   TopLevel top;
   AIRLLM_TRY(const bool go, top.parse({args, {}}));
   if (!go) return 0;
@@ -153,15 +156,20 @@ Result<int> dispatch(const std::vector<std::string>& args) {
   std::string word = call.args.front();
   call.args.erase(call.args.begin());
   if (word.starts_with('-')) {
-    return Unexpected(ErrorCode::kUsage, "unknown option '" + word + "'", "see 'airllm --help'");
+    return Unexpected(ErrorCode::kUsage, "unknown option '" + word + "'",
+                      "see 'airllm --help'; the options of a command stand behind its name, as in "
+                      "'airllm ask -m MODEL'");
   }
   if (word == "help") {
-    word = call.args.empty() ? "" : call.args.front();
+    const auto name = std::find_if(call.args.begin(), call.args.end(),
+                                   [](const std::string& arg) { return !arg.starts_with('-'); });
+    word = name == call.args.end() ? "" : *name;
     call.args = {"--help"};
-    if (word.empty()) return dispatch(call.args);
+    if (word.empty()) return dispatch(call.args, error_form);
   }
   const Command* const command = find_command(word);
   if (command == nullptr) return Unexpected(unknown_command(word));
+  call.error_form = &error_form;
   return command->run(call);
 }
 
@@ -198,8 +206,9 @@ Error unknown_command(const std::string& word) {
 }
 
 int run_command_line(const std::vector<std::string>& args) {
-  const Result<int> result = dispatch(args);
-  return result ? *result : report(result.error(), args);
+  ErrorForm error_form = guess_error_form(args);
+  const Result<int> result = dispatch(args, error_form);
+  return result ? *result : report(result.error(), error_form);
 }
 
 }  // namespace airllm::client

@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxNameBytes = 1024;
+constexpr const char* kOption = "-m";
 
 // The name in the user's file; nothing when there is no file or it is empty.
 Result<std::optional<ChosenModel>> read_setting() {
@@ -85,7 +86,7 @@ Result<std::optional<ChosenModel>> choose_model(const std::optional<std::string>
   using Chosen = std::optional<ChosenModel>;
   if (option) {
     AIRLLM_TRY_VOID(check_model_name(*option));
-    return Chosen(ChosenModel{*option, "-m"});
+    return Chosen(ChosenModel{*option, kOption});
   }
   if (const auto name = environment("AIRLLM_MODEL")) {
     AIRLLM_TRY_VOID(check_model_name(*name));
@@ -94,9 +95,11 @@ Result<std::optional<ChosenModel>> choose_model(const std::optional<std::string>
   return read_setting();
 }
 
-Result<std::string> choose_model_name(const std::optional<std::string>& option) {
-  AIRLLM_TRY(const std::optional<ChosenModel> chosen, choose_model(option));
-  return chosen ? chosen->name : std::string();
+Error with_source_of_name(Error error, const std::optional<ChosenModel>& chosen) {
+  if (error.code != ErrorCode::kNoInput || !chosen || chosen->source == kOption) return error;
+  if (!error.remedy.empty()) error.remedy += " ";
+  error.remedy += "The name '" + chosen->name + "' comes from " + chosen->source + ".";
+  return error;
 }
 
 Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const std::string& name,
@@ -113,7 +116,7 @@ Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const 
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return std::optional<ModelCall>();
   if (!names.empty()) option = names.front();
-  AIRLLM_TRY(made.model, choose_model_name(option));
+  AIRLLM_TRY(made.chosen, choose_model(option));
   return std::optional(std::move(made));
 }
 

@@ -18,13 +18,15 @@ struct ChosenModel {
 // `option` (-m), else AIRLLM_MODEL, else the user's setting. Nothing when none is set: the daemon
 // then chooses. A setting that cannot be read is an error; a missing one is not.
 Result<std::optional<ChosenModel>> choose_model(const std::optional<std::string>& option);
-// Its name, or "" for the daemon's choice.
-Result<std::string> choose_model_name(const std::optional<std::string>& option);
+// `error`, with which a request for `chosen` ended: that of an unknown model also says where its
+// name comes from, if not from the command line.
+Error with_source_of_name(Error error, const std::optional<ChosenModel>& chosen);
 
 // What a subcommand is called with that takes one model, as a word or with -m.
 struct ModelCall {
   Globals globals;
-  std::string model;  // "" for the daemon's choice
+  std::optional<ChosenModel> chosen;  // nothing: the daemon chooses
+  std::string model() const { return chosen ? chosen->name : std::string(); }
 };
 // Parses the arguments of `airllm NAME`; nothing when help was asked for and printed.
 Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const std::string& name,

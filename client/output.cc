@@ -40,7 +40,9 @@ bool wait_writable(bool ignore_signals) {
 }
 
 Unexpected stdout_error(int error) {
-  return Unexpected(errno_error("cannot write to standard output", error));
+  return Unexpected(errno_error(
+      "cannot write to standard output", error,
+      error == ENOSPC ? "make room where the output goes to" : "see where the output goes to"));
 }
 
 }  // namespace
@@ -53,6 +55,14 @@ bool stdout_is_terminal() {
 bool stderr_is_terminal() {
   static const bool is_terminal = isatty(STDERR_FILENO) == 1;
   return is_terminal;
+}
+
+bool stderr_shows_stdout() {
+  struct stat out {};
+  struct stat err {};
+  if (stderr_is_terminal()) return true;
+  return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 &&
+         out.st_dev == err.st_dev && out.st_ino == err.st_ino;
 }
 
 void open_standard_descriptors() {

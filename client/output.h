@@ -14,6 +14,9 @@ namespace airllm::client {
 
 bool stdout_is_terminal();
 bool stderr_is_terminal();
+// Whether what is printed on stderr stands behind what was printed on stdout: a terminal, which
+// shows what comes through a pipe as well, or the same file.
+bool stderr_shows_stdout();
 
 // Descriptors 0, 1 and 2 that are not open become /dev/null, so that no file or socket of ours can
 // take their number and be written an answer. Call first.

@@ -35,6 +35,13 @@ std::string_view without_newlines_at_end(std::string_view text) {
   return text;
 }
 
+std::string_view without_blanks_around(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r\n";
+  const size_t first = text.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
 }  // namespace
 
 bool stdin_is_terminal() { return isatty(STDIN_FILENO) == 1; }
@@ -83,13 +90,18 @@ std::string join_prompt(std::string_view stdin_text, std::string_view question, 
 }
 
 Result<std::vector<int32_t>> parse_prompt_ids(std::string_view text) {
+  constexpr const char* kRemedy = "give whole numbers with commas between them, as in 1,2,3";
   std::vector<int32_t> ids;
   for (;;) {
     const size_t comma = text.find(',');
-    AIRLLM_TRY(const uint64_t id, parse_unsigned(text.substr(0, comma), "--prompt-ids"));
+    AIRLLM_TRY(
+        const uint64_t id,
+        with_remedy(parse_unsigned(without_blanks_around(text.substr(0, comma)), "--prompt-ids"),
+                    kRemedy));
     if (id > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
       return Unexpected(ErrorCode::kUsage,
-                        "--prompt-ids: " + std::to_string(id) + " is no token id: too large");
+                        "--prompt-ids: " + std::to_string(id) + " is no token id: too large",
+                        "the ids of a model's vocabulary begin at 0");
     }
     ids.push_back(static_cast<int32_t>(id));
     if (comma == std::string_view::npos) return ids;

@@ -1,6 +1,7 @@
 #include "client/session.h"
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "client/progress.h"
@@ -100,6 +101,31 @@ Status run_request(Connection& connection, protocol::Params params, EventHandler
     AIRLLM_TRY(const bool is_last, dispatch(connection, *event, handler));
     if (is_last) return {};
   }
+}
+
+Status run_each(const std::vector<std::string>& items, std::string_view done,
+                const std::function<Status(const std::string&)>& run) {
+  std::optional<Error> first;
+  std::string succeeded;
+  for (const std::string& item : items) {
+    Status status = run(item);
+    if (status) {
+      succeeded += (succeeded.empty() ? "" : ", ") + item;
+      continue;
+    }
+    if (first) {
+      first->message += "; " + status.error().message;
+    } else {
+      first = std::move(status).error();
+    }
+    const bool goes_on = first->code != ErrorCode::kUnavailable &&
+                         first->code != ErrorCode::kCancelled &&
+                         first->code != ErrorCode::kProtocol;
+    if (!goes_on) break;
+  }
+  if (!first) return {};
+  if (!succeeded.empty()) first->message += "; " + std::string(done) + ": " + succeeded;
+  return Unexpected(std::move(*first));
 }
 
 Result<std::string> simple_request(Connection& connection, protocol::Params params) {

@@ -1,7 +1,10 @@
 // Runs one request on a connection, from sending it to its last event.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "client/connection.h"
@@ -32,6 +35,12 @@ class EventHandler {
 // result. The first signal sends a cancel and waits a little for the end; when none comes, the
 // result is kCancelled.
 Status run_request(Connection& connection, protocol::Params params, EventHandler& handler);
+
+// Calls `run` for each of `items`, also behind one that failed, unless the connection is gone. The
+// error is the first one; its message also has the other failures, and behind `done` ("removed")
+// the items that succeeded.
+Status run_each(const std::vector<std::string>& items, std::string_view done,
+                const std::function<Status(const std::string&)>& run);
 
 // For requests that end with Done: connects, runs, and gives the JSON text of the result.
 // Progress is shown on a terminal.

@@ -88,13 +88,14 @@ Result<SourceDir> SourceDir::open(const std::string& path) {
   if (!fd.valid()) {
     const int error = errno;
     return Unexpected(errno_error("cannot open the folder '" + path + "'", error,
-                                  error == ENOTDIR ? "name the folder that holds config.json and "
-                                                     "the weights, not a file"
-                                                   : ""));
+                                  "name the folder that holds config.json and the weights, not a "
+                                  "file"));
   }
   std::error_code failure;
   const fs::path real = fs::canonical(path, failure);
-  if (failure) return Unexpected(errno_error("cannot resolve '" + path + "'", failure.value()));
+  if (failure)
+    return Unexpected(errno_error("cannot resolve '" + path + "'", failure.value(),
+                                  "give the folder's full path"));
   return SourceDir(std::move(fd), real.string());
 }
 

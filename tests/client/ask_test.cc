@@ -269,6 +269,7 @@ TEST(AskFailure, DaemonThatGoesAwayExits69) {
   EXPECT_EQ(finished.status, 69);
   EXPECT_EQ(finished.out, "half an ans");
   EXPECT_NE(finished.err.find("went away"), std::string::npos);
+  EXPECT_EQ(finished.err.find("journalctl"), std::string::npos) << finished.err;
 }
 
 TEST(AskFailure, FullOutputExits74) {
@@ -278,6 +279,11 @@ TEST(AskFailure, FullOutputExits74) {
   const Finished finished = daemon.run({"ask", "hi"}, options);
   EXPECT_EQ(finished.status, 74);
   EXPECT_NE(finished.err.find("standard output"), std::string::npos);
+  EXPECT_NE(finished.err.find("make room where the output goes to"), std::string::npos);
+  EXPECT_EQ(finished.err.find("store"), std::string::npos) << finished.err;
+  const Finished json = daemon.run({"ask", "--json", "hi"}, options);
+  EXPECT_EQ(json.status, 74);
+  EXPECT_NE(json.err.find("standard output"), std::string::npos);
 }
 
 TEST(AskFailure, BrokenFramesExit76) {

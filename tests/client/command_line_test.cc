@@ -51,6 +51,12 @@ TEST(CommandLine, WithoutDaemon) {
           {{"--version"}, 0, "airllm 0."},
           {{"--json", "version"}, 0, "\"protocol\":1"},
           {{"--frobnicate"}, 64, "unknown option '--frobnicate'"},
+          {{"-m", "demo", "ask", "hi"}, 64, "'airllm ask -m MODEL'"},
+          {{"--", "version"}, 0, "airllm 0."},
+          {{"help", "--json", "ask"}, 0, "Usage: airllm ask"},
+          {{"ask", "--no-stdin=true", "hi"}, 64, "--no-stdin takes no value: '--no-stdin=true'"},
+          {{"--spawn=yes", "list"}, 64, "--spawn takes no value"},
+          {{"ask", "--system", "--json", "a\xff"}, 65, "byte offset 1"},
           {{"lst"}, 64, "did you mean: list?"},
           {{"shwo"}, 64, "did you mean: show"},
           {{"xyzzy"}, 64, "see 'airllm --help'"},
@@ -73,7 +79,7 @@ TEST(CommandLine, WithoutDaemon) {
           {{"ask", "--temperature", "nan", "hi"}, 64, "--temperature"},
           {{"ask", "--temperature", "1,5", "hi"}, 64, "'1,5' is not a number"},
           {{"ask", "--top-k", "010x", "hi"}, 64, "'010x' is not a whole number"},
-          {{"ask", "--top-k", "-1", "hi"}, 64, "--top-k"},
+          {{"ask", "--top-k", "-2", "hi"}, 64, "--top-k: '-2' must be at least -1"},
           {{"ask", "--top-p", "0", "hi"}, 64, "above 0, at most 1"},
           {{"ask", "--top-p", "1.1", "hi"}, 64, "above 0, at most 1"},
           {{"ask", "--min-p", "2", "hi"}, 64, "from 0 to 1"},
@@ -81,21 +87,30 @@ TEST(CommandLine, WithoutDaemon) {
           {{"ask", "-s", "-3", "hi"}, 64, "--seed"},
           {{"ask", "-s", "18446744073709551616", "hi"}, 64, "out of range"},
           {{"ask", "-n", "many", "hi"}, 64, "--max-tokens"},
+          {{"ask", "-n", "-2", "hi"}, 64, "'-2' is not a whole number of 0 or more"},
+          {{"ask", "-s", "-1", "-n", "-1", "--top-k", "-1", "hi"}, 69, "no daemon"},
+          {{"ask", "--logprobs", "3", "hi"}, 64, "add --json"},
+          {{"ask", "--prompt-logprobs", "3", "hi"}, 64, "add --json"},
+          {{"ask", "--logprobs", "0", "hi"}, 69, "no daemon"},
           {{"ask", "-n"}, 64, "--max-tokens"},
           {{"ask", "--stop", "", "hi"}, 64, "--stop"},
           {{"ask", "--prompt-ids", "1,,2"}, 64, "--prompt-ids"},
           {{"ask", "--prompt-ids", ""}, 64, "--prompt-ids"},
           {{"ask", "--prompt-ids", "2147483648"}, 64, "too large"},
           {{"ask", "--prompt-ids", "1,2", "hi"}, 64, "no PROMPT"},
+          {{"ask", "--prompt-ids", "1, ,2"}, 64, "commas between them"},
+          {{"ask", "--prompt-ids", "1 2"}, 64, "'1 2' is not a whole number"},
           {{"ask", "--prompt-ids", "1,2"}, 69, "no daemon"},
+          {{"ask", "--prompt-ids", " 1, 2,\n3 "}, 69, "no daemon"},
           {{"ask", "--raw", "--system", "x", "hi"}, 64, "exclude each other"},
           {{"ask", "-m", "", "hi"}, 64, "name is empty"},
           {{"split"}, 64, "DIR is missing"},
           {{"split", "a", "b"}, 64, "one argument too many: 'b'"},
-          {{"split", home / "nothing"}, 66, "nothing"},
+          {{"split", home / "nothing"}, 66, "name the folder that holds config.json"},
           {{"split", "/dev/null"}, 66, "not a file"},
           {{"cancel"}, 64, "JOB is missing"},
           {{"cancel", "x"}, 64, "'x' is not a whole number"},
+          {{"cancel", "x"}, 64, "airllm ps"},
           {{"rm"}, 64, "MODEL is missing"},
           {{"rm", "a\nb"}, 64, "no model's name"},
           {{"show", "a", "b"}, 64, "one argument too many"},
@@ -113,10 +128,10 @@ TEST(CommandLine, ErrorsAreJsonWhenAskedFor) {
   RunOptions options;
   options.environment = {"HOME=" + home.path(), "XDG_RUNTIME_DIR=" + home.path()};
   const std::vector<Case> cases{
-      {{"--json", "list"}, 69, "unavailable"},
-      {{"list", "--json"}, 69, "unavailable"},
-      {{"list", "--json", "--frob"}, 64, "usage"},
-      {{"ask", "--json", "a\xff"}, 65, "data"},
+      {{"--json", "list"}, 69, "unavailable"},     {{"list", "--json"}, 69, "unavailable"},
+      {{"list", "--json", "--frob"}, 64, "usage"}, {{"ask", "--json", "a\xff"}, 65, "data"},
+      {{"--json", "ask", "a\xff"}, 65, "data"},    {{"ask", "--json=1", "x"}, 64, "usage"},
+      {{"-m", "x", "ask", "--json"}, 64, "usage"},
   };
   for (const Case& c : cases) {
     const Finished finished = run_airllm(c.args, options);
@@ -126,11 +141,34 @@ TEST(CommandLine, ErrorsAreJsonWhenAskedFor) {
     ASSERT_TRUE(json.has_value()) << finished.out;
     EXPECT_EQ((*json)["error"]["code"], c.says);
     EXPECT_FALSE((*json)["error"]["message"].get<std::string>().empty());
-    EXPECT_TRUE((*json)["error"].contains("remedy"));
+    EXPECT_FALSE((*json)["error"]["remedy"].get<std::string>().empty()) << finished.out;
   }
+  options.stdout_is_full = true;
+  const Finished full = run_airllm({"list", "--json"}, options);
+  EXPECT_EQ(full.status, 69);
+  EXPECT_NE(full.err.find("no daemon answers"), std::string::npos) << full.err;
+  options.stdout_is_full = false;
   const Finished both = run_airllm({"ask", "--json", "--stream-json", "x"}, options);
   EXPECT_EQ(both.status, 64);
   EXPECT_EQ((*parse_json(both.out, "output"))["type"], "error");
+}
+
+TEST(CommandLine, HelpShowsEachValueOnce) {
+  const Finished help = run_airllm({"ask", "--help"});
+  EXPECT_NE(help.out.find("--prompt-ids ID,..."), std::string::npos) << help.out;
+  EXPECT_EQ(help.out.find("ID,... ..."), std::string::npos);
+  EXPECT_EQ(help.out.find("--socket PATH ..."), std::string::npos);
+}
+
+TEST(CommandLine, EverySocketThatWasTriedIsNamed) {
+  const TemporaryFolder home;
+  RunOptions options;
+  options.environment = {"HOME=" + home.path(), "XDG_RUNTIME_DIR=/tmp/" + std::string(100, 'x')};
+  const Finished finished = run_airllm({"list"}, options);
+  if (finished.status == 0) GTEST_SKIP() << "a daemon of the system's runs";
+  EXPECT_EQ(finished.status, 64) << finished.err;
+  EXPECT_NE(finished.err.find("a Unix socket's path has"), std::string::npos);
+  EXPECT_NE(finished.err.find("/run/airllm/airllm.sock"), std::string::npos) << finished.err;
 }
 
 TEST(CommandLine, SocketIsFoundInOrder) {

@@ -68,6 +68,57 @@ TEST(Results, OfRemoveCancelAndVerify) {
             "demo: 14 shards, 2 KiB, every checksum is right\n");
 }
 
+TEST(Results, RemoveGoesOnAndTellsWhatItDid) {
+  int requests = 0;
+  const FakeDaemon daemon([&](Peer& peer) {
+    for (;;) {
+      const protocol::Request request = peer.read_request();
+      if (request.id == 0) return;
+      const auto& model = std::get<protocol::RemoveParams>(request.params).model;
+      protocol::EventBody body = protocol::Done{"{}"};
+      if (model.starts_with("no")) {
+        body = protocol::Failed{{ErrorCode::kNoInput, "there is no model " + model, "look"}};
+      }
+      peer.event(request.id, body);
+      ++requests;
+    }
+  });
+  const Finished finished = daemon.run({"rm", "a", "no1", "b", "no2", "--json"});
+  EXPECT_EQ(finished.status, 66);
+  const Json error = (*parse_json(finished.out, "output"))["error"];
+  EXPECT_EQ(error["message"], "there is no model no1; there is no model no2; removed: a, b");
+  EXPECT_EQ(error["remedy"], "look");
+  EXPECT_EQ(requests, 4);
+}
+
+TEST(Results, DamagedModelIsMarkedInTheList) {
+  const FakeDaemon daemon(replies(R"([{"name":"m","complete":true,"problem":"broken"}])"));
+  EXPECT_NE(daemon.run({"list"}).out.find("m (damaged)"), std::string::npos);
+}
+
+TEST(Results, UnknownDefaultIsSetWithAWarning) {
+  const TemporaryFolder home;
+  const FakeDaemon daemon(
+      fails(ErrorCode::kNoInput, "there is no model tyni", "did you mean tiny?"));
+  RunOptions options;
+  options.environment = {"XDG_CONFIG_HOME=" + home.path()};
+  const Finished set = daemon.run({"default", "tyni"}, options);
+  EXPECT_EQ(set.status, 0);
+  EXPECT_EQ(set.out, "");
+  EXPECT_NE(set.err.find("your default is set, but there is no model tyni"), std::string::npos);
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"ask", "hi"}, {"show"}, {"verify"}}) {
+    const Finished used = daemon.run(args, options);
+    EXPECT_EQ(used.status, 66);
+    EXPECT_NE(
+        used.err.find("did you mean tiny? The name 'tyni' comes from " + (home / "airllm/default")),
+        std::string::npos)
+        << used.err;
+  }
+  EXPECT_EQ(daemon.run({"ask", "-m", "tyni", "hi"}, options).err.find("comes from"),
+            std::string::npos);
+}
+
 TEST(Results, WhatIsNoJsonExits76) {
   const FakeDaemon daemon(replies("{\"a\":"));
   for (const char* command : {"list", "status", "ps", "show", "verify"}) {

@@ -151,6 +151,26 @@ class Sampling(harness.SharedDaemonTest):
         self.assertEqual(answer["usage"]["completion_tokens"], 5)
         self.assertEqual(len(answer["token_ids"]), 5)
 
+    def test_no_tokens_at_all_is_a_limit_too(self):
+        answer = self.ask_json("--max-tokens", 0, QUESTION)
+        self.assertEqual(answer["finish_reason"], "length")
+        self.assertEqual(answer["token_ids"], [])
+        self.assertEqual(answer["options"]["max_tokens"], 0)
+        self.assertIsNone(self.ask_json(QUESTION)["options"]["max_tokens"])
+
+    def test_minus_one_is_no_limit_no_seed_and_all_tokens(self):
+        answer = self.ask_json("-n", -1, "-s", -1, "--top-k", -1, QUESTION)
+        self.assertEqual(answer["finish_reason"], "stop")
+        self.assertIsNone(answer["options"]["max_tokens"])
+        self.assertEqual(answer["options"]["top_k"], 0)
+        self.assertNotEqual(answer["seed"], self.ask_json("-s", -1, QUESTION)["seed"])
+
+    def test_top_k_1_is_greedy_at_any_temperature(self):
+        greedy = self.ask_json(QUESTION)["token_ids"]
+        for temperature in (1e-300, 2, 1e300):
+            answer = self.ask_json("--temp", temperature, "--top-k", 1, QUESTION)
+            self.assertEqual(answer["token_ids"], greedy)
+
     def test_ignore_eos_goes_on_past_the_end_token(self):
         ended = self.ask_json(QUESTION)
         count = ended["usage"]["completion_tokens"]
@@ -178,7 +198,7 @@ class Sampling(harness.SharedDaemonTest):
     def test_options_out_of_range_are_refused(self):
         for option, value in (("--temperature", "-1"), ("--top-p", "1.5"), ("--min-p", "2"),
                               ("--top-k", "-2"), ("--repeat-penalty", "0"),
-                              ("--temperature", "nan"), ("--max-tokens", "-1"),
+                              ("--temperature", "nan"), ("--max-tokens", "-2"),
                               ("--max-tokens", "many"), ("--seed", "x")):
             with self.subTest(option=option, value=value):
                 self.assert_fails(self.ask(option, value, "x"), 64)

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +86,12 @@ class Signals(harness.EndlessDaemonTest):
         self.assertNotEqual(done.returncode, 0)
         self.assertNotEqual(done.stderr, b"")
         self.assert_no_jobs()
+
+    def test_the_summary_begins_a_line_of_its_own(self):
+        done = self.in_shell('"$@" 2>&1', "-v", "--max-tokens", 3)
+        self.assertRegex(done.stdout.decode(), r"\nprompt \d+ tokens; ")
+        done = self.in_shell('"$@"', "-v", "--max-tokens", 3)
+        self.assertRegex(done.stderr.decode(), r"^prompt \d+ tokens; ")
 
     def test_a_full_disk_behind_stdout_is_an_error(self):
         with open("/dev/full", "wb") as full:
@@ -250,7 +257,6 @@ class Finding(harness.E2eTest):
             self.run_client("list", "--socket", "/nonexistent", AIRLLM_SOCKET=daemon.socket), 69)
         self.assertIn("/nonexistent", result.err)
 
-    @unittest.skipIf(harness.IS_ROOT, "root's daemon is the system's")
     def test_the_users_own_socket_is_found(self):
         env = harness.environment(self.folder)
         daemon = subprocess.Popen([harness.AIRLLMD, "--foreground"], env=env,
@@ -268,6 +274,42 @@ class Finding(harness.E2eTest):
         self.ok(self.run_client(*spawn, "list"))
         self.assertEqual(self.pid_of_spawned(), pid)
         self.ok(self.run_client("list"))
+
+    def test_spawn_pairs_a_private_socket_with_a_private_store(self):
+        self.ok(self.run_client("--spawn", "list"))
+        self.addCleanup(os.kill, self.pid_of_spawned(), signal.SIGTERM)
+        status = self.ok(self.run_client("status", "--json")).json
+        self.assertEqual(status["store"], self.path(".local/share/airllm"))
+        self.assertEqual(status["socket"], self.path("run/airllm/airllm.sock"))
+
+    @harness.needs_root
+    def test_spawn_without_a_runtime_folder_or_a_home(self):
+        uid = 54321
+        place = f"/tmp/airllm-{uid}"
+        shutil.rmtree(place, ignore_errors=True)
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        os.chmod(self.home, 0o755)
+        os.chmod(self.folder, 0o777)
+
+        def run_client(*arguments):
+            done = subprocess.run(
+                [AIRLLM, *arguments, "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, user=uid, group=uid, extra_groups=[], cwd="/",
+                env={"PATH": os.environ["PATH"]}, check=False)
+            return harness.Result(done.returncode, done.stdout, done.stderr, 0)
+
+        os.mkdir(place, 0o700)  # another's
+        self.assertEqual(run_client("--spawn", "--store", self.path("s"), "list").status, 77)
+        os.rmdir(place)
+        self.ok(run_client("--spawn", "--store", self.path("s"), "list"))
+        status = self.ok(run_client("status")).json
+        self.addCleanup(os.kill, status["pid"], signal.SIGTERM)
+        self.assertEqual(status["socket"], place + "/airllm.sock")
+
+    def test_a_socket_that_cannot_be_does_not_end_the_search(self):
+        extra = {"XDG_RUNTIME_DIR": "/tmp/" + "x" * 100}
+        result = self.assert_fails(self.run_client("list", **extra), 64)
+        self.assertIn("/run/airllm/airllm.sock", result.err)
 
     def pid_of_spawned(self):
         with harness.Wire(self.path("run/airllm/airllm.sock")) as wire:
