@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ SERVICE = "airllmd.service"
 SOCKET = "airllmd.socket"
 SOCKET_PATH = "/run/airllm/airllm.sock"
 STORE = "/var/lib/airllm"
+CONFIG = "/etc/airllm/airllmd.conf"
 MEMBERS = ("alice", "bob")  # of the group airllm
 STRANGER = "carol"
 
@@ -47,9 +49,11 @@ def as_user(user, command, env=None):
     if user is None:
         return ["env", *settings, *command]
     entry = pwd.getpwnam(user)
-    return ["runuser", "-u", user, "--", "env", "-i", f"HOME={entry.pw_dir}", f"USER={user}",
-            f"XDG_RUNTIME_DIR=/run/user/{entry.pw_uid}", "LANG=C.UTF-8", "TERM=dumb",
-            f"PATH={os.environ['PATH']}", *settings, *command]
+    # Not by runuser(1), which stays as the parent: who kills it leaves the command behind.
+    return ["setpriv", f"--reuid={user}", f"--regid={entry.pw_gid}", "--init-groups",
+            "env", "-i", f"HOME={entry.pw_dir}", f"USER={user}", "LANG=C.UTF-8", "TERM=dumb",
+            f"XDG_RUNTIME_DIR=/run/user/{entry.pw_uid}", f"PATH={os.environ['PATH']}",
+            *settings, *command]
 
 
 def must(*command, **options):
@@ -69,6 +73,11 @@ def property_of(name, unit=SERVICE):
 
 def is_active(unit):
     return property_of("ActiveState", unit)
+
+
+def daemon_command():
+    """The program and the options that the unit starts."""
+    return re.search(r"argv\[\]=(.*?) ;", property_of("ExecStart")).group(1)
 
 
 def main_pid():
@@ -108,6 +117,29 @@ def drop_in(*lines, section="Service", unit=SERVICE):
         systemctl("restart", unit)
 
 
+@contextlib.contextmanager
+def config(*lines):
+    """Other lines in the configuration file for a while."""
+    os.makedirs(os.path.dirname(CONFIG), exist_ok=True)
+    before = None
+    if os.path.exists(CONFIG):
+        with open(CONFIG, encoding="utf-8") as file:
+            before = file.read()
+    write_config("\n".join(lines) + "\n")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.remove(CONFIG)
+        else:
+            write_config(before)
+
+
+def write_config(text):
+    with open(CONFIG, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 class MachineTest(unittest.TestCase):
     """airllm is installed, MEMBERS may ask, the model `demo` is in the store."""
 
@@ -141,4 +173,4 @@ class MachineTest(unittest.TestCase):
 
 def end(process):
     process.kill()
-    process.communicate()
+    process.communicate(timeout=20)

@@ -4,6 +4,7 @@ a table of them with what they measured."""
 import glob
 import os
 import shutil
+import signal
 import sys
 import time
 import unittest
@@ -12,8 +13,10 @@ import machine
 from machine import must, run, systemctl
 
 # In this order: the last ones remove what the others need.
-MODULES = ["test_members", "test_activation", "test_restart", "test_closed", "test_limits",
-           "test_administration", "test_journal", "test_user_units", "test_packages"]
+MODULES = ["test_members", "test_activation", "test_restart", "test_hangs", "test_reload",
+           "test_closed", "test_limits", "test_administration", "test_journal",
+           "test_user_units", "test_packages"]
+MOST_SECONDS = 120  # for a test
 
 
 def install():
@@ -57,6 +60,7 @@ class TableResult(unittest.TestResult):
         super().startTest(test)
         self.started = time.monotonic()
         self.verdict, self.note = "passed", ""
+        signal.alarm(MOST_SECONDS)
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
@@ -77,12 +81,17 @@ class TableResult(unittest.TestResult):
         print(run("journalctl", "--no-pager", "--lines=30", "--unit=airllmd*").out, flush=True)
 
     def stopTest(self, test):
+        signal.alarm(0)
         super().stopTest(test)
         name = ".".join(test.id().split(".")[-2:])
         note = self.note or "; ".join(getattr(test, "figures", []))
         self.rows.append(f"{self.verdict:8} {time.monotonic() - self.started:5.1f} s  {name}"
                          + (f": {note}" if note else ""))
         print(self.rows[-1], flush=True)
+
+
+def give_up(*_):
+    raise AssertionError(f"the test took more than {MOST_SECONDS} s")
 
 
 def chosen_tests(names):
@@ -97,6 +106,7 @@ def chosen_tests(names):
 
 def main():
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+    signal.signal(signal.SIGALRM, give_up)
     started = time.monotonic()
     tests = chosen_tests(sys.argv[1:])
     install()

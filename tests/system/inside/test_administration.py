@@ -1,35 +1,9 @@
 """What airllmd(8) tells an administrator to do, done."""
 
-import contextlib
 import os
 
 import machine
-from machine import SERVICE, STORE, drop_in, must, systemctl
-
-CONFIG = "/etc/airllm/airllmd.conf"
-
-
-@contextlib.contextmanager
-def config(*lines):
-    """Other lines in the configuration file for a while."""
-    os.makedirs(os.path.dirname(CONFIG), exist_ok=True)
-    before = None
-    if os.path.exists(CONFIG):
-        with open(CONFIG, encoding="utf-8") as file:
-            before = file.read()
-    write_config("\n".join(lines) + "\n")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.remove(CONFIG)
-        else:
-            write_config(before)
-
-
-def write_config(text):
-    with open(CONFIG, "w", encoding="utf-8") as file:
-        file.write(text)
+from machine import CONFIG, SERVICE, STORE, config, drop_in, must, systemctl
 
 
 class Administration(machine.MachineTest):
