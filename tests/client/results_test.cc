@@ -1,6 +1,7 @@
 // The subcommands that ask the daemon for one result: as JSON, and as text.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <string>
 
 #include "client/progress.h"
@@ -69,7 +70,7 @@ TEST(Results, OfRemoveCancelAndVerify) {
 }
 
 TEST(Results, RemoveGoesOnAndTellsWhatItDid) {
-  int requests = 0;
+  std::atomic<int> requests{0};
   const FakeDaemon daemon([&](Peer& peer) {
     for (;;) {
       const protocol::Request request = peer.read_request();

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 #include "engine/stream/device.h"
@@ -105,19 +107,23 @@ TEST(WeightStream, ReadsWhatIsNotPinnedOncePerSweep) {
 
 TEST(WeightStream, ReadsAheadIntoTheNextSweep) {
   Fixture fixture(streaming_budgets()[0]);
-  ASSERT_TRUE(fixture.sweep(true));
-  // Without another begin_sweep the ring fills with the first layers' tiles.
-  std::atomic<int> reads{0};
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::mutex mutex;
+  std::condition_variable changed;
+  size_t reads = 0;
   fixture.model.before_read = [&](uint64_t, size_t) {
+    const std::lock_guard lock(mutex);
     ++reads;
+    changed.notify_all();
     return Status();
   };
-  fixture.stream->begin_sweep(true);
-  bool done = false;
-  ASSERT_TRUE(fixture.stream->next_tile(done));
-  EXPECT_EQ(reads, 0);
-  fixture.stream->release_tile();
+  ASSERT_TRUE(fixture.sweep(true));
+  // Without another begin_sweep the ring fills with the first layers' tiles.
+  {
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(20),
+                                 [&] { return reads > fixture.plan.list.tiles.size(); }))
+        << reads << " reads";
+  }
   fixture.stream.reset();
 }
 
