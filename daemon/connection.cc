@@ -32,7 +32,7 @@ Unexpected broken(std::string message) {
 
 }  // namespace
 
-std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket, uid_t user,
+std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket, const User& user,
                                              Context& context, OnClosed on_closed) {
   std::shared_ptr<Connection> made(
       new Connection(io, std::move(socket), user, context, std::move(on_closed)));
@@ -48,7 +48,7 @@ std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket
   return made;
 }
 
-Connection::Connection(asio::io_context& io, Socket socket, uid_t user, Context& context,
+Connection::Connection(asio::io_context& io, Socket socket, const User& user, Context& context,
                        OnClosed on_closed)
     : socket_(std::move(socket)),
       user_(user),
@@ -95,7 +95,7 @@ void Connection::read_bytes() {
                                    : Status(Unexpected(std::move(received).error()));
     if (state_ == State::kClosed) return;
     if (!status) {
-      log::warning("a client of user {} was disconnected: {}", user_, status.error().message);
+      log::warning("a client of user {} was disconnected: {}", user_.uid, status.error().message);
       refuse(status.error());
     }
   }
@@ -162,7 +162,7 @@ void Connection::pump() {
   if (state_ == State::kClosed) return;
   Outbox::Work work = outbox_->take(write_in_flight_ ? 0 : kWriteBytes);
   if (work.broken) {
-    log::warning("a client of user {} was disconnected: it does not read", user_);
+    log::warning("a client of user {} was disconnected: it does not read", user_.uid);
     return close();
   }
   for (const uint64_t request : work.given_up) requests_->given_up(request);
@@ -229,7 +229,7 @@ void Connection::check_stuck() {
   if (outbox_->waiting_bytes() == 0) {
     watching_stuck_ = false;
   } else if (written_bytes_ == written_at_last_check_) {
-    log::warning("a client of user {} was disconnected: it does not read", user_);
+    log::warning("a client of user {} was disconnected: it does not read", user_.uid);
     close();
   } else {
     watch_stuck();

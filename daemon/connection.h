@@ -13,6 +13,7 @@
 #include "daemon/outbox.h"
 #include "daemon/peer.h"
 #include "daemon/requests.h"
+#include "daemon/user.h"
 #include "protocol/framing.h"
 
 namespace airllm::daemon {
@@ -24,7 +25,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using OnClosed = std::function<void(Connection&)>;
 
   // `on_closed` is called once, from the connection thread, never from inside start().
-  static std::shared_ptr<Connection> make(asio::io_context& io, Socket socket, uid_t user,
+  static std::shared_ptr<Connection> make(asio::io_context& io, Socket socket, const User& user,
                                           Context& context, OnClosed on_closed);
 
   void start();
@@ -40,7 +41,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   enum class State { kNew, kOpen, kFinishing, kClosed };
 
-  Connection(asio::io_context& io, Socket socket, uid_t user, Context& context, OnClosed on_closed);
+  Connection(asio::io_context& io, Socket socket, const User& user, Context& context,
+             OnClosed on_closed);
   void wait_for_bytes();
   void read_bytes();
   Status take_bytes(Received received);
@@ -57,7 +59,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void hello_is_late();
 
   Socket socket_;
-  const uid_t user_;
+  const User user_;
   Context& context_;
   OnClosed on_closed_;
   State state_ = State::kNew;

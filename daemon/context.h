@@ -1,8 +1,11 @@
 // What all connections of a server share. Belongs to the connection thread.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "daemon/job_table.h"
@@ -16,6 +19,8 @@ struct ServerOptions {
   std::string store_dir;    // for status
   uint64_t send_buffer_bytes = uint64_t{64} << 20;
   uint64_t max_connections = 256;
+  uint64_t max_splits_per_user = 2;  // splits and verifications; not for operators (user.h)
+  std::optional<gid_t> admin_group;  // whose members manage all models
   std::chrono::milliseconds stop_timeout{10000};
   std::chrono::milliseconds hello_timeout{5000};
   // A peer whose job was given up, and that then reads nothing for this long, is disconnected.

@@ -75,6 +75,8 @@ engine::EngineOptions engine_options(const Options& options) {
   out.kv_bytes = options.kv_bytes;
   out.threads = options.threads;
   out.max_jobs = options.max_jobs;
+  out.max_splits = options.max_splits;
+  out.store_quota_bytes = options.store_quota_bytes;
   return out;
 }
 
@@ -84,6 +86,8 @@ ServerOptions server_options(const Options& options, const Listener& listener) {
   out.store_dir = options.store_dir;
   out.send_buffer_bytes = options.send_buffer_bytes;
   out.max_connections = options.max_connections;
+  out.max_splits_per_user = options.max_splits_per_user;
+  out.admin_group = options.admin_group;
   out.stop_timeout = std::chrono::seconds(options.stop_timeout_seconds);
   return out;
 }

@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "base/units.h"
+#include "base/users.h"
 #include "base/version.h"
 
 namespace airllm::daemon {
@@ -54,6 +55,13 @@ Status set_path(const std::string& text, std::string& out) {
   out = std::filesystem::absolute(text, error).lexically_normal().string();
   if (error) return Unexpected(ErrorCode::kUsage, text + ": " + error.message());
   return {};
+}
+
+Status set_group(const std::string& text, std::optional<gid_t>& out) {
+  out = find_group(text);
+  if (out) return {};
+  return Unexpected(ErrorCode::kConfig, "there is no group '" + text + "'",
+                    "make it with groupadd, or name another");
 }
 
 constexpr uint64_t kMinRam = 512 * kKiB;
@@ -115,6 +123,16 @@ const auto kSettings = std::to_array<Setting>({
      }},
     {"max-jobs", "N", "jobs at once, running and queued",
      [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); }},
+    {"max-splits", "N", "splits and verifications at once",
+     [](const std::string& text, Options& o) { return set_count(text, 1, 1000, o.max_splits); }},
+    {"max-splits-per-user", "N", "of them, those of one user",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 1000, o.max_splits_per_user);
+     }},
+    {"store-quota", "SIZE", "what the models of one user may take of the store",
+     [](const std::string& text, Options& o) { return set_size(text, 0, o.store_quota_bytes); }},
+    {"admin-group", "GROUP", "the group whose members may remove and share all models",
+     [](const std::string& text, Options& o) { return set_group(text, o.admin_group); }},
 });
 
 const Setting* find_setting(std::string_view name) {

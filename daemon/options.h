@@ -1,6 +1,8 @@
 // The daemon's settings: flags over the configuration file over defaults.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -28,6 +30,10 @@ struct Options {
   uint64_t send_buffer_bytes = uint64_t{64} << 20;  // per connection
   uint64_t max_connections = 256;
   uint64_t max_jobs = 64;
+  uint64_t max_splits = 4;
+  uint64_t max_splits_per_user = 2;
+  std::optional<uint64_t> store_quota_bytes;  // of each user's models
+  std::optional<gid_t> admin_group;
 };
 
 // What the environment says, so that tests can say it too.

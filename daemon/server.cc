@@ -79,9 +79,9 @@ bool Server::accept_one() {
 }
 
 void Server::admit(UniqueFd client) {
-  auto user = peer_user(client.get());
-  if (!user) {
-    log::error("{}", user.error().message);
+  const auto peer = peer_identity(client.get());
+  if (!peer) {
+    log::error("{}", peer.error().message);
     return;
   }
   Connection::Socket socket(io_);
@@ -93,8 +93,8 @@ void Server::admit(UniqueFd client) {
   }
   client.release();
   const bool full = connections_.size() >= options_.max_connections;
-  auto connection = Connection::make(io_, std::move(socket), *user, context_,
-                                     [this](Connection& gone) { closed(gone); });
+  auto connection = Connection::make(io_, std::move(socket), user_of(*peer, options_.admin_group),
+                                     context_, [this](Connection& gone) { closed(gone); });
   // Those that are being refused count too, for a second: nobody can hold more than twice as many.
   if (connections_.size() >= 2 * options_.max_connections) return connection->close();
   connections_.insert(connection);

@@ -152,9 +152,10 @@ void write_params(Writer& out, const GenerateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(2);
+  out.map(3);
   out.field("name", params.name);
   out.field("source_label", params.source_label);
+  out.field("share", params.share);
 }
 
 void write_params(Writer& out, const ModelParams& params) {
@@ -184,6 +185,7 @@ struct MethodName {
   std::string_view operator()(const ShowParams&) const { return "show"; }
   std::string_view operator()(const PsParams&) const { return "ps"; }
   std::string_view operator()(const RemoveParams&) const { return "rm"; }
+  std::string_view operator()(const ShareParams&) const { return "share"; }
   std::string_view operator()(const VerifyParams&) const { return "verify"; }
   std::string_view operator()(const JobParams&) const { return "cancel_job"; }
   std::string_view operator()(const StatusParams&) const { return "status"; }

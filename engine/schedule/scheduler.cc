@@ -359,7 +359,7 @@ void Scheduler::publish_memory() {
   status.ram_used_bytes = ram_in_use();
   for (const auto& active : models_) {
     status.kv_used_bytes += active->kv().used_bytes();
-    status.models.push_back({active->model()->name(), active->weights().resident_bytes(),
+    status.models.push_back({active->model()->ref(), active->weights().resident_bytes(),
                              active->ram_bytes(), active->sweep_bytes(), active->plan().streams()});
   }
   const std::lock_guard lock(mutex_);

@@ -28,7 +28,7 @@ struct SchedulerOptions {
 
 // A row of status(): a model that holds memory.
 struct ModelMemory {
-  std::string name;
+  engine::ModelRef model;
   uint64_t resident_bytes = 0;  // weights in memory
   uint64_t ram_bytes = 0;       // taken of the budget
   uint64_t weight_bytes = 0;    // of a whole sweep

@@ -57,6 +57,27 @@ TEST_F(OptionsTest, DefaultsOfTheSystem) {
   EXPECT_FALSE(login->options.system);
 }
 
+TEST_F(OptionsTest, WhatUsersMay) {
+  const auto none = parse_command_line({}, user());
+  ASSERT_TRUE(none.has_value());
+  EXPECT_FALSE(none->options.admin_group);
+  EXPECT_FALSE(none->options.store_quota_bytes);
+  EXPECT_EQ(none->options.max_splits, 4u);
+  EXPECT_EQ(none->options.max_splits_per_user, 2u);
+  const auto line = parse_command_line(
+      {"--config", config("admin-group = root\nstore-quota = 10G\nmax-splits = 9\n"),
+       "--max-splits-per-user", "3"},
+      user());
+  ASSERT_TRUE(line.has_value()) << line.error().message;
+  EXPECT_EQ(line->options.admin_group, gid_t{0});
+  EXPECT_EQ(line->options.store_quota_bytes, uint64_t{10} << 30);
+  EXPECT_EQ(line->options.max_splits, 9u);
+  EXPECT_EQ(line->options.max_splits_per_user, 3u);
+  const auto unknown = parse_command_line({"--admin-group", "no-such-group"}, user());
+  EXPECT_EQ(unknown.error().code, ErrorCode::kConfig);
+  EXPECT_NE(unknown.error().message.find("no-such-group"), std::string::npos);
+}
+
 TEST_F(OptionsTest, WithoutARuntimeDirASocketMustBeGiven) {
   Environment environment = user();
   environment.xdg_runtime_dir.clear();

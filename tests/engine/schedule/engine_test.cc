@@ -306,7 +306,7 @@ TEST_F(DemoTest, TwoModelsShareTheBudgetAndTakeTurns) {
       ASSERT_TRUE(job->result) << job->error->message;
       EXPECT_NE(job->text.find("Paris"), std::string::npos);
     }
-    EXPECT_LE(engine->status()["ram_used_bytes"].get<uint64_t>(), ram);
+    EXPECT_LE(engine->status({})["ram_used_bytes"].get<uint64_t>(), ram);
     if (ram == kLargeRam) {
       EXPECT_EQ(run(question("Hello", "demo"))->result->read_bytes, 0U);
       EXPECT_EQ(run(question("Hello", "other"))->result->read_bytes, 0U);
@@ -327,12 +327,12 @@ TEST_F(DemoTest, ARemovedModelIsGoneAndItsMemoryToo) {
   ASSERT_TRUE(engine->cancel(id));
   job->wait();
   ASSERT_TRUE(engine->remove("demo"));
-  EXPECT_TRUE(engine->list()->empty());
+  EXPECT_TRUE(engine->list({})->empty());
   ASSERT_TRUE(run(request)->error);
-  for (int i = 0; i < 200 && engine->status()["ram_used_bytes"].get<uint64_t>() > 0; ++i) {
+  for (int i = 0; i < 200 && engine->status({})["ram_used_bytes"].get<uint64_t>() > 0; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  EXPECT_EQ(engine->status()["ram_used_bytes"].get<uint64_t>(), 0U);
+  EXPECT_EQ(engine->status({})["ram_used_bytes"].get<uint64_t>(), 0U);
 }
 
 TEST_F(DemoTest, AdmissionHasALimitAndAnEnd) {
@@ -377,7 +377,7 @@ TEST_F(DemoTest, ADamagedShardFailsTheJobAndIsNamed) {
   EXPECT_EQ(job->error->code, ErrorCode::kData);
   EXPECT_NE(job->error->message.find("004-layer-003"), std::string::npos) << job->error->message;
   const auto verified = std::make_shared<RecordedJob>();
-  ASSERT_TRUE(engine->verify("demo", verified));
+  ASSERT_TRUE(engine->verify("demo", 0, verified));
   verified->wait();
   ASSERT_TRUE(verified->error);
   EXPECT_NE(verified->error->message.find("004-layer-003"), std::string::npos);
