@@ -201,7 +201,7 @@ TEST_F(Users, PsTellsNothingOfOthersText) {
   ASSERT_EQ(his.size(), 1u);
   std::vector<std::string> keys;
   for (const auto& item : his[0].items()) keys.push_back(item.key());
-  EXPECT_EQ(keys, (std::vector<std::string>{"age_seconds", "job", "kind", "state", "user"}));
+  EXPECT_EQ(keys, (std::vector<std::string>{"job", "kind", "user", "state", "age_seconds"}));
   // A shared model's name is no secret; how long the texts are still is.
   ben_.start(generate("silent"));
   const Json seen = ann_.ask(protocol::PsParams{}).value();
