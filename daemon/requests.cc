@@ -130,6 +130,7 @@ void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
 Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
   if (context_.stopping) return Unexpected(stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
+  request.user = user_;
   AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine));
   auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
   AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));

@@ -3,6 +3,8 @@
 
 #include "engine/engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
@@ -16,6 +18,7 @@
 #include "base/units.h"
 #include "engine/schedule/budget.h"
 #include "engine/schedule/generate_job.h"
+#include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/store/store.h"
@@ -46,19 +49,15 @@ constexpr size_t kMostStoreJobs = 4;
 // The jobs there are, by number. Thread-safe.
 class JobTable {
  public:
-  explicit JobTable(uint64_t most) : most_(most) {}
+  explicit JobTable(const EngineOptions& options) : load_(options) {}
 
-  Result<std::shared_ptr<JobRecord>> add(const std::string& kind, const std::string& model) {
+  Result<std::shared_ptr<JobRecord>> add(const std::string& kind, uid_t user,
+                                         const std::string& model, uint64_t prompt_bytes) {
     const std::lock_guard lock(mutex_);
     if (closed_) {
       return Unexpected(ErrorCode::kUnavailable, "the daemon is stopping", "ask again later");
     }
-    if (records_.size() >= most_) {
-      return Unexpected(
-          ErrorCode::kTemporary,
-          "there are " + std::to_string(records_.size()) + " jobs, as many as max-jobs allows",
-          "try again later, or raise max-jobs in the daemon's settings");
-    }
+    AIRLLM_TRY_VOID(load_.take(next_, user, prompt_bytes));
     auto record = std::make_shared<JobRecord>(next_++, kind, model);
     records_.emplace(record->id(), record);
     return record;
@@ -67,6 +66,7 @@ class JobTable {
   void remove(JobId id) {
     const std::lock_guard lock(mutex_);
     records_.erase(id);
+    load_.release(id);
   }
 
   std::shared_ptr<JobRecord> find(JobId id) const {
@@ -105,8 +105,8 @@ class JobTable {
   }
 
  private:
-  const uint64_t most_;
   mutable std::mutex mutex_;
+  schedule::JobLoad load_;
   std::map<JobId, std::shared_ptr<JobRecord>> records_;
   JobId next_ = 1;
   bool closed_ = false;
@@ -133,6 +133,7 @@ class TableEvents : public JobEvents {
     table_->remove(id_);
     next_->on_done(result);
   }
+  uint64_t room_bytes() const override { return next_->room_bytes(); }
   void on_error(const Error& error) override {
     table_->remove(id_);
     next_->on_error(error);
@@ -219,7 +220,7 @@ class EngineImpl : public Engine {
         device_name_(device->name()),
         threads_(device->pool().threads()),
         store_(std::move(store)),
-        table_(std::make_shared<JobTable>(options.max_jobs)),
+        table_(std::make_shared<JobTable>(options)),
         models_(*store_),
         scheduler_(std::move(device), budgets) {}
 
@@ -230,7 +231,9 @@ class EngineImpl : public Engine {
   }
 
   Result<JobId> generate(GenerateRequest request, std::shared_ptr<JobEvents> events) override {
-    AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add("generate", request.model));
+    AIRLLM_TRY(
+        std::shared_ptr<JobRecord> record,
+        table_->add("generate", request.user, request.model, schedule::prompt_bytes(request)));
     const JobId id = record->id();
     auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
     preparer_.post([this, record = std::move(record), request = std::move(request),
@@ -240,7 +243,7 @@ class EngineImpl : public Engine {
 
   Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) override {
     const std::string name = request.name;
-    return start_store_job("split", name, std::move(events),
+    return start_store_job("split", ::geteuid(), name, std::move(events),
                            [this, request = std::move(request)](const store::ProgressFn& progress,
                                                                 std::stop_token stop) {
                              return store_->split(request, progress, std::move(stop));
@@ -248,7 +251,7 @@ class EngineImpl : public Engine {
   }
 
   Result<JobId> verify(const std::string& model, std::shared_ptr<JobEvents> events) override {
-    return start_store_job("verify", model, std::move(events),
+    return start_store_job("verify", ::geteuid(), model, std::move(events),
                            [this, model](const store::ProgressFn& progress, std::stop_token stop) {
                              return store_->verify(model, progress, std::move(stop));
                            });
@@ -286,7 +289,7 @@ class EngineImpl : public Engine {
 
   void prepare(const std::shared_ptr<JobRecord>& record, const GenerateRequest& request,
                const std::shared_ptr<JobEvents>& events);
-  Result<JobId> start_store_job(const std::string& kind, const std::string& model,
+  Result<JobId> start_store_job(const std::string& kind, uid_t user, const std::string& model,
                                 std::shared_ptr<JobEvents> events, StoreTask task);
   void run_store_job(const std::shared_ptr<JobRecord>& record, JobEvents& events,
                      const StoreTask& task);
@@ -316,13 +319,20 @@ void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const Generat
   if (!model) return events->on_error(model.error());
   Result<std::vector<int32_t>> prompt = (*model)->encode_prompt(request);
   if (!prompt) return events->on_error(prompt.error());
+  const uint64_t logprobs = std::min(request.prompt_logprobs, (*model)->architecture().vocabulary);
+  if (auto status =
+          schedule::check_prompt_logprobs(prompt->size(), logprobs, options_.max_logprobs);
+      !status) {
+    return events->on_error(status.error());
+  }
   auto job = std::make_unique<GenerateJob>(record, *model, request, std::move(*prompt), events);
   job->accept();
   scheduler_.submit(std::move(job));
   if (record->is_cancelled()) scheduler_.notice_cancel();
 }
 
-Result<JobId> EngineImpl::start_store_job(const std::string& kind, const std::string& model,
+Result<JobId> EngineImpl::start_store_job(const std::string& kind, uid_t user,
+                                          const std::string& model,
                                           std::shared_ptr<JobEvents> events, StoreTask task) {
   const std::lock_guard lock(workers_mutex_);
   if (table_->count_store_jobs() >= kMostStoreJobs) {
@@ -330,7 +340,7 @@ Result<JobId> EngineImpl::start_store_job(const std::string& kind, const std::st
                       std::to_string(kMostStoreJobs) + " splits and verifications run already",
                       "try again when one of them is done (airllm ps)");
   }
-  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, model));
+  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, user, model, 0));
   const JobId id = record->id();
   // Threads of jobs that have left the table are over or about to be.
   std::erase_if(workers_,
@@ -408,6 +418,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   schedule::SchedulerOptions budgets;
   budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
   budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.pause_timeout = options.pause_timeout;
+  budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));
