@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "base/version.h"
 
 namespace airllm::daemon {
@@ -38,7 +39,7 @@ std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket
       new Connection(io, std::move(socket), user, context, std::move(on_closed)));
   // The outbox outlives the connection while a job's events hold it.
   made->outbox_ = std::make_shared<Outbox>(
-      context.options.send_buffer_bytes,
+      context.options.send_buffer_bytes, context.sent, user.uid,
       [weak = std::weak_ptr<Connection>(made), executor = io.get_executor()] {
         asio::post(executor, [weak] {
           if (const auto self = weak.lock()) self->pump();
@@ -114,7 +115,27 @@ Status Connection::take_bytes(Received received) {
     const uint64_t frame_end = received_bytes_ - frames_.pending_bytes();
     AIRLLM_TRY_VOID(handle_payload(*payload, descriptors_.take(frame_end)));
   }
-  return {};
+  return count_received();
+}
+
+// Half a frame waits in memory until the rest comes; many of them are a limit's affair.
+Status Connection::count_received() {
+  const uint64_t bytes = frames_.pending_bytes();
+  ByteBudget& budget = context_.received;
+  budget.give(user_.uid, std::exchange(counted_bytes_, 0));
+  const ByteBudget::Taken taken = budget.take(user_.uid, bytes);
+  if (taken == ByteBudget::Taken::kYes) {
+    counted_bytes_ = bytes;
+    return {};
+  }
+  const bool of_user = taken == ByteBudget::Taken::kUserIsFull;
+  const char* const setting = of_user ? "max-prompts-per-user" : "max-prompts";
+  return Unexpected(
+      ErrorCode::kTemporary,
+      "the requests of " + (of_user ? "user " + std::to_string(user_) : std::string("all users")) +
+          " that are still on their way would take more than " + setting +
+          " allows: " + format_size(of_user ? budget.user_limit() : budget.total_limit()),
+      std::string("send fewer at a time, or raise ") + setting + " in the daemon's settings");
 }
 
 Status Connection::handle_payload(std::string_view payload, std::vector<UniqueFd> descriptors) {
@@ -148,6 +169,7 @@ Status Connection::handle_hello(const protocol::Hello& hello) {
   }
   hello_timer_.cancel();
   state_ = State::kOpen;
+  frames_.set_limit(protocol::kMaxFrameBytes);
   protocol::Hello ours;
   ours.program = std::string("airllmd ") + kProgramVersion;
   ours.pid = static_cast<uint64_t>(::getpid());
@@ -267,6 +289,7 @@ void Connection::close() {
   linger_timer_.cancel();
   requests_->abandon();
   outbox_->close();
+  context_.received.give(user_, std::exchange(counted_bytes_, 0));
   std::error_code ignored;
   socket_.close(ignored);
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->on_closed_(*self); });

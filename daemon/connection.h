@@ -37,6 +37,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void finish();
   void close();
   size_t running() const { return requests_->running(); }
+  uid_t user() const { return user_.uid; }
+  bool is_greeted() const { return state_ != State::kNew; }
+  // Whether no more requests are read.
+  bool is_ending() const { return state_ == State::kFinishing || state_ == State::kClosed; }
 
  private:
   enum class State { kNew, kOpen, kFinishing, kClosed };
@@ -46,6 +50,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void wait_for_bytes();
   void read_bytes();
   Status take_bytes(Received received);
+  Status count_received();
   Status handle_payload(std::string_view payload, std::vector<UniqueFd> descriptors);
   Status handle_hello(const protocol::Hello& hello);
   void pump();
@@ -65,7 +70,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   State state_ = State::kNew;
   std::shared_ptr<Outbox> outbox_;
   std::unique_ptr<Requests> requests_;
-  protocol::FrameReader frames_;
+  protocol::FrameReader frames_{protocol::kMaxHelloBytes};
+  uint64_t counted_bytes_ = 0;  // of frames_, in context_.received
   DescriptorQueue descriptors_;
   uint64_t received_bytes_ = 0;
   std::array<char, 65536> buffer_;

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -35,6 +36,19 @@ struct EngineOptions {
   // What the models and unfinished splits of a user may take together; unset: half of the store's
   // file system. Splits say whether it counts for them.
   std::optional<uint64_t> store_quota_bytes;
+
+  // What one user may take. Unset: all but an eighth of what there is for all.
+  std::optional<uint64_t> max_jobs_per_user;
+  std::optional<uint64_t> max_prompts_per_user_bytes;
+  // A user's jobs beyond this wait for each other. Unset: all of kv.
+  std::optional<uint64_t> kv_per_user_bytes;
+
+  uint64_t max_prompt_bytes = uint64_t{8} << 20;    // of one request; a longer one is kUsage
+  uint64_t max_prompts_bytes = uint64_t{64} << 20;  // of all jobs; more is kTemporary
+  // Prompt tokens times log-probabilities for each, of one job; more is kUsage.
+  uint64_t max_logprobs = uint64_t{1} << 28;
+  // How long a job pauses for a receiver that takes nothing before it fails (kTemporary).
+  std::chrono::milliseconds pause_timeout{10000};
 };
 
 // ---- models and those who see them -------------------------------------------------------------
@@ -155,6 +169,7 @@ struct Progress {
 // not block. After on_done or on_error nothing more is called and the object is released.
 class JobEvents {
  public:
+  static constexpr uint64_t kUnlimitedRoom = ~uint64_t{0};
   virtual ~JobEvents() = default;
   virtual void on_accepted(const GenerateAccepted&) {}
   virtual void on_progress(const Progress&) {}
@@ -164,6 +179,9 @@ class JobEvents {
   virtual void on_generated(const GenerateResult&) {}  // the end of a generate job
   virtual void on_done(const Json& /*result*/) {}      // the end of any other job
   virtual void on_error(const Error&) {}               // the end of a job that failed
+  // How many bytes of log-probabilities the receiver takes now. A generate job whose receiver takes
+  // none pauses until it does, and fails when that takes too long; the others go on.
+  virtual uint64_t room_bytes() const { return kUnlimitedRoom; }
 };
 
 // ---- split -------------------------------------------------------------------------------------

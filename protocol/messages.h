@@ -18,6 +18,8 @@ namespace airllm::protocol {
 inline constexpr uint64_t kProtocolVersion = 1;
 // A frame's payload may be at most this long.
 inline constexpr uint64_t kMaxFrameBytes = uint64_t{16} << 20;
+// And at most this long before a hello.
+inline constexpr uint64_t kMaxHelloBytes = uint64_t{64} << 10;
 // Descriptors that one message may carry.
 inline constexpr size_t kMaxDescriptors = 64;
 // Messages of one conversation, and stop strings of one request.

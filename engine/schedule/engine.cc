@@ -19,6 +19,7 @@
 #include "base/users.h"
 #include "engine/schedule/budget.h"
 #include "engine/schedule/generate_job.h"
+#include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/store/store.h"
@@ -46,20 +47,15 @@ using schedule::LoadedModel;
 // The jobs there are, by number. Thread-safe.
 class JobTable {
  public:
-  explicit JobTable(uint64_t most) : most_(most) {}
+  explicit JobTable(const EngineOptions& options) : load_(options) {}
 
   Result<std::shared_ptr<JobRecord>> add(const std::string& kind, uid_t user,
-                                         const ModelRef& model) {
+                                         const ModelRef& model, uint64_t prompt_bytes) {
     const std::lock_guard lock(mutex_);
     if (closed_) {
       return Unexpected(ErrorCode::kUnavailable, "the daemon is stopping", "ask again later");
     }
-    if (records_.size() >= most_) {
-      return Unexpected(
-          ErrorCode::kTemporary,
-          "there are " + std::to_string(records_.size()) + " jobs, as many as max-jobs allows",
-          "try again later, or raise max-jobs in the daemon's settings");
-    }
+    AIRLLM_TRY_VOID(load_.take(next_, user, prompt_bytes));
     auto record = std::make_shared<JobRecord>(next_++, kind, user, model);
     records_.emplace(record->id(), record);
     return record;
@@ -68,6 +64,7 @@ class JobTable {
   void remove(JobId id) {
     const std::lock_guard lock(mutex_);
     records_.erase(id);
+    load_.release(id);
   }
 
   std::shared_ptr<JobRecord> find(JobId id) const {
@@ -111,8 +108,8 @@ class JobTable {
   }
 
  private:
-  const uint64_t most_;
   mutable std::mutex mutex_;
+  schedule::JobLoad load_;
   std::map<JobId, std::shared_ptr<JobRecord>> records_;
   JobId next_ = 1;
   bool closed_ = false;
@@ -139,6 +136,7 @@ class TableEvents : public JobEvents {
     table_->remove(id_);
     next_->on_done(result);
   }
+  uint64_t room_bytes() const override { return next_->room_bytes(); }
   void on_error(const Error& error) override {
     table_->remove(id_);
     next_->on_error(error);
@@ -225,7 +223,7 @@ class EngineImpl : public Engine {
         device_name_(device->name()),
         threads_(device->pool().threads()),
         store_(std::move(store)),
-        table_(std::make_shared<JobTable>(options.max_jobs)),
+        table_(std::make_shared<JobTable>(options)),
         models_(*store_),
         scheduler_(std::move(device), budgets) {}
 
@@ -236,8 +234,9 @@ class EngineImpl : public Engine {
   }
 
   Result<JobId> generate(GenerateRequest request, std::shared_ptr<JobEvents> events) override {
-    AIRLLM_TRY(std::shared_ptr<JobRecord> record,
-               table_->add("generate", request.user, request.model));
+    AIRLLM_TRY(
+        std::shared_ptr<JobRecord> record,
+        table_->add("generate", request.user, request.model, schedule::prompt_bytes(request)));
     const JobId id = record->id();
     auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
     preparer_.post([this, record = std::move(record), request = std::move(request),
@@ -332,6 +331,12 @@ void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const Generat
   if (!model) return events->on_error(model.error());
   Result<std::vector<int32_t>> prompt = (*model)->encode_prompt(request);
   if (!prompt) return events->on_error(prompt.error());
+  const uint64_t logprobs = std::min(request.prompt_logprobs, (*model)->architecture().vocabulary);
+  if (auto status =
+          schedule::check_prompt_logprobs(prompt->size(), logprobs, options_.max_logprobs);
+      !status) {
+    return events->on_error(status.error());
+  }
   auto job = std::make_unique<GenerateJob>(record, *model, request, std::move(*prompt), events);
   job->accept();
   scheduler_.submit(std::move(job));
@@ -370,7 +375,7 @@ Result<JobId> EngineImpl::start_store_job(const std::string& kind, uid_t user,
                       "try again when one of them is done (airllm ps), or raise max-splits in the "
                       "daemon's settings");
   }
-  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, user, model));
+  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, user, model, 0));
   const JobId id = record->id();
   // Threads of jobs that have left the table are over or about to be.
   std::erase_if(workers_,
@@ -451,6 +456,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   schedule::SchedulerOptions budgets;
   budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
   budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.pause_timeout = options.pause_timeout;
+  budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));
