@@ -132,7 +132,8 @@ Status Connection::count_received() {
   const char* const setting = of_user ? "max-prompts-per-user" : "max-prompts";
   return Unexpected(
       ErrorCode::kTemporary,
-      "the requests of " + (of_user ? "user " + std::to_string(user_) : std::string("all users")) +
+      "the requests of " +
+          (of_user ? "user " + std::to_string(user_.uid) : std::string("all users")) +
           " that are still on their way would take more than " + setting +
           " allows: " + format_size(of_user ? budget.user_limit() : budget.total_limit()),
       std::string("send fewer at a time, or raise ") + setting + " in the daemon's settings");
@@ -289,7 +290,7 @@ void Connection::close() {
   linger_timer_.cancel();
   requests_->abandon();
   outbox_->close();
-  context_.received.give(user_, std::exchange(counted_bytes_, 0));
+  context_.received.give(user_.uid, std::exchange(counted_bytes_, 0));
   std::error_code ignored;
   socket_.close(ignored);
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->on_closed_(*self); });

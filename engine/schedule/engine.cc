@@ -49,8 +49,8 @@ class JobTable {
  public:
   explicit JobTable(const EngineOptions& options) : load_(options) {}
 
-  Result<std::shared_ptr<JobRecord>> add(const std::string& kind, uid_t user,
-                                         const ModelRef& model, uint64_t prompt_bytes) {
+  Result<std::shared_ptr<JobRecord>> add(const std::string& kind, uid_t user, const ModelRef& model,
+                                         uint64_t prompt_bytes) {
     const std::lock_guard lock(mutex_);
     if (closed_) {
       return Unexpected(ErrorCode::kUnavailable, "the daemon is stopping", "ask again later");
