@@ -4,8 +4,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -18,6 +16,8 @@
 #include "engine/schedule/generate_job.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/scheduler.h"
+#include "engine/schedule/serial_worker.h"
+#include "engine/store/load_marks.h"
 #include "engine/store/store.h"
 #include "kernels/backend.h"
 
@@ -39,6 +39,7 @@ namespace {
 using schedule::GenerateJob;
 using schedule::JobRecord;
 using schedule::LoadedModel;
+using schedule::SerialWorker;
 
 // Splits and verifications at a time; each has a thread and buffers.
 constexpr size_t kMostStoreJobs = 4;
@@ -51,7 +52,7 @@ class JobTable {
   Result<std::shared_ptr<JobRecord>> add(const std::string& kind, const std::string& model) {
     const std::lock_guard lock(mutex_);
     if (closed_) {
-      return Unexpected(ErrorCode::kUnavailable, "the daemon is stopping", "ask again later");
+      return Unexpected(stopping_error());
     }
     if (records_.size() >= most_) {
       return Unexpected(
@@ -94,6 +95,11 @@ class JobTable {
         all.begin(), all.end(), [](const JobInfo& info) { return info.kind != "generate"; }));
   }
 
+  void set_most(uint64_t most) {
+    const std::lock_guard lock(mutex_);
+    most_ = most;
+  }
+
   void close() {
     const std::lock_guard lock(mutex_);
     closed_ = true;
@@ -105,8 +111,8 @@ class JobTable {
   }
 
  private:
-  const uint64_t most_;
   mutable std::mutex mutex_;
+  uint64_t most_;
   std::map<JobId, std::shared_ptr<JobRecord>> records_;
   JobId next_ = 1;
   bool closed_ = false;
@@ -147,17 +153,21 @@ class TableEvents : public JobEvents {
 // Models whose tokenizers and headers are in memory, by name. Thread-safe.
 class ModelCache {
  public:
-  explicit ModelCache(store::Store& store) : store_(store) {}
+  ModelCache(store::Store& store, store::LoadMarks& marks) : store_(store), marks_(marks) {}
 
   Result<std::shared_ptr<const LoadedModel>> get(const std::string& name) {
     {
       const std::lock_guard lock(mutex_);
       if (const auto found = models_.find(name); found != models_.end()) return found->second;
     }
-    AIRLLM_TRY(store::StoredModel stored, store_.open_model(name));
-    AIRLLM_TRY(std::shared_ptr<const LoadedModel> model, LoadedModel::load(std::move(stored)));
+    const std::string place = store_.place(name);
+    AIRLLM_TRY_VOID(marks_.check(place, name));
+    marks_.begin(place);
+    Result<std::shared_ptr<const LoadedModel>> model = load(name);
+    marks_.end(place);
+    if (!model) return model;
     const std::lock_guard lock(mutex_);
-    models_[name] = model;
+    models_[name] = *model;
     return model;
   }
 
@@ -171,59 +181,36 @@ class ModelCache {
   }
 
  private:
+  Result<std::shared_ptr<const LoadedModel>> load(const std::string& name) {
+    AIRLLM_TRY(store::StoredModel stored, store_.open_model(name));
+    return LoadedModel::load(std::move(stored));
+  }
+
   store::Store& store_;
+  store::LoadMarks& marks_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<const LoadedModel>> models_;
 };
 
-// Runs tasks one after the other on a thread of its own.
-class SerialWorker {
- public:
-  SerialWorker() : thread_([this](const std::stop_token& stop) { loop(stop); }) {}
-  // Tasks that have not begun are run, so that every job gets its end.
-  ~SerialWorker() { thread_.request_stop(); }
-
-  void post(std::function<void()> task) {
-    {
-      const std::lock_guard lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    changed_.notify_one();
-  }
-
- private:
-  void loop(const std::stop_token& stop) {
-    std::unique_lock lock(mutex_);
-    while (changed_.wait(lock, stop, [this] { return !tasks_.empty(); })) {
-      const std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      task();
-      lock.lock();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::deque<std::function<void()>> tasks_;
-  std::jthread thread_;
-};
-
 class EngineImpl : public Engine {
  public:
-  EngineImpl(std::unique_ptr<store::Store> store, std::unique_ptr<stream::Device> device,
-             const EngineOptions& options, const schedule::SchedulerOptions& budgets)
+  EngineImpl(std::unique_ptr<store::Store> store, std::unique_ptr<store::LoadMarks> marks,
+             std::unique_ptr<stream::Device> device, const EngineOptions& options,
+             const schedule::SchedulerOptions& budgets)
       : options_(options),
         budgets_(budgets),
         cpu_(device->backend().name),
         device_name_(device->name()),
         threads_(device->pool().threads()),
         store_(std::move(store)),
+        marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options.max_jobs)),
-        models_(*store_),
-        scheduler_(std::move(device), budgets) {}
+        models_(*store_, *marks_),
+        scheduler_(std::move(device), *marks_, budgets) {}
 
   ~EngineImpl() override {
+    // First, since a read that hangs may keep the rest from ever being reached.
+    marks_->close();
     table_->close();
     table_->cancel_all();
     scheduler_.notice_cancel();
@@ -243,14 +230,18 @@ class EngineImpl : public Engine {
     return start_store_job("split", name, std::move(events),
                            [this, request = std::move(request)](const store::ProgressFn& progress,
                                                                 std::stop_token stop) {
-                             return store_->split(request, progress, std::move(stop));
+                             Result<Json> made = store_->split(request, progress, std::move(stop));
+                             if (made) marks_->clear(store_->place(request.name));
+                             return made;
                            });
   }
 
   Result<JobId> verify(const std::string& model, std::shared_ptr<JobEvents> events) override {
     return start_store_job("verify", model, std::move(events),
                            [this, model](const store::ProgressFn& progress, std::stop_token stop) {
-                             return store_->verify(model, progress, std::move(stop));
+                             Result<Json> sound = store_->verify(model, progress, std::move(stop));
+                             if (sound) marks_->clear(store_->place(model));
+                             return sound;
                            });
   }
 
@@ -274,12 +265,18 @@ class EngineImpl : public Engine {
                         "wait for its jobs (airllm ps), or end them with airllm cancel");
     }
     if (auto loaded = models_.take(model)) scheduler_.forget(std::move(loaded));
-    return store_->remove(model);
+    AIRLLM_TRY_VOID(store_->remove(model));
+    marks_->clear(store_->place(model));
+    return {};
   }
 
   std::vector<JobInfo> jobs() override { return table_->infos(); }
   Json status() override;
   void close_admission() override { table_->close(); }
+  void apply(const EngineOptions& options) override {
+    table_->set_most(options.max_jobs);
+    scheduler_.set_read_timeout(options.read_timeout);
+  }
 
  private:
   using StoreTask = std::function<Result<Json>(const store::ProgressFn&, std::stop_token)>;
@@ -297,6 +294,7 @@ class EngineImpl : public Engine {
   const std::string device_name_;
   const unsigned threads_;
   const std::unique_ptr<store::Store> store_;
+  const std::unique_ptr<store::LoadMarks> marks_;
   const std::shared_ptr<JobTable> table_;
   ModelCache models_;
   schedule::Scheduler scheduler_;
@@ -403,16 +401,23 @@ Json EngineImpl::status() {
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   AIRLLM_TRY(const kernels::Backend* const backend, kernels::choose_backend());
   AIRLLM_TRY(std::unique_ptr<store::Store> store,
-             store::Store::open(options.store_dir, store::system_disk()));
+             store::Store::open(options.store_dir, store::system_disk(), options.on_opening));
+  std::unique_ptr<store::LoadMarks> marks =
+      store::LoadMarks::open(store::system_disk(), options.store_dir + "/loading.json");
   const uint64_t available = schedule::available_memory_bytes();
   schedule::SchedulerOptions budgets;
   budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
   budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.read_timeout = options.read_timeout;
+  budgets.on_alive = options.on_alive;
+  budgets.alive_interval = options.alive_interval;
+  budgets.debug_hang = options.debug_hang;
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));
-  return std::unique_ptr<Engine>(std::make_unique<EngineImpl>(
-      std::move(store), stream::make_cpu_device(*backend, threads), options, budgets));
+  return std::unique_ptr<Engine>(
+      std::make_unique<EngineImpl>(std::move(store), std::move(marks),
+                                   stream::make_cpu_device(*backend, threads), options, budgets));
 }
 
 }  // namespace airllm::engine

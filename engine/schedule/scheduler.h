@@ -16,7 +16,10 @@
 #include <vector>
 
 #include "engine/schedule/active_model.h"
+#include "engine/schedule/debug_hang.h"
 #include "engine/schedule/generate_job.h"
+#include "engine/schedule/serial_worker.h"
+#include "engine/store/load_marks.h"
 #include "engine/stream/device.h"
 
 namespace airllm::schedule {
@@ -24,6 +27,11 @@ namespace airllm::schedule {
 struct SchedulerOptions {
   uint64_t ram_bytes = 0;
   uint64_t kv_bytes = 0;
+  // As in engine::EngineOptions.
+  std::chrono::milliseconds read_timeout{120000};
+  std::function<void()> on_alive;
+  std::chrono::milliseconds alive_interval{1000};
+  std::optional<engine::DebugHang> debug_hang;
 };
 
 // A row of status(): a model that holds memory.
@@ -44,8 +52,10 @@ struct MemoryStatus {
 // Public methods are thread-safe.
 class Scheduler {
  public:
-  Scheduler(std::unique_ptr<stream::Device> device, const SchedulerOptions& options);
-  // Cancels all jobs and joins the engine thread.
+  // Borrows `marks`.
+  Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& marks,
+            const SchedulerOptions& options);
+  // Cancels all jobs and joins the engine thread. What reads that hang still use is never freed.
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -57,11 +67,13 @@ class Scheduler {
   // Gives the memory of a model that is being removed back, once it is idle.
   void forget(std::shared_ptr<const LoadedModel> model);
   MemoryStatus memory() const;
+  void set_read_timeout(std::chrono::milliseconds timeout) { read_timeout_ = timeout; }
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
 
   void loop();
+  void alive() const;
   bool wait_for_work();
   void take_submissions();
   void drop_cancelled();
@@ -70,13 +82,19 @@ class Scheduler {
   Result<ActiveModel*> make_active(const std::shared_ptr<const LoadedModel>& model);
   uint64_t ram_in_use() const;
   void drop_forgotten();
+  void give_up_active();
+  void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
+  void drop_unused();
   void sweep();
+  Status run_sweep();
+  void run_aside(std::function<void()> task);
   void plan_rows();
   std::vector<GenerateJob*> in_turn(bool decoding) const;
   bool is_running(const GenerateJob& wanted) const;
   size_t add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left);
   bool make_room(GenerateJob& job, size_t positions);
   Status between_tiles();
+  Status while_waiting();
   Status check_cancelled();
   void finish_sweep(const Status& status);
   void give_logits();
@@ -84,11 +102,13 @@ class Scheduler {
   void publish_memory();
 
   const std::unique_ptr<stream::Device> device_;
+  store::LoadMarks& marks_;
   const SchedulerOptions options_;
 
   // The engine thread's own.
   std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
   ActiveModel* active_ = nullptr;
+  std::vector<std::unique_ptr<ActiveModel>> set_aside_;  // reads of theirs hang
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
 
@@ -100,6 +120,8 @@ class Scheduler {
   std::vector<BatchJob> batch_;
   std::vector<model::Row> rows_;
 
+  DebugHang debug_hang_;
+  std::atomic<std::chrono::milliseconds> read_timeout_;
   std::atomic<bool> cancel_noticed_{false};
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -108,6 +130,7 @@ class Scheduler {
   MemoryStatus memory_;
   bool stopping_ = false;
 
+  SerialWorker errands_;  // what waits for the disk, which the engine thread must not
   std::thread thread_;
 };
 

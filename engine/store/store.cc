@@ -96,7 +96,8 @@ Json architecture_json(const model::Architecture& a) {
 
 class StoreImpl : public Store {
  public:
-  StoreImpl(const std::string& directory, Disk& disk) : disk_(disk), paths_{directory} {}
+  StoreImpl(const std::string& directory, Disk& disk, std::function<void()> on_step)
+      : disk_(disk), paths_{directory}, on_step_(std::move(on_step)) {}
 
   Status open() {
     AIRLLM_TRY_VOID(
@@ -107,7 +108,13 @@ class StoreImpl : public Store {
     AIRLLM_TRY_VOID(disk_.make_directories(paths_.models()));
     AIRLLM_TRY_VOID(disk_.make_directories(paths_.incoming()));
     AIRLLM_TRY_VOID(clean_incoming());
-    return clean_models();
+    AIRLLM_TRY_VOID(clean_models());
+    on_step_ = {};
+    return {};
+  }
+
+  std::string place(const std::string& name) const override {
+    return paths_.model(name).substr(paths_.root.size() + 1);
   }
 
   Result<std::vector<ModelSummary>> list() override {
@@ -139,6 +146,7 @@ class StoreImpl : public Store {
     AIRLLM_TRY(const Manifest manifest, load_manifest(name));
     StoredModel out;
     out.name = name;
+    out.place = place(name);
     AIRLLM_TRY_VOID(read_files(manifest, out));
     AIRLLM_TRY(out.architecture,
                model::parse_config(out.config_json, paths_.model(name) + "/config.json"));
@@ -260,12 +268,17 @@ class StoreImpl : public Store {
     return Unexpected(std::move(error));
   }
 
+  void step() const {
+    if (on_step_) on_step_();
+  }
+
   // ---- folders ----
 
   // A crash leaves trash, and folders without a journal that could go on.
   Status clean_incoming() {
     AIRLLM_TRY(const std::vector<DirEntry> entries, disk_.list(paths_.incoming()));
     for (const DirEntry& entry : entries) {
+      step();
       const std::string path = paths_.incoming() + "/" + entry.name;
       const Result<Journal> journal = read_journal(disk_, path);
       if (journal && paths_.incoming(journal->name) == path) continue;
@@ -300,6 +313,7 @@ class StoreImpl : public Store {
     AIRLLM_TRY(const std::vector<DirEntry> entries,
                disk_.list(prefix.empty() ? paths_.models() : paths_.model(prefix)));
     for (const DirEntry& entry : entries) {
+      step();
       const std::string name = prefix.empty() ? entry.name : prefix + "/" + entry.name;
       if (!entry.is_directory || !is_valid_model_name(name)) continue;
       if (disk_.exists(paths_.model(name) + "/" + kManifestName)) {
@@ -463,6 +477,7 @@ class StoreImpl : public Store {
 
   Disk& disk_;
   const StorePaths paths_;
+  std::function<void()> on_step_;  // while it opens
   std::unique_ptr<DiskLock> lock_;
   std::mutex mutex_;  // guards busy_
   std::set<std::string> busy_;
@@ -470,8 +485,9 @@ class StoreImpl : public Store {
 
 }  // namespace
 
-Result<std::unique_ptr<Store>> Store::open(const std::string& directory, Disk& disk) {
-  auto store = std::make_unique<StoreImpl>(directory, disk);
+Result<std::unique_ptr<Store>> Store::open(const std::string& directory, Disk& disk,
+                                           const std::function<void()>& on_step) {
+  auto store = std::make_unique<StoreImpl>(directory, disk, on_step);
   AIRLLM_TRY_VOID(store->open());
   return std::unique_ptr<Store>(std::move(store));
 }

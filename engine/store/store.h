@@ -3,6 +3,7 @@
 //   STORE/models/NAME/manifest.json, config.json, tokenizer.json, …, shards/NNN-name.safetensors
 //   STORE/incoming/NAME/…     a split under way, or interrupted; renamed into models/ when whole
 //   STORE/lock                held while a process uses the store
+//   STORE/loading.json        which models were loading when a process died (load_marks.h)
 #pragma once
 
 #include <functional>
@@ -24,6 +25,7 @@ namespace airllm::store {
 // A model of the store, opened: everything but the weights is in memory.
 struct StoredModel {
   std::string name;
+  std::string place;  // as Store::place()
   model::Architecture architecture;
   std::string config_json;
   std::optional<std::string> tokenizer_json, tokenizer_config_json, generation_config_json;
@@ -53,10 +55,14 @@ class Store {
  public:
   // Makes the folders (0700 where they are new), takes the lock. Another holder is a kTemporary
   // error that names its pid. Drops what in incoming/ cannot be resumed.
-  static Result<std::unique_ptr<Store>> open(const std::string& directory, Disk& disk);
+  // `on_step` is called as it goes through the folders; may be empty.
+  static Result<std::unique_ptr<Store>> open(const std::string& directory, Disk& disk,
+                                             const std::function<void()>& on_step = {});
   virtual ~Store() = default;
 
   virtual Result<std::vector<ModelSummary>> list() = 0;
+  // The model's folder, below the store's: what tells it from all others.
+  virtual std::string place(const std::string& name) const = 0;
   // Unknown or unfinished: kNoInput, with near names in the remedy. Loads headers and checksum
   // tables, and checks them against the manifest.
   virtual Result<StoredModel> open_model(const std::string& name) = 0;

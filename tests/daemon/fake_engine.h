@@ -43,10 +43,13 @@ class FakeEngine : public engine::Engine {
   std::vector<engine::JobInfo> jobs() override;
   Json status() override;
   void close_admission() override;
+  void apply(const engine::EngineOptions& options) override;
 
   // How many jobs have begun and not ended.
   size_t running() const;
   uint64_t cancelled() const { return cancelled_; }
+  // What apply() was last given.
+  engine::EngineOptions applied() const;
   // The bundled flag of `model` in list().
   void set_bundled(const std::string& model) { bundled_ = model; }
 
@@ -65,6 +68,7 @@ class FakeEngine : public engine::Engine {
   };
   const std::vector<std::string> models_;
   std::string bundled_;
+  engine::EngineOptions applied_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<engine::JobId, Job> jobs_;
