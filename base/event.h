@@ -48,8 +48,8 @@ inline constexpr std::string_view kErrorField = "AIRLLM_ERROR";  // error_name()
 inline constexpr std::string_view kKindField = "AIRLLM_KIND";    // of the job
 
 // Where events go instead of write(); false when it could not take one. Call once at start.
-using EventSink = std::function<bool(const EventKind&, std::string_view line,
-                                     std::span<const Field> fields)>;
+using EventSink =
+    std::function<bool(const EventKind&, std::string_view line, std::span<const Field> fields)>;
 void set_event_sink(EventSink sink);
 
 void write_event(const EventKind& kind, std::span<const Field> fields, std::string_view line);

@@ -14,6 +14,8 @@ namespace airllm::daemon {
 struct ServerOptions {
   std::string socket_path;  // for status
   std::string store_dir;    // for status
+  // The socket is systemd's and outlives this daemon: who connects later waits in its queue.
+  bool socket_stays = false;
   uint64_t send_buffer_bytes = uint64_t{64} << 20;
   uint64_t max_connections = 256;
   std::chrono::milliseconds stop_timeout{10000};
@@ -24,6 +26,7 @@ struct ServerOptions {
   std::chrono::milliseconds linger{2000};
 };
 
+// Belongs to the connection thread.
 struct Context {
   engine::Engine& engine;
   JobTable& jobs;
@@ -32,11 +35,5 @@ struct Context {
   std::chrono::steady_clock::time_point started;
   bool stopping = false;
 };
-
-// What a stopping daemon says to new jobs and to those that it ends.
-inline Error stopping_error() {
-  return {ErrorCode::kUnavailable, "the daemon is stopping",
-          "repeat the command when it runs again"};
-}
 
 }  // namespace airllm::daemon

@@ -66,6 +66,7 @@ struct Setting {
   const char* value;  // how help names it
   const char* help;
   Status (*set)(const std::string& text, Options& options);
+  bool live = false;  // can change while the daemon runs
 };
 
 const auto kSettings = std::to_array<Setting>({
@@ -91,30 +92,41 @@ const auto kSettings = std::to_array<Setting>({
      [](const std::string& text, Options& o) -> Status {
        o.model = text;
        return {};
-     }},
+     },
+     true},
     {"log-level", "LEVEL", "debug, info, warning or error",
      [](const std::string& text, Options& o) -> Status {
        if (log::parse_level(text, o.log_level)) return {};
        return Unexpected(ErrorCode::kUsage, "not a log level: '" + text + "'",
                          "use debug, info, warning or error");
-     }},
+     },
+     true},
     {"stop-timeout", "SECONDS", "how long running jobs may go on when the daemon stops",
      [](const std::string& text, Options& o) {
        return set_count(text, 0, 86400, o.stop_timeout_seconds);
-     }},
+     },
+     true},
+    {"read-timeout", "SECONDS", "how long a read may take before its job fails",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 86400, o.read_timeout_seconds);
+     },
+     true},
     {"send-buffer", "SIZE", "what may wait for a client that does not read, per connection",
      [](const std::string& text, Options& o) -> Status {
        std::optional<uint64_t> bytes;
        AIRLLM_TRY_VOID(set_size(text, kMinSendBuffer, bytes));
        o.send_buffer_bytes = *bytes;
        return {};
-     }},
+     },
+     true},
     {"max-connections", "N", "clients at once",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 100000, o.max_connections);
-     }},
+     },
+     true},
     {"max-jobs", "N", "jobs at once, running and queued",
-     [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); }},
+     [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); },
+     true},
 });
 
 const Setting* find_setting(std::string_view name) {
@@ -122,6 +134,12 @@ const Setting* find_setting(std::string_view name) {
     if (setting.name == name) return &setting;
   }
   return nullptr;
+}
+
+Status apply_setting(const Setting& setting, const std::string& text, Options& options) {
+  AIRLLM_TRY_VOID(setting.set(text, options));
+  options.given.insert_or_assign(setting.name, text);
+  return {};
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -146,7 +164,7 @@ Status apply_line(std::string_view line, std::set<std::string, std::less<>>& see
   if (!seen.insert(key).second) {
     return Unexpected(ErrorCode::kConfig, "'" + key + "' is set twice");
   }
-  return setting->set(std::string(trimmed(line.substr(equals + 1))), options);
+  return apply_setting(*setting, std::string(trimmed(line.substr(equals + 1))), options);
 }
 
 // ---- defaults ----------------------------------------------------------------------------------
@@ -210,6 +228,23 @@ Status fill_store(const Environment& environment, Options& options) {
   return {};
 }
 
+// "engine:N" or "read:N".
+Status set_debug_hang(const std::string& text, Options& options) {
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  const std::string where = text.substr(0, colon);
+  engine::DebugHang hang;
+  const bool is_read = where == "read";
+  if (colon == std::string::npos || (!is_read && where != "engine") ||
+      !set_count(text.substr(colon + 1), 0, uint64_t{1} << 40, hang.after)) {
+    return Unexpected(ErrorCode::kConfig, "AIRLLM_DEBUG_HANG is '" + text + "'",
+                      "use engine:N or read:N, or leave it out: it is for tests");
+  }
+  hang.where = is_read ? engine::DebugHang::Where::kRead : engine::DebugHang::Where::kEngine;
+  options.debug_hang = hang;
+  return {};
+}
+
 // ---- files and flags ---------------------------------------------------------------------------
 
 Result<std::string> read_config(const std::string& path) {
@@ -260,7 +295,7 @@ void declare_flags(CLI::App& app, Flags& flags, Options& options) {
 Status apply_flags(const Flags& flags, Options& options) {
   for (size_t i = 0; i < kSettings.size(); ++i) {
     if (flags.given[i]->count() == 0) continue;
-    if (auto status = kSettings[i].set(flags.values[i], options); !status) {
+    if (auto status = apply_setting(kSettings[i], flags.values[i], options); !status) {
       Error error = std::move(status).error();
       if (error.remedy.empty()) error.remedy = "airllmd.conf(5) describes the settings";
       error.message = "--" + std::string(kSettings[i].name) + ": " + error.message;
@@ -273,8 +308,12 @@ Status apply_flags(const Flags& flags, Options& options) {
 }  // namespace
 
 Environment Environment::current() {
-  return {::geteuid() == 0, from_environment("HOME"), runtime_dir(),
-          from_environment("XDG_DATA_HOME"), from_environment("XDG_CONFIG_HOME")};
+  return {::geteuid() == 0,
+          from_environment("HOME"),
+          runtime_dir(),
+          from_environment("XDG_DATA_HOME"),
+          from_environment("XDG_CONFIG_HOME"),
+          from_environment("AIRLLM_DEBUG_HANG")};
 }
 
 Status apply_config(std::string_view text, const std::string& path, Options& options) {
@@ -297,6 +336,19 @@ Status apply_config(std::string_view text, const std::string& path, Options& opt
   return {};
 }
 
+SettingsChange changed_settings(const Options& before, const Options& after) {
+  SettingsChange change;
+  for (const Setting& setting : kSettings) {
+    const auto old_text = before.given.find(setting.name);
+    const auto new_text = after.given.find(setting.name);
+    const bool had = old_text != before.given.end();
+    const bool has = new_text != after.given.end();
+    if (had == has && (!has || old_text->second == new_text->second)) continue;
+    (setting.live ? change.live : change.need_restart).emplace_back(setting.name);
+  }
+  return change;
+}
+
 Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
                                        const Environment& environment, bool socket_given) {
   CommandLine line;
@@ -316,6 +368,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
   }
   AIRLLM_TRY_VOID(load_config(flags.config, environment, line.options));
   AIRLLM_TRY_VOID(apply_flags(flags, line.options));
+  AIRLLM_TRY_VOID(set_debug_hang(environment.debug_hang, line.options));
   if (line.options.socket_path.empty() && !socket_given) {
     AIRLLM_TRY_VOID(fill_socket(environment, line.options));
   }

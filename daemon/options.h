@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "engine/engine.h"
 
 namespace airllm::daemon {
 
@@ -28,6 +31,11 @@ struct Options {
   uint64_t send_buffer_bytes = uint64_t{64} << 20;  // per connection
   uint64_t max_connections = 256;
   uint64_t max_jobs = 64;
+  uint64_t read_timeout_seconds = 120;
+  std::optional<engine::DebugHang> debug_hang;  // AIRLLM_DEBUG_HANG
+
+  // The text of each setting that the file or a flag gave, by name.
+  std::map<std::string, std::string, std::less<>> given;
 };
 
 // What the environment says, so that tests can say it too.
@@ -41,6 +49,7 @@ struct Environment {
   std::string xdg_runtime_dir;
   std::string xdg_data_home;
   std::string xdg_config_home;
+  std::string debug_hang;
   static Environment current();
 };
 
@@ -55,6 +64,13 @@ struct CommandLine {
 // place ("airllmd.conf:7").
 Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
                                        const Environment& environment, bool socket_given = false);
+
+// The settings that differ, by name.
+struct SettingsChange {
+  std::vector<std::string> live;          // can change while the daemon runs
+  std::vector<std::string> need_restart;  // cannot
+};
+SettingsChange changed_settings(const Options& before, const Options& after);
 
 // Applies the lines `key = value` of a configuration file; `path` is for messages.
 Status apply_config(std::string_view text, const std::string& path, Options& options);

@@ -105,7 +105,7 @@ void Server::admit(UniqueFd client) {
                             " clients, as many as it may have",
                         "try again later, or give the daemon a larger --max-connections"});
   } else if (finishing_) {
-    connection->refuse(stopping_error());
+    connection->refuse(engine::stopping_error());
   }
 }
 
@@ -117,9 +117,8 @@ void Server::closed(Connection& connection) {
 void Server::stop() {
   engine_.close_admission();
   if (std::exchange(context_.stopping, true)) return end_jobs();
+  if (options_.socket_stays) stop_accepting();
   if (jobs_.size() == 0) return finish_connections();
-  log::info("stopping: {} running jobs have {} s to finish", jobs_.size(),
-            std::chrono::duration_cast<std::chrono::seconds>(options_.stop_timeout).count());
   jobs_.on_empty([this] {
     // From a fresh stack: the last job ends inside its connection.
     asio::post(io_, [this] { finish_connections(); });
@@ -130,9 +129,20 @@ void Server::stop() {
   });
 }
 
+void Server::stop_accepting() {
+  std::error_code ignored;
+  accept_timer_.cancel();
+  listening_.close(ignored);
+}
+
+void Server::apply(const ServerOptions& options, const std::string& configured_model) {
+  options_ = options;
+  default_model_.configure(configured_model);
+}
+
 void Server::end_jobs() {
   if (jobs_.size() > 0) log::warning("stopping: {} running jobs are cancelled", jobs_.size());
-  for (const auto& connection : connections_) connection->fail_jobs(stopping_error());
+  for (const auto& connection : connections_) connection->fail_jobs(engine::stopping_error());
   finish_connections();
 }
 
@@ -145,9 +155,7 @@ void Server::finish_connections() {
 
 void Server::check_stopped() {
   if (!finishing_ || !connections_.empty() || std::exchange(stopped_, true)) return;
-  std::error_code ignored;
-  accept_timer_.cancel();
-  listening_.close(ignored);
+  stop_accepting();
   on_stopped_();
 }
 

@@ -56,15 +56,14 @@ Status LoadMarks::check(const std::string& place, const std::string& name) const
   const std::lock_guard lock(mutex_);
   const auto found = marks_.find(place);
   if (found == marks_.end() || found->second.crashes < kMostCrashes) return {};
-  log::event_happened(log::event::kModelRefused,
-                      {{log::kModelField, name},
-                       {log::kErrorField, std::string(error_name(ErrorCode::kData))}},
-                      "model {}: refused, the daemon crashed twice in a row while it was loading",
-                      name);
-  return Unexpected(ErrorCode::kData,
-                    "the model '" + name +
-                        "' is refused: the daemon crashed twice in a row while it was loading",
-                    "look for damage, which lets it run again: airllm verify " + name);
+  log::event_happened(
+      log::event::kModelRefused,
+      {{log::kModelField, name}, {log::kErrorField, std::string(error_name(ErrorCode::kData))}},
+      "model {}: refused, the daemon crashed twice in a row while it was loading", name);
+  return Unexpected(
+      ErrorCode::kData,
+      "the model '" + name + "' is refused: the daemon crashed twice in a row while it was loading",
+      "look for damage, which lets it run again: airllm verify " + name);
 }
 
 void LoadMarks::begin(const std::string& place) {

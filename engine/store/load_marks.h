@@ -1,6 +1,6 @@
-// Which models were being loaded when the process died. A model that brings the daemon down while it
-// loads would do so for ever under a service manager that starts the daemon again; so one that was
-// loading at two crashes in a row is refused until it has been verified.
+// Which models were being loaded when the process died. A model that brings the daemon down while
+// it loads would do so for ever under a service manager that starts the daemon again; so one that
+// was loading at two crashes in a row is refused until it has been verified.
 //
 // The marks are in one small file of the store, written before a load begins and after it ends, so
 // that they survive kill -9 and a power cut. A load is from opening the model to the end of its

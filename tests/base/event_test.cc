@@ -39,8 +39,7 @@ TEST(Event, IdsAreDifferentAndOf128Bits) {
   for (const EventKind& kind :
        {event::kStarted, event::kStopping, event::kJobAccepted, event::kJobFinished,
         event::kJobFailed, event::kClientRefused, event::kModelLoaded, event::kModelReleased,
-        event::kModelRefused, event::kSettingsReloaded, event::kSettingsWrong,
-        event::kReadHangs}) {
+        event::kModelRefused, event::kSettingsReloaded, event::kSettingsWrong, event::kReadHangs}) {
     EXPECT_EQ(kind.id.size(), 32U);
     EXPECT_EQ(kind.id.find_first_not_of("0123456789abcdef"), std::string_view::npos);
     EXPECT_TRUE(ids.insert(kind.id).second) << kind.id;

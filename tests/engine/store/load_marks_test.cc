@@ -70,7 +70,8 @@ TEST_F(LoadMarksTest, LoadsThatEndWithoutACrashCountForNothing) {
 }
 
 TEST_F(LoadMarksTest, AFileOfAnotherKindIsNoObstacle) {
-  for (const std::string text : {"", "[]", "{\"models/a\": 2}", "{\"models/a\": {\"crashes\": -1}}"}) {
+  for (const std::string text :
+       {"", "[]", "{\"models/a\": 2}", "{\"models/a\": {\"crashes\": -1}}"}) {
     std::ofstream(path()) << text;
     const auto marks = process();
     EXPECT_TRUE(marks->check("models/a", "a")) << text;
