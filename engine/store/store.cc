@@ -37,8 +37,8 @@ Status check_name(const std::string& name) {
   return Unexpected(
       ErrorCode::kUsage,
       "'" + escape_for_display(name.substr(0, 200), true) + "' cannot be the name of a model",
-      "Names are 1 to 128 letters, digits, '.', '_', '-', and '/' between parts; no "
-      "part begins with a dot.");
+      "names are 1 to 128 letters, digits, '.', '_', '-', and '/' between parts; no "
+      "part begins with a dot");
 }
 
 ModelSummary summary_of(const Manifest& manifest, const std::string& name) {
@@ -243,7 +243,7 @@ class StoreImpl : public Store {
       if (taken_) return {};
       return Unexpected(ErrorCode::kTemporary,
                         "the model " + name_ + " is being made or removed by another job",
-                        "Wait for that job ('airllm ps' shows it), or cancel it.");
+                        "wait for that job ('airllm ps' shows it), or cancel it");
     }
 
    private:
@@ -255,7 +255,7 @@ class StoreImpl : public Store {
   Status lock_error(Error error) const {
     if (error.code == ErrorCode::kTemporary) {
       error.message = "the store " + paths_.root + " is in use: " + error.message;
-      error.remedy = "Stop the other airllmd, or use another store with --store.";
+      error.remedy = "stop the other airllmd, or use another store with --store";
     }
     return Unexpected(std::move(error));
   }
@@ -330,7 +330,7 @@ class StoreImpl : public Store {
       if (other.starts_with(name + "/") || name.starts_with(other + "/")) {
         return Unexpected(ErrorCode::kCannotCreate,
                           "the name " + name + " cannot stand beside the model " + other,
-                          "Choose another name with --name.");
+                          "choose another name with --name");
       }
     }
     return {};
@@ -363,9 +363,9 @@ class StoreImpl : public Store {
     const Result<std::vector<std::string>> names = model_names();
     if (!names) return Unexpected(names.error());
     const std::vector<std::string> near = near_names(name, *names);
-    std::string remedy = "'airllm list' shows the models there are.";
-    if (names->empty()) remedy = "There is no model yet; 'airllm split DIR' makes one.";
-    if (!near.empty()) remedy = "Did you mean " + join_quoted(near) + "?";
+    std::string remedy = "'airllm list' shows the models there are";
+    if (names->empty()) remedy = "there is no model yet; 'airllm split DIR' makes one";
+    if (!near.empty()) remedy = "did you mean " + join_quoted(near) + "?";
     return Unexpected(ErrorCode::kNoInput, "there is no model " + name, std::move(remedy));
   }
 
@@ -378,8 +378,8 @@ class StoreImpl : public Store {
       if (journal.name != name) continue;
       return Unexpected(
           ErrorCode::kNoInput, "the model " + name + " is not complete: its split is not done",
-          "Wait for the split, or go on with 'airllm split " +
-              escape_for_display(journal.source_label, true) + " --name " + name + "'.");
+          "wait for the split, or go on with 'airllm split " +
+              escape_for_display(journal.source_label, true) + " --name " + name + "'");
     }
     return unknown(name);
   }
