@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "base/version.h"
+#include "daemon/doctor.h"
 
 namespace airllm::daemon {
 namespace {
@@ -80,7 +81,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
 template <typename T>
 constexpr bool kIsJob =
     std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::SplitParams> ||
-    std::is_same_v<T, protocol::VerifyParams>;
+    std::is_same_v<T, protocol::VerifyParams> || std::is_same_v<T, protocol::MeasureDiskParams>;
 
 }  // namespace
 
@@ -127,6 +128,10 @@ void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
   if (auto status = start_verify(id, params); !status) finish(id, Unexpected(status.error()));
 }
 
+void Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
+  if (auto status = start_measure_disk(id); !status) finish(id, Unexpected(status.error()));
+}
+
 Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
   if (context_.stopping) return Unexpected(stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
@@ -160,6 +165,15 @@ Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params)
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
   AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, bridge));
   bridge->accept(job, model);
+  keep(id, {job, std::move(bridge), nullptr});
+  return {};
+}
+
+Status Requests::start_measure_disk(uint64_t id) {
+  if (context_.stopping) return Unexpected(stopping_error());
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.measure_disk(bridge));
+  bridge->accept(job, "");
   keep(id, {job, std::move(bridge), nullptr});
   return {};
 }
@@ -271,6 +285,10 @@ Result<Json> Requests::answer(const protocol::DefaultParams& params) {
     AIRLLM_TRY_VOID(context_.default_model.set(*params.model));
   }
   return Json{{"model", context_.default_model.get()}};
+}
+
+Result<Json> Requests::answer(const protocol::DoctorParams&) {
+  return Json{{"checks", doctor_checks(context_)}};
 }
 
 Result<Json> Requests::answer(const protocol::UnknownMethod& unknown) {

@@ -147,7 +147,7 @@ struct SplitRequest {
 // A row of `airllm ps`.
 struct JobInfo {
   JobId job = 0;
-  std::string kind;  // "generate", "split", "verify"
+  std::string kind;  // "generate", "split", "verify", "measure"
   std::string model;
   std::string state;  // "queued", "prefill", "decode", "running"
   uint64_t prompt_tokens = 0;
@@ -172,6 +172,10 @@ class Engine {
   virtual Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) = 0;
   virtual Result<JobId> verify(const std::string& model, std::shared_ptr<JobEvents> events) = 0;
 
+  // Reads from the store for a second at most: {"path","bytes","seconds","direct"}; not "direct"
+  // when the page cache may have answered.
+  virtual Result<JobId> measure_disk(std::shared_ptr<JobEvents> events) = 0;
+
   // Honoured within one tile. The job ends with finish reason kCancelled (generate) or an error
   // kCancelled (others). An unknown job is a kNoInput error.
   virtual Status cancel(JobId job) = 0;
@@ -184,7 +188,7 @@ class Engine {
   // Removes the model; one that jobs use is kTemporary.
   virtual Status remove(const std::string& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
-  // {"device","cpu","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes","reader",
+  // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes","reader",
   //  "models":[{"name","resident_bytes","bytes"}]}
   virtual Json status() = 0;
 

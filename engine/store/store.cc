@@ -223,6 +223,18 @@ class StoreImpl : public Store {
                 {"ok", true}};
   }
 
+  Result<ReadSpeed> measure_read_speed(std::stop_token stop) override {
+    AIRLLM_TRY(const std::vector<ModelSummary> models, list());
+    std::string folder;
+    uint64_t most = 0;
+    for (const ModelSummary& model : models) {
+      if (!model.complete || !model.problem.empty() || model.bytes <= most) continue;
+      most = model.bytes;
+      folder = paths_.model(model.name) + "/" + kShardsName;
+    }
+    return store::measure_read_speed(disk_, folder, paths_.root, std::move(stop));
+  }
+
  private:
   // Keeps others from working on the same model's folders.
   class Busy {

@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "engine/model/architecture.h"
 #include "engine/store/disk.h"
+#include "engine/store/read_speed.h"
 #include "engine/store/shard.h"
 
 namespace airllm::store {
@@ -70,6 +71,8 @@ class Store {
   // Reads every byte. Returns {"name","shards","bytes","ok":true}; the first bad block is kData.
   virtual Result<Json> verify(const std::string& name, const ProgressFn& progress,
                               std::stop_token stop) = 0;
+  // Of the largest model's longest shard; of a file made for it in a store without models.
+  virtual Result<ReadSpeed> measure_read_speed(std::stop_token stop) = 0;
 };
 
 // 1 to 128 of letters, digits, '.', '_', '-', and '/' between parts; no part begins with a dot.

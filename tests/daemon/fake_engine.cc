@@ -110,6 +110,12 @@ Result<JobId> FakeEngine::verify(const std::string& model, std::shared_ptr<JobEv
   });
 }
 
+Result<JobId> FakeEngine::measure_disk(std::shared_ptr<JobEvents> events) {
+  return start("measure", "", std::move(events), [](JobId, JobEvents& out) {
+    out.on_done(Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});
+  });
+}
+
 Status FakeEngine::cancel(JobId job) {
   const std::lock_guard lock(mutex_);
   const auto found = jobs_.find(job);
@@ -145,7 +151,7 @@ std::vector<engine::JobInfo> FakeEngine::jobs() {
   return rows;
 }
 
-Json FakeEngine::status() { return Json{{"device", "fake"}}; }
+Json FakeEngine::status() { return Json{{"device", "fake"}, {"cpu", "none"}, {"reader", "fake"}}; }
 
 void FakeEngine::close_admission() {
   const std::lock_guard lock(mutex_);

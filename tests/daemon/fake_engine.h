@@ -36,6 +36,7 @@ class FakeEngine : public engine::Engine {
                               std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> verify(const std::string& model,
                                std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> measure_disk(std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;
   Result<Json> list() override;
   Result<Json> show(const std::string& model) override;
