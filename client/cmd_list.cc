@@ -17,10 +17,12 @@ std::string name_cell(const Json& model) {
 }
 
 std::string format_models(const Json& models) {
-  std::vector<std::vector<std::string>> rows{{"NAME", "SIZE", "LAYERS", "DTYPE", "CREATED"}};
+  std::vector<std::vector<std::string>> rows{
+      {"NAME", "SIZE", "LAYERS", "DTYPE", "OWNER", "SHARED", "CREATED"}};
   for (const Json& model : models) {
     rows.push_back({name_cell(model), cell(model, "bytes"), cell(model, "layers"),
-                    cell(model, "dtype"), cell(model, "created")});
+                    cell(model, "dtype"), cell(model, "owner"), cell(model, "shared"),
+                    cell(model, "created")});
   }
   return format_table(rows);
 }

@@ -12,6 +12,7 @@ namespace airllm::client {
 namespace {
 
 std::string progress_cell(const Json& job) {
+  if (!job.contains("done")) return "-";  // another user's
   const auto amount = [&](const char* key) {
     const Json value = job.value(key, Json(uint64_t{0}));
     const uint64_t count = value.is_number_unsigned() ? value.get<uint64_t>() : 0;
@@ -32,11 +33,12 @@ std::string age_cell(const Json& job) {
 }
 
 std::string format_jobs(const Json& jobs) {
-  std::vector<std::vector<std::string>> rows{{"JOB", "KIND", "MODEL", "STATE", "PROGRESS", "AGE"}};
+  std::vector<std::vector<std::string>> rows{
+      {"JOB", "USER", "KIND", "MODEL", "STATE", "PROGRESS", "AGE"}};
   for (const Json& job : jobs) {
     if (!job.is_object()) continue;
-    rows.push_back({cell(job, "job"), cell(job, "kind"), cell(job, "model"), cell(job, "state"),
-                    progress_cell(job), age_cell(job)});
+    rows.push_back({cell(job, "job"), cell(job, "user"), cell(job, "kind"), cell(job, "model"),
+                    cell(job, "state"), progress_cell(job), age_cell(job)});
   }
   return format_table(rows);
 }

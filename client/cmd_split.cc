@@ -58,8 +58,11 @@ class SplitHandler : public EventHandler {
 
 std::string summary(const Json& result) {
   const bool unchanged = result.is_object() && result.value("unchanged", Json()) == Json(true);
-  return cell(result, "name") + ": " + cell(result, "shards") + " shards, " +
-         cell(result, "bytes") + (unchanged ? ", already there\n" : "\n");
+  const std::string name = cell(result, "name");
+  const std::string text = name + ": " + cell(result, "shards") + " shards, " +
+                           cell(result, "bytes") + (unchanged ? ", already there\n" : "\n");
+  if (!result.is_object() || result.value("shared", Json(true)) == Json(true)) return text;
+  return text + "Only you see it; for all users: airllm share " + name + "\n";
 }
 
 }  // namespace
@@ -68,12 +71,14 @@ Result<int> run_split(const Invocation& call) {
   Globals globals = call.globals;
   std::vector<std::string> words;
   std::optional<std::string> name;
+  bool share = false;
   ArgParser parser("airllm split",
                    "Make a model of the store from a folder with config.json and safetensors "
                    "files. Given again, goes on where it stopped.");
   parser.usage("airllm split [OPTIONS] DIR");
   parser.words("DIR", words, 1, 1, "The folder");
   parser.text("--name", name, "NAME", "The model's name; without it the folder's");
+  parser.flag("--share", share, "Let all users see it; without it only you do");
   parser.add_globals(globals);
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
@@ -85,7 +90,7 @@ Result<int> run_split(const Invocation& call) {
   // Only for messages and the manifest, where bytes that are not UTF-8 cannot go.
   const bool is_text = find_invalid_utf8(folder) == kValidUtf8;
   protocol::SplitParams params{name.value_or(source.default_name()),
-                               is_text ? folder : escape_for_display(folder)};
+                               is_text ? folder : escape_for_display(folder), share};
   Status status = run_request(connection, std::move(params), handler);
   if (!status) {
     Error error = std::move(status).error();

@@ -16,6 +16,7 @@ constexpr std::array kCommands{
     Command{"split", "Make a model of the store from a Hugging Face folder", run_split},
     Command{"list", "List the models of the store", run_list},
     Command{"show", "Show all that is known of a model", run_show},
+    Command{"share", "Let all users see a model of yours", run_share},
     Command{"rm", "Remove models from the store", run_rm},
     Command{"verify", "Read a model and check its checksums", run_verify},
     Command{"default", "Show or set the model that is asked when none is named", run_default},
@@ -70,6 +71,7 @@ constexpr std::array kForeign{
     Foreign{"check", "check a model: airllm verify MODEL"},
     Foreign{"jobs", "list the jobs: airllm ps"},
     Foreign{"kill", "cancel a job: airllm cancel JOB"},
+    Foreign{"publish", "let all users see a model of yours: airllm share MODEL"},
     Foreign{"use", "set your default model: airllm default MODEL"},
 };
 

@@ -54,6 +54,13 @@ ssize_t send_some(int socket, std::string_view bytes, std::span<const int> descr
   return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+// A daemon that refuses a connection says so without a hello.
+bool is_refusal(const protocol::ServerMessage& message) {
+  const auto* event = std::get_if<protocol::Event>(&message);
+  return event != nullptr && event->id == 0 &&
+         std::holds_alternative<protocol::Failed>(event->body);
+}
+
 }  // namespace
 
 Result<UniqueFd> connect_socket(const std::string& path) {
@@ -172,7 +179,7 @@ Result<std::optional<protocol::ServerMessage>> Connection::take_message() {
   AIRLLM_TRY(protocol::ServerMessage message, protocol::decode_server_message(*payload));
   if (const auto* hello = std::get_if<protocol::Hello>(&message)) {
     AIRLLM_TRY_VOID(check_hello(*hello));
-  } else if (!heard_hello_) {
+  } else if (!heard_hello_ && !is_refusal(message)) {
     return Unexpected(ErrorCode::kProtocol, "what answers at " + name_ + " is no airllm daemon",
                       "check --socket and AIRLLM_SOCKET");
   }

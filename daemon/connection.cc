@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "base/version.h"
 
 namespace airllm::daemon {
@@ -32,13 +33,13 @@ Unexpected broken(std::string message) {
 
 }  // namespace
 
-std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket, uid_t user,
+std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket, const User& user,
                                              Context& context, OnClosed on_closed) {
   std::shared_ptr<Connection> made(
       new Connection(io, std::move(socket), user, context, std::move(on_closed)));
   // The outbox outlives the connection while a job's events hold it.
   made->outbox_ = std::make_shared<Outbox>(
-      context.options.send_buffer_bytes,
+      context.options.send_buffer_bytes, context.sent, user.uid,
       [weak = std::weak_ptr<Connection>(made), executor = io.get_executor()] {
         asio::post(executor, [weak] {
           if (const auto self = weak.lock()) self->pump();
@@ -48,7 +49,7 @@ std::shared_ptr<Connection> Connection::make(asio::io_context& io, Socket socket
   return made;
 }
 
-Connection::Connection(asio::io_context& io, Socket socket, uid_t user, Context& context,
+Connection::Connection(asio::io_context& io, Socket socket, const User& user, Context& context,
                        OnClosed on_closed)
     : socket_(std::move(socket)),
       user_(user),
@@ -95,7 +96,7 @@ void Connection::read_bytes() {
                                    : Status(Unexpected(std::move(received).error()));
     if (state_ == State::kClosed) return;
     if (!status) {
-      log::warning("a client of user {} was disconnected: {}", user_, status.error().message);
+      log::warning("a client of user {} was disconnected: {}", user_.uid, status.error().message);
       refuse(status.error());
     }
   }
@@ -114,7 +115,28 @@ Status Connection::take_bytes(Received received) {
     const uint64_t frame_end = received_bytes_ - frames_.pending_bytes();
     AIRLLM_TRY_VOID(handle_payload(*payload, descriptors_.take(frame_end)));
   }
-  return {};
+  return count_received();
+}
+
+// Half a frame waits in memory until the rest comes; many of them are a limit's affair.
+Status Connection::count_received() {
+  const uint64_t bytes = frames_.pending_bytes();
+  ByteBudget& budget = context_.received;
+  budget.give(user_.uid, std::exchange(counted_bytes_, 0));
+  const ByteBudget::Taken taken = budget.take(user_.uid, bytes);
+  if (taken == ByteBudget::Taken::kYes) {
+    counted_bytes_ = bytes;
+    return {};
+  }
+  const bool of_user = taken == ByteBudget::Taken::kUserIsFull;
+  const char* const setting = of_user ? "max-prompts-per-user" : "max-prompts";
+  return Unexpected(
+      ErrorCode::kTemporary,
+      "the requests of " +
+          (of_user ? "user " + std::to_string(user_.uid) : std::string("all users")) +
+          " that are still on their way would take more than " + setting +
+          " allows: " + format_size(of_user ? budget.user_limit() : budget.total_limit()),
+      std::string("send fewer at a time, or raise ") + setting + " in the daemon's settings");
 }
 
 Status Connection::handle_payload(std::string_view payload, std::vector<UniqueFd> descriptors) {
@@ -148,6 +170,7 @@ Status Connection::handle_hello(const protocol::Hello& hello) {
   }
   hello_timer_.cancel();
   state_ = State::kOpen;
+  frames_.set_limit(protocol::kMaxFrameBytes);
   protocol::Hello ours;
   ours.program = std::string("airllmd ") + kProgramVersion;
   ours.pid = static_cast<uint64_t>(::getpid());
@@ -162,7 +185,7 @@ void Connection::pump() {
   if (state_ == State::kClosed) return;
   Outbox::Work work = outbox_->take(write_in_flight_ ? 0 : kWriteBytes);
   if (work.broken) {
-    log::warning("a client of user {} was disconnected: it does not read", user_);
+    log::warning("a client of user {} was disconnected: it does not read", user_.uid);
     return close();
   }
   for (const uint64_t request : work.given_up) requests_->given_up(request);
@@ -229,7 +252,7 @@ void Connection::check_stuck() {
   if (outbox_->waiting_bytes() == 0) {
     watching_stuck_ = false;
   } else if (written_bytes_ == written_at_last_check_) {
-    log::warning("a client of user {} was disconnected: it does not read", user_);
+    log::warning("a client of user {} was disconnected: it does not read", user_.uid);
     close();
   } else {
     watch_stuck();
@@ -267,6 +290,7 @@ void Connection::close() {
   linger_timer_.cancel();
   requests_->abandon();
   outbox_->close();
+  context_.received.give(user_.uid, std::exchange(counted_bytes_, 0));
   std::error_code ignored;
   socket_.close(ignored);
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->on_closed_(*self); });

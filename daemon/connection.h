@@ -13,6 +13,7 @@
 #include "daemon/outbox.h"
 #include "daemon/peer.h"
 #include "daemon/requests.h"
+#include "daemon/user.h"
 #include "protocol/framing.h"
 
 namespace airllm::daemon {
@@ -24,7 +25,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using OnClosed = std::function<void(Connection&)>;
 
   // `on_closed` is called once, from the connection thread, never from inside start().
-  static std::shared_ptr<Connection> make(asio::io_context& io, Socket socket, uid_t user,
+  static std::shared_ptr<Connection> make(asio::io_context& io, Socket socket, const User& user,
                                           Context& context, OnClosed on_closed);
 
   void start();
@@ -36,14 +37,20 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void finish();
   void close();
   size_t running() const { return requests_->running(); }
+  uid_t user() const { return user_.uid; }
+  bool is_greeted() const { return state_ != State::kNew; }
+  // Whether no more requests are read.
+  bool is_ending() const { return state_ == State::kFinishing || state_ == State::kClosed; }
 
  private:
   enum class State { kNew, kOpen, kFinishing, kClosed };
 
-  Connection(asio::io_context& io, Socket socket, uid_t user, Context& context, OnClosed on_closed);
+  Connection(asio::io_context& io, Socket socket, const User& user, Context& context,
+             OnClosed on_closed);
   void wait_for_bytes();
   void read_bytes();
   Status take_bytes(Received received);
+  Status count_received();
   Status handle_payload(std::string_view payload, std::vector<UniqueFd> descriptors);
   Status handle_hello(const protocol::Hello& hello);
   void pump();
@@ -57,13 +64,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void hello_is_late();
 
   Socket socket_;
-  const uid_t user_;
+  const User user_;
   Context& context_;
   OnClosed on_closed_;
   State state_ = State::kNew;
   std::shared_ptr<Outbox> outbox_;
   std::unique_ptr<Requests> requests_;
-  protocol::FrameReader frames_;
+  protocol::FrameReader frames_{protocol::kMaxHelloBytes};
+  uint64_t counted_bytes_ = 0;  // of frames_, in context_.received
   DescriptorQueue descriptors_;
   uint64_t received_bytes_ = 0;
   std::array<char, 65536> buffer_;

@@ -1,10 +1,16 @@
 // What all connections of a server share. Belongs to the connection thread.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 
+#include "daemon/admission.h"
+#include "daemon/byte_budget.h"
 #include "daemon/job_table.h"
 #include "daemon/models.h"
 #include "engine/engine.h"
@@ -15,7 +21,15 @@ struct ServerOptions {
   std::string socket_path;  // for status
   std::string store_dir;    // for status
   uint64_t send_buffer_bytes = uint64_t{64} << 20;
-  uint64_t max_connections = 256;
+  uint64_t max_splits_per_user = 2;  // splits and verifications; not for operators (user.h)
+  std::optional<gid_t> admin_group;  // whose members manage all models
+  // What waits for all clients, and for those of one user.
+  uint64_t sent_bytes = uint64_t{256} << 20;
+  uint64_t sent_per_user_bytes = uint64_t{224} << 20;
+  // Frames that have not come whole yet, of all connections and of one user's.
+  uint64_t received_bytes = uint64_t{64} << 20;
+  uint64_t received_per_user_bytes = uint64_t{56} << 20;
+  ConnectionLimits connections;
   std::chrono::milliseconds stop_timeout{10000};
   std::chrono::milliseconds hello_timeout{5000};
   // A peer whose job was given up, and that then reads nothing for this long, is disconnected.
@@ -30,6 +44,9 @@ struct Context {
   DefaultModel& default_model;
   const ServerOptions& options;
   std::chrono::steady_clock::time_point started;
+  ByteBudget received;  // bytes of frames that have not come whole yet
+  // Bytes that wait for clients. Outboxes, which hold it, may outlive the server.
+  std::shared_ptr<ByteBudget> sent;
   bool stopping = false;
 };
 

@@ -75,6 +75,15 @@ engine::EngineOptions engine_options(const Options& options) {
   out.kv_bytes = options.kv_bytes;
   out.threads = options.threads;
   out.max_jobs = options.max_jobs;
+  out.max_splits = options.max_splits;
+  out.store_quota_bytes = options.store_quota_bytes;
+  out.max_jobs_per_user = options.max_jobs_per_user;
+  out.max_prompt_bytes = options.max_prompt_bytes;
+  out.max_prompts_bytes = options.max_prompts_bytes;
+  out.max_prompts_per_user_bytes = options.prompts_per_user_bytes();
+  out.kv_per_user_bytes = options.kv_per_user_bytes;
+  out.pause_timeout = std::chrono::seconds(options.send_timeout_seconds);
+  out.max_logprobs = options.max_logprobs;
   return out;
 }
 
@@ -83,7 +92,13 @@ ServerOptions server_options(const Options& options, const Listener& listener) {
   out.socket_path = listener.path();
   out.store_dir = options.store_dir;
   out.send_buffer_bytes = options.send_buffer_bytes;
-  out.max_connections = options.max_connections;
+  out.max_splits_per_user = options.max_splits_per_user;
+  out.admin_group = options.admin_group;
+  out.sent_bytes = options.send_buffers_bytes;
+  out.sent_per_user_bytes = options.send_buffers_per_user();
+  out.received_bytes = options.max_prompts_bytes;
+  out.received_per_user_bytes = options.prompts_per_user_bytes();
+  out.connections = {options.max_connections, options.connections_per_user()};
   out.stop_timeout = std::chrono::seconds(options.stop_timeout_seconds);
   return out;
 }

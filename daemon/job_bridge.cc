@@ -153,6 +153,11 @@ void JobBridge::on_generated(const engine::GenerateResult& result) {
 
 void JobBridge::on_done(const Json& result) { send(protocol::Done{dump_json(result)}, true); }
 
-void JobBridge::on_error(const Error& error) { send(protocol::Failed{error}, true); }
+void JobBridge::on_error(const Error& error) {
+  const bool is_behind = outbox_->room_bytes() == 0;
+  send(protocol::Failed{error}, true);
+  // What made the job fail may be that nobody reads.
+  if (is_behind) outbox_->report_full(request_);
+}
 
 }  // namespace airllm::daemon

@@ -37,6 +37,7 @@ class JobBridge : public engine::JobEvents {
   void on_generated(const engine::GenerateResult& result) override;
   void on_done(const Json& result) override;
   void on_error(const Error& error) override;
+  uint64_t room_bytes() const override { return outbox_->room_bytes(); }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -1,7 +1,5 @@
 #include "daemon/job_table.h"
 
-#include <unistd.h>
-
 #include "base/log.h"
 
 namespace airllm::daemon {
@@ -14,12 +12,15 @@ void JobTable::remove(engine::JobId job) {
   if (jobs_.erase(job) > 0 && jobs_.empty() && on_empty_) on_empty_();
 }
 
-Status JobTable::cancel(engine::JobId job, uid_t user) {
+Status JobTable::cancel(engine::JobId job, const User& user) {
   const auto found = jobs_.find(job);
   if (found != jobs_.end()) {
-    if (user != found->second.owner && user != 0 && user != ::geteuid()) {
+    if (user.uid != found->second.owner && !user.is_operator) {
       return Unexpected(ErrorCode::kNoPermission,
-                        "job " + std::to_string(job) + " belongs to another user");
+                        "job " + std::to_string(job) +
+                            " belongs to another user: only that user, root and the daemon's own "
+                            "user may cancel it",
+                        "airllm ps shows whose job it is");
     }
     if (found->second.directory) found->second.directory->close();
   }

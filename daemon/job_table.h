@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "daemon/remote_directory.h"
+#include "daemon/user.h"
 #include "engine/engine.h"
 
 namespace airllm::daemon {
@@ -23,9 +24,9 @@ class JobTable {
   // Called whenever the table becomes empty.
   void on_empty(std::function<void()> callback) { on_empty_ = std::move(callback); }
 
-  // Cancels for `user`: one's own jobs; root and the daemon's own user may cancel all.
-  // kNoPermission for another's job, kNoInput for an unknown one.
-  Status cancel(engine::JobId job, uid_t user);
+  // Cancels for `user`: one's own jobs; operators may cancel all. kNoPermission for another's job,
+  // kNoInput for an unknown one.
+  Status cancel(engine::JobId job, const User& user);
   // Cancels without asking whose it is; also wakes a split that waits for files.
   void cancel_now(engine::JobId job);
 

@@ -119,11 +119,12 @@ Status DefaultModel::set(const std::string& name) {
   return {};
 }
 
-Result<std::string> resolve_model(const std::string& wanted, const DefaultModel& default_model,
-                                  engine::Engine& engine) {
-  if (!wanted.empty()) return wanted;
+namespace {
+
+Result<std::string> choose_model(const DefaultModel& default_model, engine::Engine& engine,
+                                 const engine::Viewer& viewer) {
   if (!default_model.get().empty()) return default_model.get();
-  AIRLLM_TRY(const Json list, engine.list());
+  AIRLLM_TRY(const Json list, engine.list({viewer.user}));
   const Names names = complete_models(list);
   if (names.others.size() == 1) return names.others.front();
   if (names.others.empty() && names.bundled.size() == 1) return names.bundled.front();
@@ -136,6 +137,18 @@ Result<std::string> resolve_model(const std::string& wanted, const DefaultModel&
   return Unexpected(ErrorCode::kUsage,
                     "no model is named, and the store has several: " + joined(all),
                     "name one with -m MODEL, or choose a default: airllm default MODEL");
+}
+
+}  // namespace
+
+Result<engine::ModelRef> resolve_model(const std::string& wanted, const DefaultModel& default_model,
+                                       engine::Engine& engine, const engine::Viewer& viewer) {
+  std::string name = wanted;
+  if (name.empty()) {
+    AIRLLM_TRY(name, choose_model(default_model, engine, viewer));
+  }
+  AIRLLM_TRY(engine::FoundModel found, engine.find(name, viewer));
+  return std::move(found.model);
 }
 
 Result<std::string> name_from_label(const std::string& source_label) {

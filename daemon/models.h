@@ -26,11 +26,11 @@ class DefaultModel {
   std::string stored_;
 };
 
-// The model that a request means that names `wanted`: that one, else the default, else the only one
-// of the store, where a bundled one does not count beside another. Otherwise a kUsage error with
-// the names that there are.
-Result<std::string> resolve_model(const std::string& wanted, const DefaultModel& default_model,
-                                  engine::Engine& engine);
+// The model that a request means that names `wanted`: that one (Engine::find), else the default,
+// else the only one that `viewer` may ask, where a bundled one does not count beside another.
+// Otherwise a kUsage error with the names that there are.
+Result<engine::ModelRef> resolve_model(const std::string& wanted, const DefaultModel& default_model,
+                                       engine::Engine& engine, const engine::Viewer& viewer);
 
 // A name for the model of a directory: its last part, or for a hub snapshot the repository's.
 Result<std::string> name_from_label(const std::string& source_label);

@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "base/units.h"
+#include "base/users.h"
 #include "base/version.h"
 
 namespace airllm::daemon {
@@ -33,12 +34,15 @@ Result<uint64_t> parse_count(const std::string& text, uint64_t low, uint64_t hig
   return value;
 }
 
-Status set_count(const std::string& text, uint64_t low, uint64_t high, uint64_t& out) {
+// `Out`: uint64_t or an optional one.
+template <typename Out>
+Status set_count(const std::string& text, uint64_t low, uint64_t high, Out& out) {
   AIRLLM_TRY(out, parse_count(text, low, high));
   return {};
 }
 
-Status set_size(const std::string& text, uint64_t low, std::optional<uint64_t>& out) {
+template <typename Out>
+Status set_size(const std::string& text, uint64_t low, Out& out) {
   AIRLLM_TRY(const uint64_t bytes, parse_size(text));
   if (bytes < low) {
     return Unexpected(ErrorCode::kUsage, "too small: '" + text + "'",
@@ -54,6 +58,13 @@ Status set_path(const std::string& text, std::string& out) {
   out = std::filesystem::absolute(text, error).lexically_normal().string();
   if (error) return Unexpected(ErrorCode::kUsage, text + ": " + error.message());
   return {};
+}
+
+Status set_group(const std::string& text, std::optional<gid_t>& out) {
+  out = find_group(text);
+  if (out) return {};
+  return Unexpected(ErrorCode::kConfig, "there is no group '" + text + "'",
+                    "make it with groupadd, or name another");
 }
 
 constexpr uint64_t kMinRam = 512 * kKiB;
@@ -80,6 +91,8 @@ const auto kSettings = std::to_array<Setting>({
      [](const std::string& text, Options& o) { return set_size(text, kMinRam, o.ram_bytes); }},
     {"kv", "SIZE", "memory for keys and values",
      [](const std::string& text, Options& o) { return set_size(text, 0, o.kv_bytes); }},
+    {"kv-per-user", "SIZE", "of that, the part of one user",
+     [](const std::string& text, Options& o) { return set_size(text, 1, o.kv_per_user_bytes); }},
     {"threads", "N", "compute threads (0: one per core)",
      [](const std::string& text, Options& o) -> Status {
        uint64_t count = 0;
@@ -103,18 +116,57 @@ const auto kSettings = std::to_array<Setting>({
        return set_count(text, 0, 86400, o.stop_timeout_seconds);
      }},
     {"send-buffer", "SIZE", "what may wait for a client that does not read, per connection",
-     [](const std::string& text, Options& o) -> Status {
-       std::optional<uint64_t> bytes;
-       AIRLLM_TRY_VOID(set_size(text, kMinSendBuffer, bytes));
-       o.send_buffer_bytes = *bytes;
-       return {};
+     [](const std::string& text, Options& o) {
+       return set_size(text, kMinSendBuffer, o.send_buffer_bytes);
+     }},
+    {"send-buffers", "SIZE", "what may wait for all clients",
+     [](const std::string& text, Options& o) {
+       return set_size(text, kMinSendBuffer, o.send_buffers_bytes);
+     }},
+    {"send-buffers-per-user", "SIZE", "of that, the part of one user's",
+     [](const std::string& text, Options& o) {
+       return set_size(text, kMinSendBuffer, o.send_buffers_per_user_bytes);
+     }},
+    {"send-timeout", "SECONDS", "how long a job waits for a client that does not read",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 86400, o.send_timeout_seconds);
      }},
     {"max-connections", "N", "clients at once",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 100000, o.max_connections);
      }},
+    {"max-connections-per-user", "N", "of them, those of one user",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 100000, o.max_connections_per_user);
+     }},
     {"max-jobs", "N", "jobs at once, running and queued",
      [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); }},
+    {"max-splits", "N", "splits and verifications at once",
+     [](const std::string& text, Options& o) { return set_count(text, 1, 1000, o.max_splits); }},
+    {"max-splits-per-user", "N", "of them, those of one user",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 1000, o.max_splits_per_user);
+     }},
+    {"store-quota", "SIZE", "what the models of one user may take of the store",
+     [](const std::string& text, Options& o) { return set_size(text, 0, o.store_quota_bytes); }},
+    {"admin-group", "GROUP", "the group whose members may remove and share all models",
+     [](const std::string& text, Options& o) { return set_group(text, o.admin_group); }},
+    {"max-jobs-per-user", "N", "of them, those of one user",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 100000, o.max_jobs_per_user);
+     }},
+    {"max-prompt", "SIZE", "the longest prompt",
+     [](const std::string& text, Options& o) { return set_size(text, 1, o.max_prompt_bytes); }},
+    {"max-prompts", "SIZE", "what the prompts of all jobs may take",
+     [](const std::string& text, Options& o) { return set_size(text, 1, o.max_prompts_bytes); }},
+    {"max-prompts-per-user", "SIZE", "what the prompts of one user's jobs may take",
+     [](const std::string& text, Options& o) {
+       return set_size(text, 1, o.max_prompts_per_user_bytes);
+     }},
+    {"max-logprobs", "N", "prompt tokens times log-probabilities for each, of one job",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, uint64_t{1} << 53, o.max_logprobs);
+     }},
 });
 
 const Setting* find_setting(std::string_view name) {

@@ -1,6 +1,8 @@
 // The daemon's settings: flags over the configuration file over defaults.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "base/share.h"
 
 namespace airllm::daemon {
 
@@ -25,9 +28,34 @@ struct Options {
   std::string model;     // the default model; empty: none
   log::Level log_level = log::Level::kInfo;
   uint64_t stop_timeout_seconds = 10;
-  uint64_t send_buffer_bytes = uint64_t{64} << 20;  // per connection
+  uint64_t send_buffer_bytes = uint64_t{64} << 20;    // per connection
+  uint64_t send_buffers_bytes = uint64_t{256} << 20;  // of all connections
+  std::optional<uint64_t> send_buffers_per_user_bytes;
+  uint64_t send_timeout_seconds = 10;
   uint64_t max_connections = 256;
   uint64_t max_jobs = 64;
+  uint64_t max_splits = 4;
+  uint64_t max_splits_per_user = 2;
+  std::optional<uint64_t> store_quota_bytes;  // of each user's models
+  std::optional<gid_t> admin_group;
+  uint64_t max_prompt_bytes = uint64_t{8} << 20;    // of one request
+  uint64_t max_prompts_bytes = uint64_t{64} << 20;  // of all jobs
+  uint64_t max_logprobs = uint64_t{1} << 28;        // prompt tokens times log-probabilities each
+  // What one user may take; unset: all but an eighth, and of kv all.
+  std::optional<uint64_t> max_connections_per_user;
+  std::optional<uint64_t> max_jobs_per_user;
+  std::optional<uint64_t> max_prompts_per_user_bytes;
+  std::optional<uint64_t> kv_per_user_bytes;
+
+  uint64_t prompts_per_user_bytes() const {
+    return max_prompts_per_user_bytes.value_or(share_of_one_user(max_prompts_bytes));
+  }
+  uint64_t send_buffers_per_user() const {
+    return send_buffers_per_user_bytes.value_or(share_of_one_user(send_buffers_bytes));
+  }
+  uint64_t connections_per_user() const {
+    return max_connections_per_user.value_or(share_of_one_user(max_connections));
+  }
 };
 
 // What the environment says, so that tests can say it too.

@@ -1,24 +1,29 @@
 #include "daemon/outbox.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "protocol/messages.h"
 
 namespace airllm::daemon {
+namespace {
 
-Outbox::Pushed Outbox::push(std::string frame) {
-  return push_entry({std::move(frame), 0}, limit_, false);
-}
+// Ends and errors that a peer is told even when the memory of all is used up.
+constexpr uint64_t kAlwaysBytes = uint64_t{64} << 10;
+
+}  // namespace
+
+Outbox::Pushed Outbox::push(std::string frame) { return push_entry({std::move(frame), 0}, false); }
 
 Outbox::Pushed Outbox::push_final(std::string frame, uint64_t ends_request) {
-  return push_entry({std::move(frame), ends_request}, limit_ + protocol::kMaxFrameBytes, true);
+  return push_entry({std::move(frame), ends_request}, true);
 }
 
-Outbox::Pushed Outbox::push_entry(Entry entry, uint64_t limit, bool break_when_full) {
+Outbox::Pushed Outbox::push_entry(Entry entry, bool is_final) {
   std::unique_lock lock(mutex_);
   if (closed_ || broken_) return Pushed::kClosed;
-  if (bytes_ + entry.frame.size() > limit) {
-    if (break_when_full) {
+  if (!reserve(entry.frame.size(), is_final)) {
+    if (is_final) {
       broken_ = true;
       wake_once(lock);
     }
@@ -28,6 +33,15 @@ Outbox::Pushed Outbox::push_entry(Entry entry, uint64_t limit, bool break_when_f
   entries_.push_back(std::move(entry));
   wake_once(lock);
   return Pushed::kQueued;
+}
+
+bool Outbox::reserve(uint64_t bytes, bool is_final) {
+  const uint64_t own_limit = is_final ? limit_ + protocol::kMaxFrameBytes : limit_;
+  if (bytes_ + bytes > own_limit) return false;
+  if (shared_->take(user_, bytes) == ByteBudget::Taken::kYes) return true;
+  if (!is_final || bytes_ > kAlwaysBytes) return false;
+  shared_->force(user_, bytes);
+  return true;
 }
 
 void Outbox::report_full(uint64_t request) {
@@ -60,7 +74,9 @@ Outbox::Work Outbox::take(uint64_t max_bytes) {
 
 void Outbox::written(uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  bytes_ -= std::min(bytes, bytes_);
+  const uint64_t gone = std::min(bytes, bytes_);
+  bytes_ -= gone;
+  shared_->give(user_, gone);
 }
 
 uint64_t Outbox::waiting_bytes() const {
@@ -68,11 +84,16 @@ uint64_t Outbox::waiting_bytes() const {
   return bytes_;
 }
 
+uint64_t Outbox::room_bytes() const {
+  const uint64_t mark = limit_ / 4;
+  return std::min(mark - std::min(mark, waiting_bytes()), shared_->room(user_));
+}
+
 void Outbox::close() {
   const std::lock_guard lock(mutex_);
   closed_ = true;
   entries_.clear();
-  bytes_ = 0;
+  shared_->give(user_, std::exchange(bytes_, 0));
 }
 
 }  // namespace airllm::daemon

@@ -10,6 +10,8 @@
 namespace airllm::daemon {
 namespace {
 
+constexpr size_t kUsualGroups = 32;
+
 Unexpected too_many() {
   return Unexpected(ErrorCode::kProtocol, "more than " + std::to_string(protocol::kMaxDescriptors) +
                                               " descriptors came with a message");
@@ -56,13 +58,24 @@ Result<Received> receive(int socket, std::span<char> buffer) {
   return received;
 }
 
-Result<uid_t> peer_user(int socket) {
+Result<PeerIdentity> peer_identity(int socket) {
+  constexpr const char* kWhat = "cannot tell who connected";
   ucred credentials{};
   socklen_t length = sizeof(credentials);
   if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
-    return Unexpected(errno_error("cannot tell who connected", errno));
+    return Unexpected(errno_error(kWhat, errno));
   }
-  return credentials.uid;
+  PeerIdentity peer{credentials.uid, std::vector<gid_t>(kUsualGroups)};
+  // SO_PEERCRED tells one group; membership is mostly a supplementary one. When there is no room
+  // for them all the kernel tells how much there must be.
+  length = static_cast<socklen_t>(peer.groups.size() * sizeof(gid_t));
+  while (::getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, peer.groups.data(), &length) != 0) {
+    if (errno != ERANGE) return Unexpected(errno_error(kWhat, errno));
+    peer.groups.resize(length / sizeof(gid_t));
+  }
+  peer.groups.resize(length / sizeof(gid_t));
+  peer.groups.push_back(credentials.gid);
+  return peer;
 }
 
 Status DescriptorQueue::add(std::vector<UniqueFd> descriptors, uint64_t end) {

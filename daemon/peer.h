@@ -23,8 +23,12 @@ struct Received {
 // (all are closed); a broken connection counts as its end.
 Result<Received> receive(int socket, std::span<char> buffer);
 
-// The user at the other end of the socket.
-Result<uid_t> peer_user(int socket);
+// Who is at the other end of the socket, as the kernel noted when it connected.
+struct PeerIdentity {
+  uid_t user = 0;
+  std::vector<gid_t> groups;  // its own and all supplementary ones
+};
+Result<PeerIdentity> peer_identity(int socket);
 
 // Which frame received descriptors belong to. The kernel ends a receive with the bytes that the
 // descriptors came with, so they belong to the frame that holds the last byte of that receive.

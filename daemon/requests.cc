@@ -2,27 +2,34 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
 #include "base/log.h"
+#include "base/users.h"
 #include "base/utf8.h"
 #include "base/version.h"
 
 namespace airllm::daemon {
 namespace {
 
-Json to_json(const engine::JobInfo& info) {
-  return Json{{"job", info.job},
-              {"kind", info.kind},
-              {"model", info.model},
-              {"state", info.state},
-              {"prompt_tokens", info.prompt_tokens},
-              {"completion_tokens", info.completion_tokens},
-              {"done", info.done},
-              {"total", info.total},
-              {"unit", info.unit},
-              {"age_seconds", info.age_seconds}};
+// A row of ps. Of another's job one sees that it is there and what it waits for; how long prompt
+// and answer are would tell about the text.
+Json to_json(const engine::JobInfo& info, const User& user) {
+  Json row{{"job", info.job},
+           {"kind", info.kind},
+           {"user", user_name(info.user)},
+           {"state", info.state},
+           {"age_seconds", info.age_seconds}};
+  if (viewer_to_manage(user).sees(info.model)) row["model"] = info.model.name;
+  if (info.user != user.uid && !user.is_operator) return row;
+  row["prompt_tokens"] = info.prompt_tokens;
+  row["completion_tokens"] = info.completion_tokens;
+  row["done"] = info.done;
+  row["total"] = info.total;
+  row["unit"] = info.unit;
+  return row;
 }
 
 // NaN and infinity are numbers to msgpack; no option means anything with them.
@@ -130,7 +137,9 @@ void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
 Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
   if (context_.stopping) return Unexpected(stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
-  AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine));
+  AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine,
+                                          viewer_to_ask(user_)));
+  request.user = user_.uid;
   auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
   AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));
   keep(id, {job, std::move(bridge), nullptr});
@@ -139,7 +148,11 @@ Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& par
 
 Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
   if (context_.stopping) return Unexpected(stopping_error());
+  AIRLLM_TRY_VOID(check_split_limit());
   engine::SplitRequest request{params.name, params.source_label, nullptr};
+  if (user_.uid != ::geteuid()) request.owner = user_.uid;
+  request.share = params.share;
+  request.has_quota = !user_.is_operator;
   if (request.name.empty()) {
     AIRLLM_TRY(request.name, name_from_label(params.source_label));
   }
@@ -155,17 +168,18 @@ Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
 
 Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params) {
   if (context_.stopping) return Unexpected(stopping_error());
-  AIRLLM_TRY(const std::string model,
-             resolve_model(params.model, context_.default_model, context_.engine));
+  AIRLLM_TRY_VOID(check_split_limit());
+  AIRLLM_TRY(const engine::ModelRef model, resolve_model(params.model, context_.default_model,
+                                                         context_.engine, viewer_to_manage(user_)));
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
-  AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, bridge));
-  bridge->accept(job, model);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge));
+  bridge->accept(job, model.name);
   keep(id, {job, std::move(bridge), nullptr});
   return {};
 }
 
 void Requests::keep(uint64_t id, Running running) {
-  context_.jobs.add(running.job, user_, running.directory);
+  context_.jobs.add(running.job, user_.uid, running.directory);
   log::debug("job {}: accepted", running.job);
   running_.emplace(id, std::move(running));
 }
@@ -217,27 +231,86 @@ void Requests::abandon() {
   }
 }
 
+Status Requests::check_split_limit() const {
+  if (user_.is_operator) return {};
+  const std::vector<engine::JobInfo> jobs = context_.engine.jobs();
+  const auto count = std::count_if(jobs.begin(), jobs.end(), [&](const engine::JobInfo& info) {
+    return info.user == user_.uid && info.kind != "generate";
+  });
+  const uint64_t most = context_.options.max_splits_per_user;
+  if (static_cast<uint64_t>(count) < most) return {};
+  return Unexpected(ErrorCode::kTemporary,
+                    "user " + user_name(user_.uid) + " has " + std::to_string(count) +
+                        " splits and verifications running, and max-splits-per-user allows " +
+                        std::to_string(most),
+                    "try again when one of them is done (airllm ps), or raise max-splits-per-user "
+                    "in the daemon's settings");
+}
+
+Result<engine::FoundModel> Requests::find_to_change(const std::string& name,
+                                                    const std::string& verb) {
+  if (name.empty()) return Unexpected(ErrorCode::kUsage, "no model is named");
+  AIRLLM_TRY(engine::FoundModel found, context_.engine.find(name, viewer_to_manage(user_), true));
+  AIRLLM_TRY_VOID(check_may_change(user_, found, verb));
+  return found;
+}
+
+// The default is for all users: administrators choose it, among the shared models. One that is not
+// there would fail every later request instead of this one.
+Status Requests::check_default(const std::string& name) const {
+  if (!user_.is_admin) {
+    return Unexpected(ErrorCode::kNoPermission,
+                      "the daemon's default model counts for all users: only administrators may "
+                      "set it",
+                      "set yours without --daemon: airllm default MODEL");
+  }
+  if (name.empty()) return {};
+  auto found = context_.engine.find(name, engine::Viewer{});
+  if (found) return {};
+  if (context_.engine.find(name, viewer_to_manage(user_))) {
+    return Unexpected(ErrorCode::kUsage,
+                      "the model " + name + " is private, and the default is for all users",
+                      "share it first: airllm share " + name);
+  }
+  return Unexpected(std::move(found).error());
+}
+
 // ---- answered at once --------------------------------------------------------------------------
 
-Result<Json> Requests::answer(const protocol::ListParams&) { return context_.engine.list(); }
+Result<Json> Requests::answer(const protocol::ListParams&) {
+  return context_.engine.list(viewer_to_manage(user_));
+}
 
 Result<Json> Requests::answer(const protocol::ShowParams& params) {
-  AIRLLM_TRY(const std::string model,
-             resolve_model(params.model, context_.default_model, context_.engine));
+  AIRLLM_TRY(const engine::ModelRef model, resolve_model(params.model, context_.default_model,
+                                                         context_.engine, viewer_to_manage(user_)));
   return context_.engine.show(model);
 }
 
 Result<Json> Requests::answer(const protocol::PsParams&) {
   Json rows = Json::array();
-  for (const engine::JobInfo& info : context_.engine.jobs()) rows.push_back(to_json(info));
+  for (const engine::JobInfo& info : context_.engine.jobs()) rows.push_back(to_json(info, user_));
   return rows;
 }
 
 Result<Json> Requests::answer(const protocol::RemoveParams& params) {
-  if (params.model.empty()) return Unexpected(ErrorCode::kUsage, "no model is named");
-  AIRLLM_TRY_VOID(context_.engine.remove(params.model));
-  log::info("removed model '{}'", params.model);
+  AIRLLM_TRY(const engine::FoundModel found, find_to_change(params.model, "remove"));
+  AIRLLM_TRY_VOID(context_.engine.remove(found.model));
+  log::info("user {} removed model '{}' of user {}", user_.uid, params.model, found.owner);
   return Json{{"removed", params.model}};
+}
+
+Result<Json> Requests::answer(const protocol::ShareParams& params) {
+  AIRLLM_TRY(const engine::FoundModel found, find_to_change(params.model, "share"));
+  AIRLLM_TRY_VOID(context_.engine.share(found.model));
+  const bool unchanged = !found.model.holder;
+  if (!unchanged) {
+    log::info("user {} shared model '{}' of user {}", user_.uid, params.model, found.owner);
+  }
+  return Json{{"name", params.model},
+              {"owner", user_name(found.owner)},
+              {"shared", true},
+              {"unchanged", unchanged}};
 }
 
 Result<Json> Requests::answer(const protocol::JobParams& params) {
@@ -246,7 +319,7 @@ Result<Json> Requests::answer(const protocol::JobParams& params) {
 }
 
 Result<Json> Requests::answer(const protocol::StatusParams&) {
-  Json status = context_.engine.status();
+  Json status = context_.engine.status(viewer_to_manage(user_));
   if (!status.is_object()) status = Json::object();
   const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - context_.started;
   status["version"] = kProgramVersion;
@@ -262,12 +335,7 @@ Result<Json> Requests::answer(const protocol::StatusParams&) {
 
 Result<Json> Requests::answer(const protocol::DefaultParams& params) {
   if (params.model) {
-    if (!params.model->empty()) {
-      // A default that is not there would fail every later request instead of this one.
-      if (auto shown = context_.engine.show(*params.model); !shown) {
-        return Unexpected(std::move(shown).error());
-      }
-    }
+    AIRLLM_TRY_VOID(check_default(*params.model));
     AIRLLM_TRY_VOID(context_.default_model.set(*params.model));
   }
   return Json{{"model", context_.default_model.get()}};

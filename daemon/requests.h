@@ -9,6 +9,7 @@
 #include "daemon/job_bridge.h"
 #include "daemon/outbox.h"
 #include "daemon/remote_directory.h"
+#include "daemon/user.h"
 #include "protocol/messages.h"
 
 namespace airllm::daemon {
@@ -16,7 +17,7 @@ namespace airllm::daemon {
 // Belongs to the connection thread.
 class Requests {
  public:
-  Requests(Context& context, std::shared_ptr<Outbox> outbox, uid_t user)
+  Requests(Context& context, std::shared_ptr<Outbox> outbox, const User& user)
       : context_(context), outbox_(std::move(outbox)), user_(user) {}
   ~Requests() { abandon(); }
   Requests(const Requests&) = delete;
@@ -54,11 +55,15 @@ class Requests {
   Status start_split(uint64_t id, const protocol::SplitParams& params);
   Status start_verify(uint64_t id, const protocol::VerifyParams& params);
   void keep(uint64_t id, Running running);
+  Status check_split_limit() const;
+  Status check_default(const std::string& name) const;
+  Result<engine::FoundModel> find_to_change(const std::string& name, const std::string& verb);
 
   Result<Json> answer(const protocol::ListParams& params);
   Result<Json> answer(const protocol::ShowParams& params);
   Result<Json> answer(const protocol::PsParams& params);
   Result<Json> answer(const protocol::RemoveParams& params);
+  Result<Json> answer(const protocol::ShareParams& params);
   Result<Json> answer(const protocol::JobParams& params);
   Result<Json> answer(const protocol::StatusParams& params);
   Result<Json> answer(const protocol::DefaultParams& params);
@@ -68,7 +73,7 @@ class Requests {
 
   Context& context_;
   const std::shared_ptr<Outbox> outbox_;
-  const uid_t user_;
+  const User user_;
   std::map<uint64_t, Running> running_;
 };
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <asio/post.hpp>
 #include <cerrno>
 #include <cstring>
@@ -26,7 +27,13 @@ Server::Server(asio::io_context& io, engine::Engine& engine, DefaultModel defaul
       options_(std::move(options)),
       jobs_(engine),
       default_model_(std::move(default_model)),
-      context_{engine_, jobs_, default_model_, options_, std::chrono::steady_clock::now()},
+      context_{engine_,
+               jobs_,
+               default_model_,
+               options_,
+               std::chrono::steady_clock::now(),
+               {options_.received_bytes, options_.received_per_user_bytes},
+               std::make_shared<ByteBudget>(options_.sent_bytes, options_.sent_per_user_bytes)},
       on_stopped_(std::move(on_stopped)),
       listening_(io),
       accept_timer_(io),
@@ -79,9 +86,9 @@ bool Server::accept_one() {
 }
 
 void Server::admit(UniqueFd client) {
-  auto user = peer_user(client.get());
-  if (!user) {
-    log::error("{}", user.error().message);
+  const auto peer = peer_identity(client.get());
+  if (!peer) {
+    log::error("{}", peer.error().message);
     return;
   }
   Connection::Socket socket(io_);
@@ -92,25 +99,44 @@ void Server::admit(UniqueFd client) {
     return;
   }
   client.release();
-  const bool full = connections_.size() >= options_.max_connections;
-  auto connection = Connection::make(io_, std::move(socket), *user, context_,
-                                     [this](Connection& gone) { closed(gone); });
-  // Those that are being refused count too, for a second: nobody can hold more than twice as many.
-  if (connections_.size() >= 2 * options_.max_connections) return connection->close();
-  connections_.insert(connection);
+  const Status room = make_room(peer->user);
+  connections_.push_back(Connection::make(io_, std::move(socket),
+                                          user_of(*peer, options_.admin_group), context_,
+                                          [this](Connection& gone) { closed(gone); }));
+  const auto connection = connections_.back();
   connection->start();
-  if (full) {
-    connection->refuse({ErrorCode::kTemporary,
-                        "the daemon has " + std::to_string(options_.max_connections) +
-                            " clients, as many as it may have",
-                        "try again later, or give the daemon a larger --max-connections"});
+  if (!room) {
+    connection->refuse(room.error());
   } else if (finishing_) {
     connection->refuse(stopping_error());
   }
 }
 
+Status Server::make_room(uid_t user) {
+  std::vector<Seat> seats;
+  std::vector<std::shared_ptr<Connection>> seated;
+  for (const auto& connection : connections_) {
+    if (connection->is_ending()) continue;
+    seats.push_back({connection->user(), connection->is_greeted()});
+    seated.push_back(connection);
+  }
+  // Those that are told their end count apart, for a few seconds: nobody can hold more than twice
+  // the limit.
+  if (connections_.size() - seats.size() >= options_.connections.total) close_oldest_ending();
+  Admission admission = daemon::admit(seats, user, options_.connections);
+  if (admission.refused) return Unexpected(*std::move(admission.refused));
+  if (admission.evicted) seated[*admission.evicted]->close();
+  return {};
+}
+
+void Server::close_oldest_ending() {
+  const auto found = std::find_if(connections_.begin(), connections_.end(),
+                                  [](const auto& connection) { return connection->is_ending(); });
+  if (found != connections_.end()) (*found)->close();
+}
+
 void Server::closed(Connection& connection) {
-  connections_.erase(connection.shared_from_this());
+  std::erase(connections_, connection.shared_from_this());
   check_stopped();
 }
 

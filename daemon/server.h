@@ -6,8 +6,9 @@
 #include <asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
-#include <set>
+#include <vector>
 
+#include "daemon/admission.h"
 #include "daemon/connection.h"
 #include "daemon/context.h"
 
@@ -37,6 +38,9 @@ class Server {
   void accept_some();
   bool accept_one();  // false when none waits, or after trouble
   void admit(UniqueFd client);
+  // Makes room for one more of `user` or says why there is none.
+  Status make_room(uid_t user);
+  void close_oldest_ending();
   void closed(Connection& connection);
   void end_jobs();
   void finish_connections();
@@ -52,7 +56,7 @@ class Server {
   asio::posix::stream_descriptor listening_;
   asio::steady_timer accept_timer_;
   asio::steady_timer stop_timer_;
-  std::set<std::shared_ptr<Connection>> connections_;
+  std::vector<std::shared_ptr<Connection>> connections_;  // in the order of arrival
   bool finishing_ = false;
   bool stopped_ = false;
 };

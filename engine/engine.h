@@ -4,12 +4,17 @@
 // thread-safe and returns at once; what takes long is a job, which reports through JobEvents.
 #pragma once
 
+#include <sys/types.h>
+
+#include <chrono>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -21,12 +26,61 @@ namespace airllm::engine {
 using JobId = uint64_t;
 
 struct EngineOptions {
-  std::string store_dir;  // holds models/NAME/ and incoming/
+  std::string store_dir;  // holds models/, users/ and incoming/
   std::optional<uint64_t>
       ram_bytes;  // ring, pinned tiles, activations, logits; unset: from what is free
   std::optional<uint64_t> kv_bytes;  // keys and values of all jobs; unset: from what is free
   unsigned threads = 0;              // 0: one per core this process may use
   uint64_t max_jobs = 64;            // running and queued; one more is refused (kTemporary)
+  uint64_t max_splits = 4;           // splits and verifications at once; one more is kTemporary
+  // What the models and unfinished splits of a user may take together; unset: half of the store's
+  // file system. Splits say whether it counts for them.
+  std::optional<uint64_t> store_quota_bytes;
+
+  // What one user may take. Unset: all but an eighth of what there is for all.
+  std::optional<uint64_t> max_jobs_per_user;
+  std::optional<uint64_t> max_prompts_per_user_bytes;
+  // A user's jobs beyond this wait for each other. Unset: all of kv.
+  std::optional<uint64_t> kv_per_user_bytes;
+
+  uint64_t max_prompt_bytes = uint64_t{8} << 20;    // of one request; a longer one is kUsage
+  uint64_t max_prompts_bytes = uint64_t{64} << 20;  // of all jobs; more is kTemporary
+  // Prompt tokens times log-probabilities for each, of one job; more is kUsage.
+  uint64_t max_logprobs = uint64_t{1} << 28;
+  // How long a job pauses for a receiver that takes nothing before it fails (kTemporary).
+  std::chrono::milliseconds pause_timeout{10000};
+};
+
+// ---- models and those who see them -------------------------------------------------------------
+
+// A model of the store. The shared ones are for everybody; beside them each user may have private
+// ones, so two models of one name are told apart by who holds them.
+struct ModelRef {
+  ModelRef() = default;
+  // A name alone is the shared model's.
+  ModelRef(std::string model_name, std::optional<uid_t> private_to = std::nullopt)  // NOLINT
+      : name(std::move(model_name)), holder(private_to) {}
+  ModelRef(const char* model_name) : name(model_name) {}  // NOLINT
+
+  std::string name;
+  std::optional<uid_t> holder;  // the only user who sees it; unset: shared
+
+  auto operator<=>(const ModelRef&) const = default;
+};
+
+// Through whose eyes the store is looked at: the shared models and this user's own.
+struct Viewer {
+  std::optional<uid_t> user;  // unset: only the shared ones
+  bool sees_all = false;      // everybody's
+
+  bool sees(const ModelRef& model) const {
+    return !model.holder || sees_all || model.holder == user;
+  }
+};
+
+struct FoundModel {
+  ModelRef model;
+  uid_t owner = 0;  // who made it; models without a record belong to the daemon's own user
 };
 
 // ---- generate ----------------------------------------------------------------------------------
@@ -47,7 +101,9 @@ struct SamplingOptions {
 };
 
 struct GenerateRequest {
-  std::string model;
+  ModelRef model;
+  // Whose job it is. Nothing that is derived from a prompt may ever be used for another user's.
+  uid_t user = 0;
   // Exactly one of the three says what the prompt is.
   std::vector<ChatMessage> messages;               // through the model's chat template
   std::optional<std::string> raw_text;             // no template; special tokens are recognised
@@ -113,6 +169,7 @@ struct Progress {
 // not block. After on_done or on_error nothing more is called and the object is released.
 class JobEvents {
  public:
+  static constexpr uint64_t kUnlimitedRoom = ~uint64_t{0};
   virtual ~JobEvents() = default;
   virtual void on_accepted(const GenerateAccepted&) {}
   virtual void on_progress(const Progress&) {}
@@ -122,6 +179,9 @@ class JobEvents {
   virtual void on_generated(const GenerateResult&) {}  // the end of a generate job
   virtual void on_done(const Json& /*result*/) {}      // the end of any other job
   virtual void on_error(const Error&) {}               // the end of a job that failed
+  // How many bytes of log-probabilities the receiver takes now. A generate job whose receiver takes
+  // none pauses until it does, and fails when that takes too long; the others go on.
+  virtual uint64_t room_bytes() const { return kUnlimitedRoom; }
 };
 
 // ---- split -------------------------------------------------------------------------------------
@@ -140,6 +200,11 @@ struct SplitRequest {
   std::string name;          // the store model's name
   std::string source_label;  // the directory as the user wrote it, for messages and the manifest
   std::shared_ptr<SourceDirectory> source;
+  // Unset: the daemon's own user, whose models are shared at once. The models of others are private
+  // until they share them.
+  std::optional<uid_t> owner = std::nullopt;
+  bool share = false;      // share it when it is whole
+  bool has_quota = false;  // whether the owner's models are limited
 };
 
 // ---- the engine --------------------------------------------------------------------------------
@@ -148,7 +213,8 @@ struct SplitRequest {
 struct JobInfo {
   JobId job = 0;
   std::string kind;  // "generate", "split", "verify"
-  std::string model;
+  uid_t user = 0;    // whose job it is
+  ModelRef model;
   std::string state;  // "queued", "prefill", "decode", "running"
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
@@ -170,23 +236,34 @@ class Engine {
   // on_error.
   virtual Result<JobId> generate(GenerateRequest request, std::shared_ptr<JobEvents> events) = 0;
   virtual Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) = 0;
-  virtual Result<JobId> verify(const std::string& model, std::shared_ptr<JobEvents> events) = 0;
+  virtual Result<JobId> verify(const ModelRef& model, uid_t user,
+                               std::shared_ptr<JobEvents> events) = 0;
 
   // Honoured within one tile. The job ends with finish reason kCancelled (generate) or an error
   // kCancelled (others). An unknown job is a kNoInput error.
   virtual Status cancel(JobId job) = 0;
 
-  // {"name","complete","bundled","bytes","created","family","dtype","layers","parameters","source"}
-  // each, and "problem" for one that cannot be read. A store that cannot be read is an error.
-  virtual Result<Json> list() = 0;
-  // All that is known of one model. Unknown or unfinished: kNoInput, near names in the remedy.
-  virtual Result<Json> show(const std::string& model) = 0;
+  // The model that `viewer` means by `name`: one's own before the shared one, and then, for one who
+  // sees all, another's if only one user has it (kUsage when several do). With `unfinished`,
+  // interrupted splits count, too. What is not there and what the viewer does not see is the same
+  // kNoInput error, with near names that the viewer sees in the remedy.
+  virtual Result<FoundModel> find(const std::string& name, const Viewer& viewer,
+                                  bool unfinished = false) = 0;
+  // {"name","complete","bundled","owner","shared","bytes","created","family","dtype","layers",
+  // "parameters","source"} each, of the models that `viewer` sees, and "problem" for one that
+  // cannot be read. A store that cannot be read is an error.
+  virtual Result<Json> list(const Viewer& viewer) = 0;
+  // All that is known of one model. Unknown or unfinished: kNoInput.
+  virtual Result<Json> show(const ModelRef& model) = 0;
   // Removes the model; one that jobs use is kTemporary.
-  virtual Status remove(const std::string& model) = 0;
+  virtual Status remove(const ModelRef& model) = 0;
+  // Makes a private model everybody's, under its name; a shared one stays as it is. kCannotCreate
+  // when a shared model has the name, kTemporary while jobs use the model.
+  virtual Status share(const ModelRef& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
   // {"device","cpu","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes","reader",
-  //  "models":[{"name","resident_bytes","bytes"}]}
-  virtual Json status() = 0;
+  //  "models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer` sees.
+  virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).
   virtual void close_admission() = 0;

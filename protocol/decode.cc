@@ -100,6 +100,7 @@ Result<Params> read_split(const MapView& map) {
   SplitParams params;
   AIRLLM_TRY_VOID(map.get("name", params.name));
   AIRLLM_TRY_VOID(map.get("source_label", params.source_label));
+  AIRLLM_TRY_VOID(map.get("share", params.share));
   return Params(std::move(params));
 }
 
@@ -113,6 +114,7 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "show") return read_model_params<ShowParams>(map);
   if (method == "ps") return Params(PsParams{});
   if (method == "rm") return read_model_params<RemoveParams>(map);
+  if (method == "share") return read_model_params<ShareParams>(map);
   if (method == "verify") return read_model_params<VerifyParams>(map);
   if (method == "status") return Params(StatusParams{});
   if (method == "default") return read_model_params<DefaultParams>(map);

@@ -2,6 +2,8 @@
 #include <msgpack.hpp>
 
 #include <array>
+#include <bit>
+#include <cmath>
 #include <concepts>
 
 #include "base/utf8.h"
@@ -11,6 +13,7 @@ namespace airllm::protocol {
 namespace {
 
 constexpr size_t kLengthBytes = 4;
+constexpr double kBeyondIntegers = 0x1p63;
 
 struct Sink {
   std::string bytes;
@@ -41,7 +44,14 @@ class Writer {
   void value(const std::string& text) { value(std::string_view(text)); }
   void value(const char* text) { value(std::string_view(text)); }
   void value(bool flag) { flag ? packer_.pack_true() : packer_.pack_false(); }
-  void value(double number) { packer_.pack_double(number); }
+  // msgpack-c makes integers of whole numbers, and tries to of 2^64, which none of 64 bits holds.
+  void value(double number) {
+    if (std::abs(number) < kBeyondIntegers) {
+      packer_.pack_double(number);
+    } else {
+      float64(number);
+    }
+  }
   template <std::integral T>
   void value(T number) {
     packer_.pack(number);
@@ -85,6 +95,14 @@ class Writer {
   }
 
  private:
+  void float64(double number) {
+    const auto bits = std::bit_cast<uint64_t>(number);
+    sink_.bytes += '\xcb';
+    for (unsigned shift = 64; shift > 0; shift -= 8) {
+      sink_.bytes += static_cast<char>(bits >> (shift - 8) & 0xffU);
+    }
+  }
+
   void raw_text(std::string_view text) {
     const uint32_t size = checked(text.size());
     packer_.pack_str(size);
@@ -152,9 +170,10 @@ void write_params(Writer& out, const GenerateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(2);
+  out.map(3);
   out.field("name", params.name);
   out.field("source_label", params.source_label);
+  out.field("share", params.share);
 }
 
 void write_params(Writer& out, const ModelParams& params) {
@@ -184,6 +203,7 @@ struct MethodName {
   std::string_view operator()(const ShowParams&) const { return "show"; }
   std::string_view operator()(const PsParams&) const { return "ps"; }
   std::string_view operator()(const RemoveParams&) const { return "rm"; }
+  std::string_view operator()(const ShareParams&) const { return "share"; }
   std::string_view operator()(const VerifyParams&) const { return "verify"; }
   std::string_view operator()(const JobParams&) const { return "cancel_job"; }
   std::string_view operator()(const StatusParams&) const { return "status"; }

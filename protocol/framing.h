@@ -27,6 +27,8 @@ class FrameReader {
  public:
   explicit FrameReader(uint64_t max_frame_bytes = kMaxFrameBytes) : limit_(max_frame_bytes) {}
 
+  // From now on payloads may be this long.
+  void set_limit(uint64_t max_frame_bytes) { limit_ = max_frame_bytes; }
   void append(std::string_view bytes);
   // The next whole payload, or nothing when more bytes are needed. A length of zero or above the
   // limit is a kProtocol error, found as soon as the four bytes are there; the stream is then lost.

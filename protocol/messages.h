@@ -18,6 +18,8 @@ namespace airllm::protocol {
 inline constexpr uint64_t kProtocolVersion = 1;
 // A frame's payload may be at most this long.
 inline constexpr uint64_t kMaxFrameBytes = uint64_t{16} << 20;
+// And at most this long before a hello.
+inline constexpr uint64_t kMaxHelloBytes = uint64_t{64} << 10;
 // Descriptors that one message may carry.
 inline constexpr size_t kMaxDescriptors = 64;
 // Messages of one conversation, and stop strings of one request.
@@ -64,9 +66,10 @@ struct GenerateParams {
 struct SplitParams {
   std::string name;          // empty: made from source_label's last part
   std::string source_label;  // the directory as the user wrote it
+  bool share = false;        // share the model when it is whole
 };
 
-// methods "show", "rm", "verify": a model. "default": sets it, an empty name reads it.
+// methods "show", "rm", "share", "verify": a model. "default": sets it, an empty name reads it.
 struct ModelParams {
   std::string model;  // empty for show and verify: as for generate
 };
@@ -85,6 +88,7 @@ struct DefaultParams {
 };
 struct ShowParams : ModelParams {};
 struct RemoveParams : ModelParams {};
+struct ShareParams : ModelParams {};
 struct VerifyParams : ModelParams {};
 
 // What decoding makes of a method that this version does not know; the daemon answers it with an
@@ -95,7 +99,7 @@ struct UnknownMethod {
 
 using Params =
     std::variant<GenerateParams, SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
-                 VerifyParams, JobParams, StatusParams, DefaultParams, UnknownMethod>;
+                 ShareParams, VerifyParams, JobParams, StatusParams, DefaultParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {

@@ -70,6 +70,7 @@ class KvSequence {
   // acquired stays).
   [[nodiscard]] bool reserve(size_t positions);
   void clear();
+  size_t blocks() const { return blocks_.size(); }
 
   // Pages of one layer, as kernels::AttentionRow wants them. Valid until reserve() or clear().
   const float* const* pages(size_t layer) const { return tables_[layer].data(); }

@@ -3,6 +3,8 @@
 
 #include "engine/engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
@@ -14,8 +16,10 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "base/users.h"
 #include "engine/schedule/budget.h"
 #include "engine/schedule/generate_job.h"
+#include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/store/store.h"
@@ -40,26 +44,19 @@ using schedule::GenerateJob;
 using schedule::JobRecord;
 using schedule::LoadedModel;
 
-// Splits and verifications at a time; each has a thread and buffers.
-constexpr size_t kMostStoreJobs = 4;
-
 // The jobs there are, by number. Thread-safe.
 class JobTable {
  public:
-  explicit JobTable(uint64_t most) : most_(most) {}
+  explicit JobTable(const EngineOptions& options) : load_(options) {}
 
-  Result<std::shared_ptr<JobRecord>> add(const std::string& kind, const std::string& model) {
+  Result<std::shared_ptr<JobRecord>> add(const std::string& kind, uid_t user, const ModelRef& model,
+                                         uint64_t prompt_bytes) {
     const std::lock_guard lock(mutex_);
     if (closed_) {
       return Unexpected(ErrorCode::kUnavailable, "the daemon is stopping", "ask again later");
     }
-    if (records_.size() >= most_) {
-      return Unexpected(
-          ErrorCode::kTemporary,
-          "there are " + std::to_string(records_.size()) + " jobs, as many as max-jobs allows",
-          "try again later, or raise max-jobs in the daemon's settings");
-    }
-    auto record = std::make_shared<JobRecord>(next_++, kind, model);
+    AIRLLM_TRY_VOID(load_.take(next_, user, prompt_bytes));
+    auto record = std::make_shared<JobRecord>(next_++, kind, user, model);
     records_.emplace(record->id(), record);
     return record;
   }
@@ -67,6 +64,7 @@ class JobTable {
   void remove(JobId id) {
     const std::lock_guard lock(mutex_);
     records_.erase(id);
+    load_.release(id);
   }
 
   std::shared_ptr<JobRecord> find(JobId id) const {
@@ -75,10 +73,15 @@ class JobTable {
     return found == records_.end() ? nullptr : found->second;
   }
 
-  bool uses(const std::string& model) const {
+  // A split makes the model and uses none; the store keeps two from making the same one.
+  Status check_unused(const ModelRef& model) const {
     const std::lock_guard lock(mutex_);
-    return std::any_of(records_.begin(), records_.end(),
-                       [&](const auto& entry) { return entry.second->model() == model; });
+    const bool is_used = std::any_of(records_.begin(), records_.end(), [&](const auto& entry) {
+      return entry.second->model() == model && entry.second->kind() != "split";
+    });
+    if (!is_used) return {};
+    return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use",
+                      "wait for its jobs (airllm ps), or end them with airllm cancel");
   }
 
   std::vector<JobInfo> infos() const {
@@ -105,8 +108,8 @@ class JobTable {
   }
 
  private:
-  const uint64_t most_;
   mutable std::mutex mutex_;
+  schedule::JobLoad load_;
   std::map<JobId, std::shared_ptr<JobRecord>> records_;
   JobId next_ = 1;
   bool closed_ = false;
@@ -133,6 +136,7 @@ class TableEvents : public JobEvents {
     table_->remove(id_);
     next_->on_done(result);
   }
+  uint64_t room_bytes() const override { return next_->room_bytes(); }
   void on_error(const Error& error) override {
     table_->remove(id_);
     next_->on_error(error);
@@ -144,26 +148,26 @@ class TableEvents : public JobEvents {
   std::shared_ptr<JobEvents> next_;
 };
 
-// Models whose tokenizers and headers are in memory, by name. Thread-safe.
+// Models whose tokenizers and headers are in memory. Thread-safe.
 class ModelCache {
  public:
   explicit ModelCache(store::Store& store) : store_(store) {}
 
-  Result<std::shared_ptr<const LoadedModel>> get(const std::string& name) {
+  Result<std::shared_ptr<const LoadedModel>> get(const ModelRef& ref) {
     {
       const std::lock_guard lock(mutex_);
-      if (const auto found = models_.find(name); found != models_.end()) return found->second;
+      if (const auto found = models_.find(ref); found != models_.end()) return found->second;
     }
-    AIRLLM_TRY(store::StoredModel stored, store_.open_model(name));
+    AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
     AIRLLM_TRY(std::shared_ptr<const LoadedModel> model, LoadedModel::load(std::move(stored)));
     const std::lock_guard lock(mutex_);
-    models_[name] = model;
+    models_[ref] = model;
     return model;
   }
 
-  std::shared_ptr<const LoadedModel> take(const std::string& name) {
+  std::shared_ptr<const LoadedModel> take(const ModelRef& ref) {
     const std::lock_guard lock(mutex_);
-    const auto found = models_.find(name);
+    const auto found = models_.find(ref);
     if (found == models_.end()) return nullptr;
     std::shared_ptr<const LoadedModel> model = std::move(found->second);
     models_.erase(found);
@@ -173,7 +177,7 @@ class ModelCache {
  private:
   store::Store& store_;
   std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<const LoadedModel>> models_;
+  std::map<ModelRef, std::shared_ptr<const LoadedModel>> models_;
 };
 
 // Runs tasks one after the other on a thread of its own.
@@ -219,7 +223,7 @@ class EngineImpl : public Engine {
         device_name_(device->name()),
         threads_(device->pool().threads()),
         store_(std::move(store)),
-        table_(std::make_shared<JobTable>(options.max_jobs)),
+        table_(std::make_shared<JobTable>(options)),
         models_(*store_),
         scheduler_(std::move(device), budgets) {}
 
@@ -230,7 +234,9 @@ class EngineImpl : public Engine {
   }
 
   Result<JobId> generate(GenerateRequest request, std::shared_ptr<JobEvents> events) override {
-    AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add("generate", request.model));
+    AIRLLM_TRY(
+        std::shared_ptr<JobRecord> record,
+        table_->add("generate", request.user, request.model, schedule::prompt_bytes(request)));
     const JobId id = record->id();
     auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
     preparer_.post([this, record = std::move(record), request = std::move(request),
@@ -239,16 +245,18 @@ class EngineImpl : public Engine {
   }
 
   Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) override {
-    const std::string name = request.name;
-    return start_store_job("split", name, std::move(events),
+    const ModelRef model(request.name, request.owner);
+    const uid_t user = request.owner.value_or(::geteuid());
+    return start_store_job("split", user, model, std::move(events),
                            [this, request = std::move(request)](const store::ProgressFn& progress,
                                                                 std::stop_token stop) {
-                             return store_->split(request, progress, std::move(stop));
+                             return split_and_share(request, progress, std::move(stop));
                            });
   }
 
-  Result<JobId> verify(const std::string& model, std::shared_ptr<JobEvents> events) override {
-    return start_store_job("verify", model, std::move(events),
+  Result<JobId> verify(const ModelRef& model, uid_t user,
+                       std::shared_ptr<JobEvents> events) override {
+    return start_store_job("verify", user, model, std::move(events),
                            [this, model](const store::ProgressFn& progress, std::stop_token stop) {
                              return store_->verify(model, progress, std::move(stop));
                            });
@@ -265,20 +273,24 @@ class EngineImpl : public Engine {
     return {};
   }
 
-  Result<Json> list() override;
-  Result<Json> show(const std::string& model) override { return store_->show(model); }
+  Result<FoundModel> find(const std::string& name, const Viewer& viewer, bool unfinished) override {
+    return store_->find(name, viewer, unfinished);
+  }
+  Result<Json> list(const Viewer& viewer) override;
+  Result<Json> show(const ModelRef& model) override { return store_->show(model); }
 
-  Status remove(const std::string& model) override {
-    if (table_->uses(model)) {
-      return Unexpected(ErrorCode::kTemporary, "the model '" + model + "' is in use",
-                        "wait for its jobs (airllm ps), or end them with airllm cancel");
-    }
-    if (auto loaded = models_.take(model)) scheduler_.forget(std::move(loaded));
+  Status remove(const ModelRef& model) override {
+    AIRLLM_TRY_VOID(let_go(model));
     return store_->remove(model);
+  }
+  // The model is loaded anew when it is asked next: whom it belongs to is part of what is loaded.
+  Status share(const ModelRef& model) override {
+    if (model.holder) AIRLLM_TRY_VOID(let_go(model));
+    return store_->share(model);
   }
 
   std::vector<JobInfo> jobs() override { return table_->infos(); }
-  Json status() override;
+  Json status(const Viewer& viewer) override;
   void close_admission() override { table_->close(); }
 
  private:
@@ -286,8 +298,11 @@ class EngineImpl : public Engine {
 
   void prepare(const std::shared_ptr<JobRecord>& record, const GenerateRequest& request,
                const std::shared_ptr<JobEvents>& events);
-  Result<JobId> start_store_job(const std::string& kind, const std::string& model,
+  Result<JobId> start_store_job(const std::string& kind, uid_t user, const ModelRef& model,
                                 std::shared_ptr<JobEvents> events, StoreTask task);
+  Result<Json> split_and_share(const SplitRequest& request, const store::ProgressFn& progress,
+                               std::stop_token stop);
+  Status let_go(const ModelRef& model);
   void run_store_job(const std::shared_ptr<JobRecord>& record, JobEvents& events,
                      const StoreTask& task);
 
@@ -316,21 +331,51 @@ void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const Generat
   if (!model) return events->on_error(model.error());
   Result<std::vector<int32_t>> prompt = (*model)->encode_prompt(request);
   if (!prompt) return events->on_error(prompt.error());
+  const uint64_t logprobs = std::min(request.prompt_logprobs, (*model)->architecture().vocabulary);
+  if (auto status =
+          schedule::check_prompt_logprobs(prompt->size(), logprobs, options_.max_logprobs);
+      !status) {
+    return events->on_error(status.error());
+  }
   auto job = std::make_unique<GenerateJob>(record, *model, request, std::move(*prompt), events);
   job->accept();
   scheduler_.submit(std::move(job));
   if (record->is_cancelled()) scheduler_.notice_cancel();
 }
 
-Result<JobId> EngineImpl::start_store_job(const std::string& kind, const std::string& model,
-                                          std::shared_ptr<JobEvents> events, StoreTask task) {
-  const std::lock_guard lock(workers_mutex_);
-  if (table_->count_store_jobs() >= kMostStoreJobs) {
-    return Unexpected(ErrorCode::kTemporary,
-                      std::to_string(kMostStoreJobs) + " splits and verifications run already",
-                      "try again when one of them is done (airllm ps)");
+// Gives back what is in memory of a model that goes elsewhere, unless a job uses it.
+Status EngineImpl::let_go(const ModelRef& model) {
+  AIRLLM_TRY_VOID(table_->check_unused(model));
+  if (auto loaded = models_.take(model)) scheduler_.forget(std::move(loaded));
+  return {};
+}
+
+Result<Json> EngineImpl::split_and_share(const SplitRequest& request,
+                                         const store::ProgressFn& progress, std::stop_token stop) {
+  AIRLLM_TRY(Json made, store_->split(request, progress, std::move(stop)));
+  if (!request.share || made["shared"] == true) return made;
+  if (Status shared = share({request.name, request.owner}); !shared) {
+    Error error = std::move(shared).error();
+    error.message = "the model is made, but cannot be shared yet: " + error.message;
+    error.remedy += (error.remedy.empty() ? "" : "; ") + ("then: airllm share " + request.name);
+    return Unexpected(std::move(error));
   }
-  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, model));
+  made["shared"] = true;
+  return made;
+}
+
+Result<JobId> EngineImpl::start_store_job(const std::string& kind, uid_t user,
+                                          const ModelRef& model, std::shared_ptr<JobEvents> events,
+                                          StoreTask task) {
+  const std::lock_guard lock(workers_mutex_);
+  if (table_->count_store_jobs() >= options_.max_splits) {
+    return Unexpected(ErrorCode::kTemporary,
+                      std::to_string(options_.max_splits) +
+                          " splits and verifications run already, as many as max-splits allows",
+                      "try again when one of them is done (airllm ps), or raise max-splits in the "
+                      "daemon's settings");
+  }
+  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, user, model, 0));
   const JobId id = record->id();
   // Threads of jobs that have left the table are over or about to be.
   std::erase_if(workers_,
@@ -362,26 +407,28 @@ void EngineImpl::run_store_job(const std::shared_ptr<JobRecord>& record, JobEven
   }
 }
 
-Result<Json> EngineImpl::list() {
-  AIRLLM_TRY(const std::vector<store::ModelSummary> models, store_->list());
+Result<Json> EngineImpl::list(const Viewer& viewer) {
+  AIRLLM_TRY(const std::vector<store::ModelSummary> models, store_->list(viewer));
   Json out = Json::array();
   for (const store::ModelSummary& model : models) {
-    Json row = {{"name", model.name},       {"complete", model.complete},
-                {"bundled", model.bundled}, {"bytes", model.bytes},
-                {"family", model.family},   {"parameters", model.parameters},
-                {"dtype", model.dtype},     {"layers", model.layers},
-                {"created", model.created}, {"source", model.source}};
+    Json row = {{"name", model.model.name},       {"complete", model.complete},
+                {"bundled", model.bundled},       {"owner", user_name(model.owner)},
+                {"shared", !model.model.holder},  {"bytes", model.bytes},
+                {"parameters", model.parameters}, {"family", model.family},
+                {"dtype", model.dtype},           {"layers", model.layers},
+                {"created", model.created},       {"source", model.source}};
     if (!model.problem.empty()) row["problem"] = model.problem;
     out.push_back(std::move(row));
   }
   return out;
 }
 
-Json EngineImpl::status() {
+Json EngineImpl::status(const Viewer& viewer) {
   const schedule::MemoryStatus memory = scheduler_.memory();
   Json models = Json::array();
   for (const schedule::ModelMemory& model : memory.models) {
-    models.push_back({{"name", model.name},
+    if (!viewer.sees(model.model)) continue;
+    models.push_back({{"name", model.model.name},
                       {"resident_bytes", model.resident_bytes},
                       {"ram_bytes", model.ram_bytes},
                       {"bytes", model.weight_bytes},
@@ -402,12 +449,15 @@ Json EngineImpl::status() {
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   AIRLLM_TRY(const kernels::Backend* const backend, kernels::choose_backend());
-  AIRLLM_TRY(std::unique_ptr<store::Store> store,
-             store::Store::open(options.store_dir, store::system_disk()));
+  AIRLLM_TRY(
+      std::unique_ptr<store::Store> store,
+      store::Store::open(options.store_dir, store::system_disk(), options.store_quota_bytes));
   const uint64_t available = schedule::available_memory_bytes();
   schedule::SchedulerOptions budgets;
   budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
   budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.pause_timeout = options.pause_timeout;
+  budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));

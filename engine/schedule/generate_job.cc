@@ -9,6 +9,11 @@ namespace {
 
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 
+// What a row's log-probabilities take on their way, at most: a pair of an id and a number, and what
+// is around them.
+constexpr uint64_t kPairBytes = 15;
+constexpr uint64_t kRowBytes = 128;
+
 // Fits a double, so that every JSON reader keeps it exactly.
 uint64_t random_seed() {
   std::random_device device;
@@ -57,7 +62,8 @@ GenerateJob::GenerateJob(std::shared_ptr<JobRecord> record,
                          std::shared_ptr<const LoadedModel> model,
                          const engine::GenerateRequest& request, std::vector<int32_t> prompt,
                          std::shared_ptr<engine::JobEvents> events)
-    : record_(std::move(record)),
+    : user_(request.user),
+      record_(std::move(record)),
       model_(std::move(model)),
       events_(std::move(events)),
       ignore_eos_(request.ignore_eos),
@@ -90,6 +96,18 @@ void GenerateJob::accept() {
 bool GenerateJob::wants_logits(size_t index) const {
   if (index + 1 == tokens_.size()) return true;
   return prompt_logprobs_ > 0 && index < prompt_count_ && index >= prompt_positions_told_;
+}
+
+size_t GenerateJob::logit_rows_taken(Clock::time_point now) {
+  const uint64_t room = events_->room_bytes();
+  if (room == 0) {
+    if (!paused_since_) paused_since_ = now;
+    return 0;
+  }
+  paused_since_.reset();
+  if (room == engine::JobEvents::kUnlimitedRoom) return tokens_.size();
+  const uint64_t row_bytes = kRowBytes + kPairBytes * std::max(prompt_logprobs_, logprobs_);
+  return static_cast<size_t>(std::max<uint64_t>(room / row_bytes, 1));
 }
 
 void GenerateJob::preempt() {
@@ -191,12 +209,12 @@ void GenerateJob::fail(const Error& error) {
   release();
 }
 
-void GenerateJob::end_without_room() {
+void GenerateJob::end_without_room(const char* setting) {
   if (!is_prefilling()) return finish(engine::FinishReason::kContext);
   fail({ErrorCode::kConfig,
-        "keys and values of the prompt's " + std::to_string(prompt_count_) +
-            " tokens do not fit the KV budget",
-        "give the daemon a larger --kv, or shorten the prompt"});
+        "keys and values of the prompt's " + std::to_string(prompt_count_) + " tokens do not fit " +
+            setting,
+        std::string("give the daemon a larger --") + setting + ", or shorten the prompt"});
 }
 
 // The KV stays until the sweep that uses it is over; see Scheduler.

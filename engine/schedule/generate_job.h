@@ -26,6 +26,7 @@ class GenerateJob {
   // Tells the client that the job is accepted; its timings count from here.
   void accept();
 
+  uid_t user() const { return user_; }
   JobRecord& record() { return *record_; }
   const std::shared_ptr<const LoadedModel>& model() const { return model_; }
   bool is_finished() const { return finished_; }
@@ -38,6 +39,10 @@ class GenerateJob {
   // Whether position `index` needs logits: the last token always, a prompt's token when its
   // distribution was asked for and has not been told yet.
   bool wants_logits(size_t index) const;
+  // How many rows with logits the receiver takes now; 0: the job pauses.
+  size_t logit_rows_taken(Clock::time_point now);
+  // Since when the receiver takes nothing.
+  std::optional<Clock::time_point> paused_since() const { return paused_since_; }
   kv::KvSequence& sequence() { return *sequence_; }
   bool has_sequence() const { return sequence_ != nullptr; }
   void attach(kv::KvPool& pool) { sequence_ = std::make_unique<kv::KvSequence>(pool); }
@@ -62,8 +67,8 @@ class GenerateJob {
   void finish(engine::FinishReason reason);
   void fail(const Error& error);
   // Ends the job because KV memory for its next token is nowhere to be had: as context full, or,
-  // when not even the prompt fits, as an error.
-  void end_without_room();
+  // when not even the prompt fits, as an error that names `setting`, which limits it.
+  void end_without_room(const char* setting);
   bool is_context_full() const { return tokens_.size() >= model_->architecture().context; }
 
  private:
@@ -71,6 +76,7 @@ class GenerateJob {
   void emit_prompt_logprobs(size_t index, std::span<const float> logits);
   void release();
 
+  uid_t user_;
   std::shared_ptr<JobRecord> record_;
   std::shared_ptr<const LoadedModel> model_;
   std::shared_ptr<engine::JobEvents> events_;
@@ -95,6 +101,7 @@ class GenerateJob {
   Clock::time_point accepted_at_;
   std::optional<Clock::time_point> started_at_;
   Clock::time_point last_progress_;
+  std::optional<Clock::time_point> paused_since_;
   bool finished_ = false;
 };
 

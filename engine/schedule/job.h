@@ -21,15 +21,19 @@ inline double milliseconds_between(Clock::time_point from, Clock::time_point to)
 // Thread-safe. One per job, from submission to its end.
 class JobRecord {
  public:
-  JobRecord(engine::JobId id, std::string kind, std::string model) {
+  JobRecord(engine::JobId id, std::string kind, uid_t user, engine::ModelRef model) {
     info_.job = id;
     info_.kind = std::move(kind);
+    info_.user = user;
     info_.model = std::move(model);
     info_.state = "queued";
   }
 
-  engine::JobId id() const { return info_.job; }            // immutable
-  const std::string& model() const { return info_.model; }  // immutable
+  // These never change.
+  engine::JobId id() const { return info_.job; }
+  const std::string& kind() const { return info_.kind; }
+  uid_t user() const { return info_.user; }
+  const engine::ModelRef& model() const { return info_.model; }
 
   template <typename Change>
   void update(const Change& change) {

@@ -9,12 +9,12 @@ Status load_text_side(LoadedModel& model) {
   const store::StoredModel& stored = model.stored;
   if (stored.tokenizer_json) {
     AIRLLM_TRY(model.tokenizer, tokenizer::Tokenizer::from_json(*stored.tokenizer_json,
-                                                                stored.name + "/tokenizer.json"));
+                                                                model.name() + "/tokenizer.json"));
   }
   std::optional<std::string> source = stored.chat_template_jinja;
-  std::string what = stored.name + "/chat_template.jinja";
+  std::string what = model.name() + "/chat_template.jinja";
   if (stored.tokenizer_config_json) {
-    const std::string config_what = stored.name + "/tokenizer_config.json";
+    const std::string config_what = model.name() + "/tokenizer_config.json";
     AIRLLM_TRY(tokenizer::TokenizerConfig config,
                tokenizer::parse_tokenizer_config(*stored.tokenizer_config_json, config_what));
     model.template_variables = std::move(config.variables);

@@ -22,7 +22,8 @@ struct LoadedModel {
   sampling::GenerationConfig generation;
   std::vector<int32_t> end_tokens;
 
-  const std::string& name() const { return stored.name; }
+  const engine::ModelRef& ref() const { return stored.ref; }
+  const std::string& name() const { return stored.ref.name; }
   const model::Architecture& architecture() const { return stored.architecture; }
 
   // Takes `stored` over and parses its tokenizer, template and generation settings.

@@ -1,6 +1,7 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -18,6 +19,17 @@ void remove_cancelled(Jobs& jobs) {
     }
   }
   std::erase_if(jobs, [](const auto& job) { return job->is_finished(); });
+}
+
+// How often paused jobs are looked at when nobody else runs.
+constexpr auto kPauseInterval = std::chrono::milliseconds(10);
+
+Error slow_receiver_error(std::chrono::milliseconds timeout) {
+  return {ErrorCode::kTemporary,
+          "the answer was cancelled: the client has read too little of it for " +
+              std::to_string(std::chrono::duration_cast<std::chrono::seconds>(timeout).count()) +
+              " s (send-timeout)",
+          "read faster, ask for fewer logprobs, or give the daemon a larger --send-buffer"};
 }
 
 }  // namespace
@@ -125,20 +137,28 @@ void Scheduler::drop_cancelled() {
   remove_cancelled(waiting_);
 }
 
-// Moves waiting jobs into the running ones as far as model and KV memory allow.
+// Moves waiting jobs into the running ones as far as model and KV memory allow. Only jobs of users
+// whose share is taken are overtaken.
 void Scheduler::admit() {
-  while (!waiting_.empty()) {
-    GenerateJob& job = *waiting_.front();
+  std::set<uid_t> held_back;
+  for (size_t at = 0; at < waiting_.size();) {
+    GenerateJob& job = *waiting_[at];
     const bool is_other_model = active_ == nullptr || active_->model() != job.model();
     if (is_other_model) {
       if (!running_.empty()) return;
       if (!activate(job.model())) continue;
     }
     const size_t blocks = job.tokens().size() / kernels::kKvPagePositions + 1;
+    const size_t own = blocks_of(job.user());
+    if (held_back.contains(job.user()) || (own > 0 && own + blocks > blocks_per_user())) {
+      held_back.insert(job.user());
+      ++at;
+      continue;
+    }
     if (!running_.empty() && blocks > active_->kv().free_blocks()) return;
     job.attach(active_->kv());
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+    running_.push_back(std::move(waiting_[at]));
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
   }
 }
 
@@ -188,6 +208,7 @@ void Scheduler::sweep() {
   plan_rows();
   if (rows_.empty()) {
     remove_finished();
+    if (!running_.empty()) wait_for_receivers();
     return;
   }
   const Clock::time_point now = Clock::now();
@@ -197,6 +218,13 @@ void Scheduler::sweep() {
   finish_sweep(status);
   remove_finished();
   publish_memory();
+}
+
+// All running jobs pause: looks again soon, at once when there is something new.
+void Scheduler::wait_for_receivers() {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, kPauseInterval,
+                    [this] { return stopping_ || !submitted_.empty() || cancel_noticed_; });
 }
 
 // The batch: one row for every job that decodes, and what room is left for prompts, in the order of
@@ -239,15 +267,21 @@ bool Scheduler::is_running(const GenerateJob& wanted) const {
 }
 
 size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left) {
+  const Clock::time_point now = Clock::now();
+  const size_t most_logits = std::min(logit_rows_left, job.logit_rows_taken(now));
   size_t count = 0;
   size_t logits = 0;
   const size_t first = job.computed();
   while (count < std::min(most_rows, job.pending())) {
     if (job.wants_logits(first + count)) {
-      if (logits == logit_rows_left) break;
+      if (logits == most_logits) break;
       ++logits;
     }
     ++count;
+  }
+  if (count == 0 && job.paused_since() && now - *job.paused_since() > options_.pause_timeout) {
+    log::warning("job {}: cancelled, its client does not read", job.record().id());
+    job.fail(slow_receiver_error(options_.pause_timeout));
   }
   if (count == 0 || !make_room(job, first + count)) return 0;
   logit_rows_left -= logits;
@@ -258,30 +292,78 @@ size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_row
   return count;
 }
 
-// KV room for `positions` of the job. When there is none, younger jobs that are not in this batch
-// yet give theirs up; when there are none either, the job itself waits, or, being alone, ends.
+// KV room for `positions` of the job. When its user's share is full, the user's own younger jobs
+// that are not in this batch yet give theirs up; when all memory is full, those of others do, too.
+// When there are none, the job waits, or, being alone with that memory, ends.
 bool Scheduler::make_room(GenerateJob& job, size_t positions) {
-  while (!job.sequence().reserve(positions)) {
-    GenerateJob& youngest = *running_.back();
-    const bool is_in_batch = std::any_of(batch_.begin(), batch_.end(), [&](const BatchJob& entry) {
-      return entry.job == &youngest;
-    });
-    if (&youngest != &job && !is_in_batch) {
-      log::info("job {}: gives its keys and values up, to be computed again",
-                youngest.record().id());
-      youngest.preempt();
-      waiting_.push_front(std::move(running_.back()));
-      running_.pop_back();
+  const size_t wanted = (positions + kernels::kKvPagePositions - 1) / kernels::kKvPagePositions;
+  while (true) {
+    const size_t more = wanted - std::min(wanted, job.sequence().blocks());
+    const bool over_share = more > 0 && blocks_of(job.user()) + more > blocks_per_user();
+    if (!over_share && job.sequence().reserve(positions)) return true;
+    const Jobs::iterator victim = find_victim(job, over_share);
+    if (victim != running_.end()) {
+      preempt(victim);
       continue;
     }
-    if (running_.size() == 1) {
-      log::info("job {}: keys and values fill --kv at {} tokens", job.record().id(),
+    const bool is_alone = std::none_of(running_.begin(), running_.end(), [&](const auto& other) {
+      return other.get() != &job && (!over_share || other->user() == job.user());
+    });
+    if (is_alone) {
+      const char* const setting = over_share ? "kv-per-user" : "kv";
+      log::info("job {}: keys and values fill --{} at {} tokens", job.record().id(), setting,
                 job.tokens().size());
-      job.end_without_room();
+      job.end_without_room(setting);
     }
     return false;
   }
-  return true;
+}
+
+size_t Scheduler::blocks_of(uid_t user) const {
+  size_t blocks = 0;
+  for (const auto& job : running_) {
+    if (job->user() == user) blocks += job->sequence().blocks();
+  }
+  return blocks;
+}
+
+size_t Scheduler::blocks_per_user() const {
+  return options_.kv_per_user_bytes / active_->kv().shape().block_bytes();
+}
+
+bool Scheduler::is_in_batch(const GenerateJob& job) const {
+  return std::any_of(batch_.begin(), batch_.end(),
+                     [&](const BatchJob& entry) { return entry.job == &job; });
+}
+
+// Whose keys and values make room for `job`: the youngest job after it of the same user or, without
+// `own_only`, of a user who holds as much; else any of a user who holds more. running_.end() when
+// there is none. Nobody is pushed out by one who holds more, and, since the lightest may push out
+// the heaviest, not everybody can wait for everybody.
+Scheduler::Jobs::iterator Scheduler::find_victim(const GenerateJob& job, bool own_only) {
+  const size_t own = blocks_of(job.user());
+  bool is_younger = true;
+  for (auto other = running_.end(); other != running_.begin();) {
+    --other;
+    if (other->get() == &job) {
+      is_younger = false;
+      continue;
+    }
+    if ((*other)->is_finished() || is_in_batch(**other)) continue;
+    const bool is_own = (*other)->user() == job.user();
+    if (is_own && is_younger) return other;
+    if (is_own || own_only) continue;
+    const size_t theirs = blocks_of((*other)->user());
+    if (theirs > own || (theirs == own && is_younger)) return other;
+  }
+  return running_.end();
+}
+
+void Scheduler::preempt(Jobs::iterator victim) {
+  log::info("job {}: gives its keys and values up, to be computed again", (*victim)->record().id());
+  (*victim)->preempt();
+  waiting_.push_front(std::move(*victim));
+  running_.erase(victim);
 }
 
 Status Scheduler::check_cancelled() {
@@ -359,7 +441,7 @@ void Scheduler::publish_memory() {
   status.ram_used_bytes = ram_in_use();
   for (const auto& active : models_) {
     status.kv_used_bytes += active->kv().used_bytes();
-    status.models.push_back({active->model()->name(), active->weights().resident_bytes(),
+    status.models.push_back({active->model()->ref(), active->weights().resident_bytes(),
                              active->ram_bytes(), active->sweep_bytes(), active->plan().streams()});
   }
   const std::lock_guard lock(mutex_);

@@ -3,10 +3,12 @@
 // First come, first served. All running jobs of one model ride the same sweep; a job joins before a
 // sweep and leaves after one. A job for another model waits until the running ones are done, and
 // those that come after it wait too, so no model starves. When keys and values run out, the
-// youngest job gives its own up and computes them again later: its answer stays the same.
+// youngest job gives its own up and computes them again later: its answer stays the same. A user
+// whose share of them is used up is served from that share alone: their own jobs give way or wait.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -24,11 +26,13 @@ namespace airllm::schedule {
 struct SchedulerOptions {
   uint64_t ram_bytes = 0;
   uint64_t kv_bytes = 0;
+  uint64_t kv_per_user_bytes = 0;
+  std::chrono::milliseconds pause_timeout{10000};
 };
 
 // A row of status(): a model that holds memory.
 struct ModelMemory {
-  std::string name;
+  engine::ModelRef model;
   uint64_t resident_bytes = 0;  // weights in memory
   uint64_t ram_bytes = 0;       // taken of the budget
   uint64_t weight_bytes = 0;    // of a whole sweep
@@ -71,11 +75,17 @@ class Scheduler {
   uint64_t ram_in_use() const;
   void drop_forgotten();
   void sweep();
+  void wait_for_receivers();
   void plan_rows();
   std::vector<GenerateJob*> in_turn(bool decoding) const;
   bool is_running(const GenerateJob& wanted) const;
   size_t add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left);
   bool make_room(GenerateJob& job, size_t positions);
+  size_t blocks_of(uid_t user) const;
+  size_t blocks_per_user() const;
+  bool is_in_batch(const GenerateJob& job) const;
+  Jobs::iterator find_victim(const GenerateJob& job, bool own_only);
+  void preempt(Jobs::iterator victim);
   Status between_tiles();
   Status check_cancelled();
   void finish_sweep(const Status& status);

@@ -161,6 +161,12 @@ Result<DirEntry> make_entry(int directory, const dirent& entry) {
   return DirEntry{entry.d_name, is_directory};
 }
 
+Result<struct statvfs> file_system_of(const std::string& path) {
+  struct statvfs info {};
+  if (::statvfs(path.c_str(), &info) != 0) return system_error(path, errno);
+  return info;
+}
+
 class SystemDisk : public Disk {
  public:
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
@@ -256,9 +262,13 @@ class SystemDisk : public Disk {
   }
 
   Result<uint64_t> free_bytes(const std::string& path) override {
-    struct statvfs info {};
-    if (::statvfs(path.c_str(), &info) != 0) return system_error(path, errno);
+    AIRLLM_TRY(const struct statvfs info, file_system_of(path));
     return static_cast<uint64_t>(info.f_bavail) * static_cast<uint64_t>(info.f_frsize);
+  }
+
+  Result<uint64_t> total_bytes(const std::string& path) override {
+    AIRLLM_TRY(const struct statvfs info, file_system_of(path));
+    return static_cast<uint64_t>(info.f_blocks) * static_cast<uint64_t>(info.f_frsize);
   }
 
   Result<std::unique_ptr<DiskLock>> lock(const std::string& path) override {
@@ -284,6 +294,18 @@ Disk& system_disk() {
   return disk;
 }
 
+namespace {
+
+// One that was removed meanwhile has none.
+Result<uint64_t> file_bytes(Disk& disk, const std::string& path) {
+  const Result<std::unique_ptr<DiskFile>> file = disk.open(path, OpenMode::kRead);
+  if (file) return (*file)->size_bytes();
+  if (!disk.exists(path)) return uint64_t{0};
+  return Unexpected(file.error());
+}
+
+}  // namespace
+
 Result<std::string> read_text(const DiskFile& file, uint64_t limit_bytes) {
   AIRLLM_TRY(const uint64_t size, file.size_bytes());
   if (size > limit_bytes) {
@@ -294,6 +316,19 @@ Result<std::string> read_text(const DiskFile& file, uint64_t limit_bytes) {
   std::string text(size, '\0');
   AIRLLM_TRY_VOID(file.read_at(0, std::as_writable_bytes(std::span(text))));
   return text;
+}
+
+Result<uint64_t> tree_bytes(Disk& disk, const std::string& path) {
+  if (!disk.exists(path)) return uint64_t{0};
+  AIRLLM_TRY(const std::vector<DirEntry> entries, disk.list(path));
+  uint64_t sum = 0;
+  for (const DirEntry& entry : entries) {
+    const std::string below = path + "/" + entry.name;
+    AIRLLM_TRY(const uint64_t bytes,
+               entry.is_directory ? tree_bytes(disk, below) : file_bytes(disk, below));
+    sum += bytes;
+  }
+  return sum;
 }
 
 Status write_text_atomically(Disk& disk, const std::string& path, std::string_view text) {

@@ -70,6 +70,8 @@ class Disk {
   virtual Status remove_tree(const std::string& path) = 0;
   virtual Status sync_directory(const std::string& path) = 0;
   virtual Result<uint64_t> free_bytes(const std::string& path) = 0;
+  // Of the whole file system that `path` lies on.
+  virtual Result<uint64_t> total_bytes(const std::string& path) = 0;
   // Takes the lock that the file at `path` stands for and writes this process's id into it. Another
   // holder is a kTemporary error that names its id.
   virtual Result<std::unique_ptr<DiskLock>> lock(const std::string& path) = 0;
@@ -80,6 +82,9 @@ Disk& system_disk();
 
 // The whole of a small file; longer than `limit_bytes` is a kData error.
 Result<std::string> read_text(const DiskFile& file, uint64_t limit_bytes);
+
+// What the files below the folder hold together; 0 when it is not there.
+Result<uint64_t> tree_bytes(Disk& disk, const std::string& path);
 
 // Replaces the file at `path` by `text` so that a crash leaves the old or the new content.
 Status write_text_atomically(Disk& disk, const std::string& path, std::string_view text);

@@ -1,7 +1,5 @@
 #include "engine/store/journal.h"
 
-#include "engine/store/store_paths.h"
-
 namespace airllm::store {
 namespace {
 

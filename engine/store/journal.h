@@ -13,6 +13,8 @@
 
 namespace airllm::store {
 
+inline constexpr const char* kJournalName = "state.json";
+
 struct Journal {
   std::string name;  // of the model to be
   std::string source_label;

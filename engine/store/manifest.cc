@@ -7,7 +7,6 @@
 #include "base/utf8.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_layout.h"
-#include "engine/store/store_paths.h"
 
 namespace airllm::store {
 namespace {

@@ -12,6 +12,8 @@
 
 namespace airllm::store {
 
+inline constexpr const char* kManifestName = "manifest.json";
+inline constexpr const char* kShardsName = "shards";  // the folder of shards beside it
 inline constexpr const char* kManifestFormat = "airllm-model";
 inline constexpr uint64_t kManifestVersion = 1;
 inline constexpr uint64_t kMaxManifestBytes = uint64_t{16} << 20;

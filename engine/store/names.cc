@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/edit_distance.h"
-#include "engine/store/store.h"
 
 namespace airllm::store {
 namespace {

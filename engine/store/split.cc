@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <numeric>
 #include <set>
 
 #include "base/units.h"
@@ -9,6 +10,7 @@
 #include "engine/store/hash.h"
 #include "engine/store/journal.h"
 #include "engine/store/manifest.h"
+#include "engine/store/owner.h"
 #include "engine/store/shard_writer.h"
 
 namespace airllm::store {
@@ -61,13 +63,13 @@ Result<FileRecord> hash_small_file(const SmallFile& small) {
 
 class Splitter {
  public:
-  Splitter(Disk& disk, const StorePaths& paths, const engine::SplitRequest& request,
+  Splitter(Disk& disk, Shelf& shelf, const engine::SplitRequest& request,
            const ProgressFn& progress, const std::stop_token& stop)
-      : disk_(disk), paths_(paths), request_(request), progress_(progress), stop_(stop) {}
+      : disk_(disk), shelf_(shelf), request_(request), progress_(progress), stop_(stop) {}
 
-  Result<Json> run() {
+  Result<Json> run(const PromiseRoom& promise_room) {
     AIRLLM_TRY(checkpoint_, open_checkpoint(disk_, *request_.source, request_.source_label));
-    const std::string final_folder = paths_.model(request_.name);
+    const std::string final_folder = shelf_.model(request_.name);
     if (disk_.exists(final_folder)) return compare_with(final_folder);
     for (size_t i = 0; i < checkpoint_.stages.size(); ++i) {
       const ShardLayout layout = layout_of(checkpoint_, i);
@@ -75,7 +77,10 @@ class Splitter {
       weight_bytes_.push_back(layout.weight_bytes());
       total_ += layout.weight_bytes();
     }
-    AIRLLM_TRY_VOID(begin());
+    AIRLLM_TRY(const uint64_t small_bytes, small_file_bytes());
+    const uint64_t bytes = std::accumulate(shard_bytes_.begin(), shard_bytes_.end(), small_bytes);
+    AIRLLM_TRY_VOID(promise_room(bytes));
+    AIRLLM_TRY_VOID(begin(bytes));
     Status written = write_all();
     if (!written) {
       Error error = std::move(written).error();
@@ -84,7 +89,7 @@ class Splitter {
       }
       return Unexpected(std::move(error));
     }
-    AIRLLM_TRY(const Manifest manifest, commit(final_folder));
+    AIRLLM_TRY(const Manifest manifest, commit());
     return result_json(manifest, false);
   }
 
@@ -176,19 +181,19 @@ class Splitter {
   // ---- a new model ----
 
   // A split that is refused leaves nothing behind but what an earlier try had finished.
-  Status begin() {
+  Status begin(uint64_t model_bytes) {
     Status status = prepare();
-    if (status) status = check_room();
+    if (status) status = check_room(model_bytes);
     if (!status && journal_.shards.empty()) (void)disk_.remove_tree(folder_);
     return status;
   }
 
   // Opens the folder of an earlier try at the same source, or an empty one.
   Status prepare() {
-    folder_ = paths_.incoming(request_.name);
+    folder_ = shelf_.incoming(request_.name);
     if (disk_.exists(folder_) && !resume()) AIRLLM_TRY_VOID(disk_.remove_tree(folder_));
     AIRLLM_TRY_VOID(disk_.make_directories(folder_ + "/" + kShardsName));
-    AIRLLM_TRY_VOID(disk_.sync_directory(paths_.incoming()));
+    AIRLLM_TRY_VOID(disk_.sync_directory(shelf_.incoming()));
     journal_.name = request_.name;
     journal_.source_label = request_.source_label;
     journal_.family = checkpoint_.architecture.family;
@@ -231,19 +236,24 @@ class Splitter {
     return {};
   }
 
-  Status check_room() {
-    uint64_t needed = kReserveBytes;
-    for (size_t i = journal_.shards.size(); i < shard_bytes_.size(); ++i) needed += shard_bytes_[i];
+  Result<uint64_t> small_file_bytes() const {
+    uint64_t sum = 0;
     for (const SmallFile& small : checkpoint_.small_files) {
       AIRLLM_TRY(const uint64_t size, small.file->size_bytes());
-      needed += size;
+      sum += size;
     }
+    return sum;
+  }
+
+  Status check_room(uint64_t model_bytes) {
+    uint64_t needed = model_bytes + kReserveBytes;
+    for (const ShardRecord& done : journal_.shards) needed -= done.bytes;
     AIRLLM_TRY(const uint64_t free, disk_.free_bytes(folder_));
     if (free >= needed) return {};
     return Unexpected(ErrorCode::kIo,
                       "the split needs " + format_size(needed) + " (" + std::to_string(needed) +
                           " bytes), but only " + format_size(free) + " (" + std::to_string(free) +
-                          " bytes) are free on the disk of " + paths_.root,
+                          " bytes) are free on the disk of " + shelf_.root(),
                       "Free some disk space, or use a store on another disk.");
   }
 
@@ -285,7 +295,7 @@ class Splitter {
     return check_unchanged(checkpoint_);
   }
 
-  Result<Manifest> commit(const std::string& final_folder) {
+  Result<Manifest> commit() {
     Manifest manifest;
     manifest.name = request_.name;
     manifest.created = now_utc();
@@ -298,21 +308,17 @@ class Splitter {
     manifest.sources = checkpoint_.sources;
     manifest.shards = journal_.shards;
     manifest.files = files_;
+    if (request_.owner) AIRLLM_TRY_VOID(write_owner(disk_, folder_, *request_.owner));
     AIRLLM_TRY_VOID(write_text_atomically(disk_, folder_ + "/" + kManifestName,
                                           dump_json(manifest_json(manifest)) + "\n"));
-    const std::string parent = final_folder.substr(0, final_folder.rfind('/'));
-    AIRLLM_TRY_VOID(disk_.make_directories(parent));
-    AIRLLM_TRY_VOID(disk_.rename(folder_, final_folder));
-    AIRLLM_TRY_VOID(disk_.sync_directory(parent));
-    if (parent != paths_.models()) AIRLLM_TRY_VOID(disk_.sync_directory(paths_.models()));
-    AIRLLM_TRY_VOID(disk_.sync_directory(paths_.incoming()));
+    AIRLLM_TRY_VOID(shelf_.take_in(folder_, request_.name));
     // The journal goes last: until the rename is on the disk, it is what makes the work resumable.
-    (void)disk_.remove_file(final_folder + "/" + kJournalName);
+    (void)disk_.remove_file(shelf_.model(request_.name) + "/" + kJournalName);
     return manifest;
   }
 
   Disk& disk_;
-  const StorePaths& paths_;
+  Shelf& shelf_;
   const engine::SplitRequest& request_;
   const ProgressFn& progress_;
   const std::stop_token& stop_;
@@ -328,10 +334,10 @@ class Splitter {
 
 }  // namespace
 
-Result<Json> split_checkpoint(Disk& disk, const StorePaths& paths,
-                              const engine::SplitRequest& request, const ProgressFn& progress,
+Result<Json> split_checkpoint(Disk& disk, Shelf& shelf, const engine::SplitRequest& request,
+                              const PromiseRoom& promise_room, const ProgressFn& progress,
                               const std::stop_token& stop) {
-  return Splitter(disk, paths, request, progress, stop).run();
+  return Splitter(disk, shelf, request, progress, stop).run(promise_room);
 }
 
 }  // namespace airllm::store

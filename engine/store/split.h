@@ -5,20 +5,26 @@
 // whole, and a split that was interrupted at any point goes on behind its last finished shard.
 #pragma once
 
+#include <functional>
 #include <stop_token>
 
 #include "base/json.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/store/disk.h"
+#include "engine/store/shelf.h"
 #include "engine/store/store.h"
-#include "engine/store/store_paths.h"
 
 namespace airllm::store {
 
-// The caller makes sure that nobody else works on a model of this name. Store::split() in full.
-Result<Json> split_checkpoint(Disk& disk, const StorePaths& paths,
-                              const engine::SplitRequest& request, const ProgressFn& progress,
+// Called once with the size of the whole model, before anything is written for it; an error ends
+// the split.
+using PromiseRoom = std::function<Status(uint64_t bytes)>;
+
+// Makes the model on `shelf`. The caller makes sure that nobody else works on a model of this name
+// there. Store::split(), less what the result says of sharing.
+Result<Json> split_checkpoint(Disk& disk, Shelf& shelf, const engine::SplitRequest& request,
+                              const PromiseRoom& promise_room, const ProgressFn& progress,
                               const std::stop_token& stop);
 
 }  // namespace airllm::store

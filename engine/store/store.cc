@@ -6,23 +6,23 @@
 #include <mutex>
 #include <set>
 
-#include "base/log.h"
+#include "base/users.h"
 #include "base/utf8.h"
-#include "engine/store/hash.h"
 #include "engine/store/journal.h"
 #include "engine/store/manifest.h"
 #include "engine/store/names.h"
-#include "engine/store/shard_layout.h"
+#include "engine/store/owner.h"
+#include "engine/store/quota.h"
+#include "engine/store/shelf.h"
 #include "engine/store/split.h"
-#include "engine/store/store_paths.h"
 #include "engine/store/verify.h"
 
 namespace airllm::store {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{128} << 20;
-constexpr int kMaxNameParts = 64;
-constexpr const char* kTrashPrefix = ".trash-";
+using engine::FoundModel;
+using engine::ModelRef;
+using engine::Viewer;
 
 std::string join_quoted(const std::vector<std::string>& names) {
   std::string out;
@@ -41,9 +41,8 @@ Status check_name(const std::string& name) {
       "part begins with a dot.");
 }
 
-ModelSummary summary_of(const Manifest& manifest, const std::string& name) {
+ModelSummary summary_of(const Manifest& manifest) {
   ModelSummary out;
-  out.name = name;
   out.bundled = manifest.bundled;
   out.bytes = manifest.bytes();
   out.parameters = manifest.parameters;
@@ -57,7 +56,6 @@ ModelSummary summary_of(const Manifest& manifest, const std::string& name) {
 
 ModelSummary summary_of(const Journal& journal) {
   ModelSummary out;
-  out.name = journal.name;
   for (const ShardRecord& shard : journal.shards) out.bytes += shard.bytes;
   out.parameters = journal.parameters;
   out.family = journal.family;
@@ -96,67 +94,48 @@ Json architecture_json(const model::Architecture& a) {
 
 class StoreImpl : public Store {
  public:
-  StoreImpl(const std::string& directory, Disk& disk) : disk_(disk), paths_{directory} {}
+  StoreImpl(std::string directory, Disk& disk, std::optional<uint64_t> quota_bytes)
+      : disk_(disk), root_(std::move(directory)), quota_bytes_(quota_bytes) {}
 
   Status open() {
     AIRLLM_TRY_VOID(
-        with_remedy(disk_.make_directories(paths_.root), "Choose another store with --store."));
-    Result<std::unique_ptr<DiskLock>> lock = disk_.lock(paths_.lock());
+        with_remedy(disk_.make_directories(root_), "Choose another store with --store."));
+    Result<std::unique_ptr<DiskLock>> lock = disk_.lock(root_ + "/lock");
     if (!lock) return lock_error(std::move(lock).error());
     lock_ = std::move(lock).value();
-    AIRLLM_TRY_VOID(disk_.make_directories(paths_.models()));
-    AIRLLM_TRY_VOID(disk_.make_directories(paths_.incoming()));
-    AIRLLM_TRY_VOID(clean_incoming());
-    return clean_models();
+    AIRLLM_TRY_VOID(disk_.make_directories(shelf_of({}).models()));
+    AIRLLM_TRY_VOID(disk_.make_directories(shelf_of({}).incoming()));
+    for (const Holder holder : holders()) AIRLLM_TRY_VOID(shelf_of(holder).clean());
+    return {};
   }
 
-  Result<std::vector<ModelSummary>> list() override {
-    AIRLLM_TRY(const std::vector<std::string> names, model_names());
-    std::vector<ModelSummary> out;
-    for (const std::string& name : names) {
-      const Result<Manifest> manifest = load_manifest(name);
-      if (manifest) {
-        out.push_back(summary_of(*manifest, name));
-      } else {
-        ModelSummary broken;
-        broken.name = name;
-        broken.problem = manifest.error().message;
-        out.push_back(std::move(broken));
-      }
-    }
-    for (const Journal& journal : unfinished()) {
-      if (std::find(names.begin(), names.end(), journal.name) == names.end()) {
-        out.push_back(summary_of(journal));
-      }
-    }
-    std::sort(out.begin(), out.end(),
-              [](const ModelSummary& a, const ModelSummary& b) { return a.name < b.name; });
-    return out;
-  }
+  Result<FoundModel> find(const std::string& name, const Viewer& viewer, bool unfinished) override;
+  Result<std::vector<ModelSummary>> list(const Viewer& viewer) override;
 
-  Result<StoredModel> open_model(const std::string& name) override {
-    AIRLLM_TRY_VOID(check_exists(name));
-    AIRLLM_TRY(const Manifest manifest, load_manifest(name));
+  Result<StoredModel> open_model(const ModelRef& model) override {
+    AIRLLM_TRY_VOID(check_exists(model));
+    const ModelFolder folder = folder_of(model);
+    AIRLLM_TRY(const Manifest manifest, folder.manifest(model.name));
     StoredModel out;
-    out.name = name;
-    AIRLLM_TRY_VOID(read_files(manifest, out));
-    AIRLLM_TRY(out.architecture,
-               model::parse_config(out.config_json, paths_.model(name) + "/config.json"));
-    AIRLLM_TRY(out.shards, open_shards(manifest, out.architecture));
+    AIRLLM_TRY(static_cast<ModelTexts&>(out), folder.texts(manifest));
+    out.ref = model;
+    AIRLLM_TRY(out.architecture, folder.architecture(out));
+    AIRLLM_TRY(out.shards, folder.shards(manifest, out.architecture));
     return out;
   }
 
-  Result<Json> show(const std::string& name) override {
-    AIRLLM_TRY_VOID(check_exists(name));
-    AIRLLM_TRY(const Manifest manifest, load_manifest(name));
-    StoredModel model;
-    AIRLLM_TRY_VOID(read_files(manifest, model));
-    AIRLLM_TRY(const model::Architecture architecture,
-               model::parse_config(model.config_json, paths_.model(name) + "/config.json"));
+  Result<Json> show(const ModelRef& model) override {
+    AIRLLM_TRY_VOID(check_exists(model));
+    const ModelFolder folder = folder_of(model);
+    AIRLLM_TRY(const Manifest manifest, folder.manifest(model.name));
+    AIRLLM_TRY(const ModelTexts texts, folder.texts(manifest));
+    AIRLLM_TRY(const model::Architecture architecture, folder.architecture(texts));
     Json manifest_part = manifest_json(manifest);
-    return Json{{"name", name},
+    return Json{{"name", model.name},
                 {"complete", true},
                 {"bundled", manifest.bundled},
+                {"owner", user_name(owner_of(model))},
+                {"shared", !model.holder},
                 {"bytes", manifest.bytes()},
                 {"created", manifest.created},
                 {"family", manifest.family},
@@ -164,77 +143,104 @@ class StoreImpl : public Store {
                 {"layers", manifest.layers},
                 {"parameters", manifest.parameters},
                 {"source", manifest.source_label},
-                {"path", paths_.model(name)},
-                {"has_tokenizer", model.tokenizer_json.has_value()},
+                {"path", folder.path()},
+                {"has_tokenizer", texts.tokenizer_json.has_value()},
                 {"architecture", architecture_json(architecture)},
                 {"shards", std::move(manifest_part["shards"])},
                 {"files", std::move(manifest_part["files"])}};
   }
 
-  Status remove(const std::string& name) override {
-    AIRLLM_TRY_VOID(check_name(name));
-    const Busy busy(*this, name);
+  Status remove(const ModelRef& model) override {
+    AIRLLM_TRY_VOID(check_name(model.name));
+    const Busy busy(*this, model);
     AIRLLM_TRY_VOID(busy.status());
-    bool found = false;
-    for (const std::string& folder : {paths_.model(name), paths_.incoming(name)}) {
-      // A folder above other models, such as an organisation's, is no model.
-      const bool is_model = disk_.exists(folder + "/" + kManifestName) ||
-                            (folder == paths_.incoming(name) && disk_.exists(folder));
-      if (!is_model) continue;
-      AIRLLM_TRY_VOID(discard(folder));
-      found = true;
-    }
-    if (!found) return unknown(name);
-    return drop_empty_parents(name);
+    Shelf shelf = shelf_of(model.holder);
+    const bool is_whole = shelf.has(model.name);
+    const bool is_unfinished = shelf.has_unfinished(model.name);
+    if (!is_whole && !is_unfinished) return unknown(model.name, {model.holder});
+    if (is_whole) AIRLLM_TRY_VOID(shelf.discard(shelf.model(model.name)));
+    if (is_unfinished) AIRLLM_TRY_VOID(shelf.discard(shelf.incoming(model.name)));
+    return shelf.drop_empty_parents(model.name);
+  }
+
+  Status share(const ModelRef& model) override {
+    if (!model.holder) return check_exists(model);
+    const Busy busy_private(*this, model);
+    AIRLLM_TRY_VOID(busy_private.status());
+    AIRLLM_TRY_VOID(check_exists(model));
+    const Busy busy_shared(*this, model.name);
+    AIRLLM_TRY_VOID(busy_shared.status());
+    AIRLLM_TRY_VOID(check_may_be_shared(model.name));
+    Shelf own = shelf_of(model.holder);
+    AIRLLM_TRY_VOID(shelf_of({}).take_in(own.model(model.name), model.name));
+    return own.drop_empty_parents(model.name);
   }
 
   Result<Json> split(const engine::SplitRequest& request, const ProgressFn& progress,
                      std::stop_token stop) override {
     AIRLLM_TRY_VOID(check_name(request.name));
-    const Busy busy(*this, request.name);
+    const ModelRef model = target_of(request);
+    const Busy busy(*this, model);
     AIRLLM_TRY_VOID(busy.status());
-    AIRLLM_TRY_VOID(check_nesting(request.name));
-    return split_checkpoint(disk_, paths_, request, progress, stop);
+    Shelf shelf = shelf_of(model.holder);
+    AIRLLM_TRY_VOID(shelf.check_nesting(request.name));
+    if (model.holder && request.share) AIRLLM_TRY_VOID(check_may_be_shared(request.name));
+    std::optional<Quota::Promise> promise;
+    const auto promise_room = [&](uint64_t bytes) -> Status {
+      if (!model.holder || !request.has_quota) return {};
+      AIRLLM_TRY(const uint64_t limit, quota_bytes());
+      return promise.emplace(quota_, *model.holder, request.name)
+          .take(bytes, limit, [&](const std::set<std::string>& without) {
+            return stored_bytes(*model.holder, without);
+          });
+    };
+    AIRLLM_TRY(Json made, split_checkpoint(disk_, shelf, request, promise_room, progress, stop));
+    made["shared"] = !model.holder;
+    return made;
   }
 
-  Result<Json> verify(const std::string& name, const ProgressFn& progress,
+  Result<Json> verify(const ModelRef& ref, const ProgressFn& progress,
                       std::stop_token stop) override {
-    AIRLLM_TRY(const StoredModel model, open_model(name));
-    AIRLLM_TRY(const Manifest manifest, load_manifest(name));
+    AIRLLM_TRY(const StoredModel model, open_model(ref));
+    const ModelFolder folder = folder_of(ref);
+    AIRLLM_TRY(const Manifest manifest, folder.manifest(ref.name));
     uint64_t done = 0;
     const auto advance = [&](uint64_t bytes) -> Status {
       done += bytes;
       if (progress) progress(engine::Progress{"verify", done, manifest.bytes(), "bytes"});
       if (stop.stop_requested()) {
-        return Unexpected(ErrorCode::kCancelled, "verify of " + name + ": cancelled");
+        return Unexpected(ErrorCode::kCancelled, "verify of " + ref.name + ": cancelled");
       }
       return {};
     };
     for (const FileRecord& file : manifest.files) {
-      AIRLLM_TRY_VOID(read_file(name, file));
+      AIRLLM_TRY_VOID(folder.file(file));
       AIRLLM_TRY_VOID(advance(file.bytes));
     }
     for (size_t i = 0; i < model.shards.size(); ++i) {
       AIRLLM_TRY_VOID(verify_shard(model.shards[i], manifest.shards[i].hash, advance));
     }
-    return Json{{"name", name},
+    return Json{{"name", ref.name},
                 {"shards", manifest.shards.size()},
                 {"bytes", manifest.bytes()},
                 {"ok", true}};
   }
 
  private:
+  // Whose private models; nobody's are the shared ones.
+  using Holder = std::optional<uid_t>;
+
   // Keeps others from working on the same model's folders.
   class Busy {
    public:
-    Busy(StoreImpl& store, const std::string& name) : store_(store), name_(name) {
+    Busy(StoreImpl& store, ModelRef model) : store_(store), model_(std::move(model)) {
       const std::lock_guard guard(store_.mutex_);
-      taken_ = store_.busy_.insert(name).second;
+      taken_ = store_.busy_.insert(model_).second;
     }
     ~Busy() {
       if (!taken_) return;
       const std::lock_guard guard(store_.mutex_);
-      store_.busy_.erase(name_);
+      store_.busy_.erase(model_);
     }
     Busy(const Busy&) = delete;
     Busy& operator=(const Busy&) = delete;
@@ -242,236 +248,233 @@ class StoreImpl : public Store {
     Status status() const {
       if (taken_) return {};
       return Unexpected(ErrorCode::kTemporary,
-                        "the model " + name_ + " is being made or removed by another job",
+                        "the model " + model_.name + " is being made or removed by another job",
                         "Wait for that job ('airllm ps' shows it), or cancel it.");
     }
 
    private:
     StoreImpl& store_;
-    std::string name_;
+    const ModelRef model_;
     bool taken_ = false;
   };
 
   Status lock_error(Error error) const {
     if (error.code == ErrorCode::kTemporary) {
-      error.message = "the store " + paths_.root + " is in use: " + error.message;
+      error.message = "the store " + root_ + " is in use: " + error.message;
       error.remedy = "Stop the other airllmd, or use another store with --store.";
     }
     return Unexpected(std::move(error));
   }
 
-  // ---- folders ----
+  // ---- whose models ----
 
-  // A crash leaves trash, and folders without a journal that could go on.
-  Status clean_incoming() {
-    AIRLLM_TRY(const std::vector<DirEntry> entries, disk_.list(paths_.incoming()));
-    for (const DirEntry& entry : entries) {
-      const std::string path = paths_.incoming() + "/" + entry.name;
-      const Result<Journal> journal = read_journal(disk_, path);
-      if (journal && paths_.incoming(journal->name) == path) continue;
-      if (!journal && journal.error().code == ErrorCode::kIo) continue;
-      log::info("store: dropping {}, which cannot be resumed", path);
-      AIRLLM_TRY_VOID(disk_.remove_tree(path));
-    }
-    return {};
+  std::string users_folder() const { return root_ + "/users"; }
+  Shelf shelf_of(const Holder& holder) {
+    if (!holder) return {disk_, root_, false};
+    return {disk_, users_folder() + "/" + std::to_string(*holder), true};
+  }
+  ModelFolder folder_of(const ModelRef& model) {
+    return {disk_, shelf_of(model.holder).model(model.name)};
   }
 
-  // A crash right behind a split's rename leaves its journal in the model.
-  Status clean_models() {
-    AIRLLM_TRY(const std::vector<std::string> names, model_names());
-    for (const std::string& name : names) {
-      const std::string journal = paths_.model(name) + "/" + kJournalName;
-      if (disk_.exists(journal)) AIRLLM_TRY_VOID(disk_.remove_file(journal));
-    }
-    return {};
-  }
-
-  Result<std::vector<std::string>> model_names() {
-    std::vector<std::string> out;
-    Status status = collect_models("", 0, out);
-    if (status) return out;
-    Error error = std::move(status).error();
-    error.message = "cannot list the store: " + error.message;
-    error.remedy = "See whether its disk is there and may be read; then restart the daemon.";
-    return Unexpected(std::move(error));
-  }
-
-  Status collect_models(const std::string& prefix, int depth, std::vector<std::string>& out) {
-    AIRLLM_TRY(const std::vector<DirEntry> entries,
-               disk_.list(prefix.empty() ? paths_.models() : paths_.model(prefix)));
-    for (const DirEntry& entry : entries) {
-      const std::string name = prefix.empty() ? entry.name : prefix + "/" + entry.name;
-      if (!entry.is_directory || !is_valid_model_name(name)) continue;
-      if (disk_.exists(paths_.model(name) + "/" + kManifestName)) {
-        out.push_back(name);
-      } else if (depth < kMaxNameParts) {
-        AIRLLM_TRY_VOID(collect_models(name, depth + 1, out));
+  // All that may have models, the shared ones last.
+  std::vector<Holder> holders() {
+    std::vector<Holder> out;
+    const auto entries =
+        disk_.exists(users_folder()) ? disk_.list(users_folder()) : std::vector<DirEntry>();
+    if (entries) {
+      for (const DirEntry& entry : *entries) {
+        const std::optional<uid_t> user = parse_user(entry.name);
+        if (user && entry.is_directory) out.emplace_back(user);
       }
     }
-    return {};
-  }
-
-  std::vector<Journal> unfinished() {
-    std::vector<Journal> out;
-    Result<std::vector<DirEntry>> entries = disk_.list(paths_.incoming());
-    if (!entries) return out;
-    for (const DirEntry& entry : *entries) {
-      if (!entry.is_directory || entry.name.starts_with('.')) continue;
-      Result<Journal> journal = read_journal(disk_, paths_.incoming() + "/" + entry.name);
-      if (journal) out.push_back(std::move(journal).value());
-    }
+    out.emplace_back();
     return out;
   }
 
-  // models/a and models/a/b cannot both be models.
-  Status check_nesting(const std::string& name) {
-    AIRLLM_TRY(const std::vector<std::string> names, model_names());
-    for (const std::string& other : names) {
-      if (other.starts_with(name + "/") || name.starts_with(other + "/")) {
-        return Unexpected(ErrorCode::kCannotCreate,
-                          "the name " + name + " cannot stand beside the model " + other,
-                          "Choose another name with --name.");
-      }
-    }
-    return {};
+  std::vector<Holder> holders_seen_by(const Viewer& viewer) {
+    if (viewer.sees_all) return holders();
+    std::vector<Holder> out;
+    if (viewer.user) out.emplace_back(viewer.user);
+    out.emplace_back();
+    return out;
   }
 
-  Status discard(const std::string& folder) {
-    std::string trash;
-    for (int i = 0; trash.empty() || disk_.exists(trash); ++i) {
-      trash = paths_.incoming() + "/" + kTrashPrefix + std::to_string(::getpid()) + "-" +
-              std::to_string(i);
-    }
-    AIRLLM_TRY_VOID(disk_.rename(folder, trash));
-    AIRLLM_TRY_VOID(disk_.sync_directory(folder.substr(0, folder.rfind('/'))));
-    return disk_.remove_tree(trash);
+  // In a user's own folder that is the user, whatever the record says.
+  uid_t owner_of(const ModelRef& model) {
+    if (model.holder) return *model.holder;
+    return read_owner(disk_, folder_of(model).path()).value_or(::geteuid());
   }
 
-  Status drop_empty_parents(std::string name) {
-    for (size_t slash = name.rfind('/'); slash != name.npos; slash = name.rfind('/')) {
-      name.resize(slash);
-      const Result<std::vector<DirEntry>> entries = disk_.list(paths_.model(name));
-      if (!entries || !entries->empty()) break;
-      AIRLLM_TRY_VOID(disk_.remove_tree(paths_.model(name)));
-    }
-    return {};
+  // Where a split goes: the owner's private model, unless the owner has shared this one already.
+  ModelRef target_of(const engine::SplitRequest& request) {
+    const ModelRef own(request.name, request.owner);
+    if (!own.holder || shelf_of(own.holder).has(own.name)) return own;
+    const ModelRef shared(request.name);
+    const bool has_shared_it = shelf_of({}).has(shared.name) && owner_of(shared) == *own.holder;
+    return has_shared_it ? shared : own;
   }
 
-  // ---- models ----
+  Status check_may_be_shared(const std::string& name) {
+    const Shelf shared = shelf_of({});
+    if (shared.has(name)) {
+      return Unexpected(ErrorCode::kCannotCreate,
+                        "there is a shared model " + name + " already, owned by user " +
+                            user_name(owner_of(name)),
+                        "Make yours again under another name with 'airllm split --name'.");
+    }
+    return shared.check_nesting(name);
+  }
 
-  Unexpected unknown(const std::string& name) {
-    const Result<std::vector<std::string>> names = model_names();
-    if (!names) return Unexpected(names.error());
-    const std::vector<std::string> near = near_names(name, *names);
+  // ---- quota ----
+
+  Result<uint64_t> quota_bytes() {
+    if (quota_bytes_) return *quota_bytes_;
+    AIRLLM_TRY(const uint64_t all, disk_.total_bytes(root_));
+    return all / 2;
+  }
+
+  // Of the user's private and shared models and unfinished splits, less the private ones of
+  // `without`.
+  Result<uint64_t> stored_bytes(uid_t user, const std::set<std::string>& without) {
+    uint64_t sum = 0;
+    const auto add = [&](const std::string& folder) -> Status {
+      AIRLLM_TRY(const uint64_t bytes, tree_bytes(disk_, folder));
+      sum += bytes;
+      return {};
+    };
+    const Shelf own = shelf_of(user);
+    AIRLLM_TRY(const std::vector<std::string> own_names, own.names());
+    for (const std::string& name : own_names) {
+      if (!without.contains(name)) AIRLLM_TRY_VOID(add(own.model(name)));
+    }
+    for (const Journal& journal : own.unfinished()) {
+      if (!without.contains(journal.name)) AIRLLM_TRY_VOID(add(own.incoming(journal.name)));
+    }
+    AIRLLM_TRY(const std::vector<std::string> shared_names, shelf_of({}).names());
+    for (const std::string& name : shared_names) {
+      if (owner_of(name) == user) AIRLLM_TRY_VOID(add(shelf_of({}).model(name)));
+    }
+    return sum;
+  }
+
+  // ---- names ----
+
+  Unexpected unknown(const std::string& name, const Viewer& viewer) {
+    std::vector<std::string> names;
+    for (const Holder& holder : holders_seen_by(viewer)) {
+      const Result<std::vector<std::string>> some = shelf_of(holder).names();
+      if (!some) return Unexpected(some.error());
+      names.insert(names.end(), some->begin(), some->end());
+    }
+    std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+    const std::vector<std::string> near = near_names(name, names);
     std::string remedy = "'airllm list' shows the models there are.";
-    if (names->empty()) remedy = "There is no model yet; 'airllm split DIR' makes one.";
+    if (names.empty()) remedy = "There is no model yet; 'airllm split DIR' makes one.";
     if (!near.empty()) remedy = "Did you mean " + join_quoted(near) + "?";
-    return Unexpected(ErrorCode::kNoInput, "there is no model " + name, std::move(remedy));
+    const std::string shown = is_valid_model_name(name)
+                                  ? name
+                                  : "'" + escape_for_display(name.substr(0, 200), true) + "'";
+    return Unexpected(ErrorCode::kNoInput, "there is no model " + shown, std::move(remedy));
   }
 
-  Status check_exists(const std::string& name) {
-    if (!is_valid_model_name(name)) {
-      return unknown("'" + escape_for_display(name.substr(0, 200), true) + "'");
-    }
-    if (disk_.exists(paths_.model(name) + "/" + kManifestName)) return {};
-    for (const Journal& journal : unfinished()) {
-      if (journal.name != name) continue;
-      return Unexpected(
-          ErrorCode::kNoInput, "the model " + name + " is not complete: its split is not done",
-          "Wait for the split, or go on with 'airllm split " +
-              escape_for_display(journal.source_label, true) + " --name " + name + "'.");
-    }
-    return unknown(name);
-  }
-
-  Result<Manifest> load_manifest(const std::string& name) {
-    const std::string folder = paths_.model(name);
-    AIRLLM_TRY(Manifest manifest, with_remedy(read_manifest(disk_, folder), kRepairRemedy));
-    if (manifest.name != name) {
-      return Unexpected(ErrorCode::kData,
-                        folder + "/" + kManifestName + ": it is the manifest of " +
-                            escape_for_display(manifest.name, true),
-                        kRepairRemedy);
-    }
-    return manifest;
-  }
-
-  Result<std::string> read_file(const std::string& name, const FileRecord& record) {
-    const std::string path = paths_.model(name) + "/" + record.name;
-    AIRLLM_TRY(const std::unique_ptr<DiskFile> file,
-               with_remedy(disk_.open(path, OpenMode::kRead), kRepairRemedy));
-    AIRLLM_TRY(std::string text, with_remedy(read_text(*file, kMaxFileBytes), kRepairRemedy));
-    if (text.size() != record.bytes || xxh3(text) != record.hash) {
-      return Unexpected(ErrorCode::kData,
-                        path + ": damaged or changed: " + std::to_string(text.size()) +
-                            " bytes with the hash " + hash_text(xxh3(text)) + " instead of " +
-                            std::to_string(record.bytes) + " with " + hash_text(record.hash),
-                        kRepairRemedy);
-    }
-    return text;
-  }
-
-  Status read_files(const Manifest& manifest, StoredModel& out) {
-    bool has_config = false;
-    for (const FileRecord& record : manifest.files) {
-      if (record.name == "config.json") {
-        AIRLLM_TRY(out.config_json, read_file(manifest.name, record));
-        has_config = true;
-      }
-      for (const auto& [name, target] :
-           {std::pair{"tokenizer.json", &out.tokenizer_json},
-            std::pair{"tokenizer_config.json", &out.tokenizer_config_json},
-            std::pair{"generation_config.json", &out.generation_config_json},
-            std::pair{"chat_template.jinja", &out.chat_template_jinja}}) {
-        if (record.name != name) continue;
-        AIRLLM_TRY(*target, read_file(manifest.name, record));
+  // What there is of the name, whole or unfinished, or why not.
+  Unexpected missing(const std::string& name, const Viewer& viewer) {
+    for (const Holder& holder : holders_seen_by(viewer)) {
+      for (const Journal& journal : shelf_of(holder).unfinished()) {
+        if (journal.name == name) return unfinished_error(journal);
       }
     }
-    if (has_config) return {};
-    return Unexpected(ErrorCode::kData,
-                      paths_.model(manifest.name) + "/" + kManifestName + ": no config.json in it",
-                      kRepairRemedy);
+    return unknown(name, viewer);
   }
 
-  Result<std::vector<Shard>> open_shards(const Manifest& manifest,
-                                         const model::Architecture& architecture) {
-    const std::vector<model::StageSpec> stages = model::stages(architecture);
-    const std::string folder = paths_.model(manifest.name);
-    if (manifest.shards.size() != stages.size()) {
-      return Unexpected(ErrorCode::kData,
-                        folder + "/" + kManifestName + ": it has " +
-                            std::to_string(manifest.shards.size()) + " shards, but the model has " +
-                            std::to_string(stages.size()) + " stages",
-                        kRepairRemedy);
+  static Unexpected unfinished_error(const Journal& journal) {
+    return Unexpected(ErrorCode::kNoInput,
+                      "the model " + journal.name + " is not complete: its split is not done",
+                      "Wait for the split, or go on with 'airllm split " +
+                          escape_for_display(journal.source_label, true) + " --name " +
+                          journal.name + "'.");
+  }
+
+  Status check_exists(const ModelRef& model) {
+    if (!is_valid_model_name(model.name)) return unknown(model.name, {model.holder});
+    if (shelf_of(model.holder).has(model.name)) return {};
+    return missing(model.name, {model.holder});
+  }
+
+  // ---- lists ----
+
+  Status list_shelf(const Holder& holder, std::vector<ModelSummary>& out) {
+    const Shelf shelf = shelf_of(holder);
+    AIRLLM_TRY(const std::vector<std::string> names, shelf.names());
+    const auto add = [&](const std::string& name, ModelSummary summary) {
+      summary.model = {name, holder};
+      summary.owner = owner_of(summary.model);
+      out.push_back(std::move(summary));
+    };
+    for (const std::string& name : names) {
+      const Result<Manifest> manifest = folder_of({name, holder}).manifest(name);
+      ModelSummary broken;
+      if (!manifest) broken.problem = manifest.error().message;
+      add(name, manifest ? summary_of(*manifest) : broken);
     }
-    std::vector<Shard> out;
-    for (size_t i = 0; i < stages.size(); ++i) {
-      const ShardRecord& record = manifest.shards[i];
-      if (record.file != stages[i].shard_name + kShardSuffix) {
-        return Unexpected(ErrorCode::kData,
-                          folder + "/" + kManifestName + ": shard " + std::to_string(i) + " is " +
-                              record.file + " instead of " + stages[i].shard_name + kShardSuffix,
-                          kRepairRemedy);
-      }
-      const std::string path = folder + "/" + kShardsName + "/" + record.file;
-      AIRLLM_TRY(Shard shard,
-                 with_remedy(open_shard(disk_, path, stages[i], record), kRepairRemedy));
-      out.push_back(std::move(shard));
+    for (const Journal& journal : shelf.unfinished()) {
+      const bool is_whole = std::find(names.begin(), names.end(), journal.name) != names.end();
+      if (!is_whole) add(journal.name, summary_of(journal));
     }
-    return out;
+    return {};
   }
 
   Disk& disk_;
-  const StorePaths paths_;
+  const std::string root_;
+  const std::optional<uint64_t> quota_bytes_;
+  Quota quota_;
   std::unique_ptr<DiskLock> lock_;
   std::mutex mutex_;  // guards busy_
-  std::set<std::string> busy_;
+  std::set<ModelRef> busy_;
 };
+
+Result<FoundModel> StoreImpl::find(const std::string& name, const Viewer& viewer, bool unfinished) {
+  if (!is_valid_model_name(name)) return unknown(name, viewer);
+  const auto is_there = [&](const Holder& holder) {
+    const Shelf shelf = shelf_of(holder);
+    return shelf.has(name) || (unfinished && shelf.has_unfinished(name));
+  };
+  const auto found = [&](const Holder& holder) {
+    return FoundModel{{name, holder}, owner_of({name, holder})};
+  };
+  for (const Holder& holder : holders_seen_by({viewer.user})) {
+    if (is_there(holder)) return found(holder);
+  }
+  if (!viewer.sees_all) return missing(name, viewer);
+  std::vector<Holder> fitting;
+  for (const Holder& holder : holders()) {
+    if (is_there(holder)) fitting.push_back(holder);
+  }
+  if (fitting.empty()) return missing(name, viewer);
+  if (fitting.size() == 1) return found(fitting.front());
+  std::string owners;
+  for (const Holder& holder : fitting) owners += (owners.empty() ? "" : ", ") + user_name(*holder);
+  return Unexpected(ErrorCode::kUsage, "several users have a private model " + name + ": " + owners,
+                    "Give the command as its owner: sudo -u OWNER airllm ...");
+}
+
+Result<std::vector<ModelSummary>> StoreImpl::list(const Viewer& viewer) {
+  std::vector<ModelSummary> out;
+  for (const Holder& holder : holders_seen_by(viewer)) AIRLLM_TRY_VOID(list_shelf(holder, out));
+  // A user's own come before the shared ones.
+  std::stable_sort(out.begin(), out.end(), [](const ModelSummary& a, const ModelSummary& b) {
+    return a.model.name < b.model.name;
+  });
+  return out;
+}
 
 }  // namespace
 
-Result<std::unique_ptr<Store>> Store::open(const std::string& directory, Disk& disk) {
-  auto store = std::make_unique<StoreImpl>(directory, disk);
+Result<std::unique_ptr<Store>> Store::open(const std::string& directory, Disk& disk,
+                                           std::optional<uint64_t> quota_bytes) {
+  auto store = std::make_unique<StoreImpl>(directory, disk, quota_bytes);
   AIRLLM_TRY_VOID(store->open());
   return std::unique_ptr<Store>(std::move(store));
 }

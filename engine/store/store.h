@@ -2,7 +2,10 @@
 //
 //   STORE/models/NAME/manifest.json, config.json, tokenizer.json, …, shards/NNN-name.safetensors
 //   STORE/incoming/NAME/…     a split under way, or interrupted; renamed into models/ when whole
+//   STORE/users/UID/…         models/ and incoming/ of the models that this user alone sees
 //   STORE/lock                held while a process uses the store
+//
+// Where a model lies says who sees it; that its owner shares it is one rename.
 #pragma once
 
 #include <functional>
@@ -17,23 +20,22 @@
 #include "engine/engine.h"
 #include "engine/model/architecture.h"
 #include "engine/store/disk.h"
+#include "engine/store/model_folder.h"
 #include "engine/store/shard.h"
 
 namespace airllm::store {
 
 // A model of the store, opened: everything but the weights is in memory.
-struct StoredModel {
-  std::string name;
+struct StoredModel : ModelTexts {
+  engine::ModelRef ref;
   model::Architecture architecture;
-  std::string config_json;
-  std::optional<std::string> tokenizer_json, tokenizer_config_json, generation_config_json;
-  std::optional<std::string> chat_template_jinja;
   std::vector<Shard> shards;  // one per stage, in the order of model::stages()
 };
 
 // A model's row in `airllm list`, from its manifest alone.
 struct ModelSummary {
-  std::string name;
+  engine::ModelRef model;
+  uid_t owner = 0;
   bool bundled = false;  // config.json has "airllm_bundled": true
   uint64_t bytes = 0;    // of all its files
   uint64_t parameters = 0;
@@ -48,32 +50,40 @@ struct ModelSummary {
 
 using ProgressFn = std::function<void(const engine::Progress&)>;
 
-// Thread-safe: methods lock what they must. Names are checked by is_valid_model_name.
+// Thread-safe: methods lock what they must. Names are checked by is_valid_model_name (names.h). Who
+// may do what is the caller's to decide, but for what a name means to whom.
 class Store {
  public:
   // Makes the folders (0700 where they are new), takes the lock. Another holder is a kTemporary
-  // error that names its pid. Drops what in incoming/ cannot be resumed.
-  static Result<std::unique_ptr<Store>> open(const std::string& directory, Disk& disk);
+  // error that names its pid. Drops what in incoming/ cannot be resumed. `quota_bytes` as
+  // EngineOptions::store_quota_bytes.
+  static Result<std::unique_ptr<Store>> open(const std::string& directory, Disk& disk,
+                                             std::optional<uint64_t> quota_bytes = std::nullopt);
   virtual ~Store() = default;
 
-  virtual Result<std::vector<ModelSummary>> list() = 0;
+  // Engine::find().
+  virtual Result<engine::FoundModel> find(const std::string& name, const engine::Viewer& viewer,
+                                          bool unfinished) = 0;
+  // By name, one's own and others' before shared ones.
+  virtual Result<std::vector<ModelSummary>> list(const engine::Viewer& viewer) = 0;
   // Unknown or unfinished: kNoInput, with near names in the remedy. Loads headers and checksum
   // tables, and checks them against the manifest.
-  virtual Result<StoredModel> open_model(const std::string& name) = 0;
+  virtual Result<StoredModel> open_model(const engine::ModelRef& model) = 0;
   // Everything that `airllm show` prints: the manifest, the architecture, shards and their sizes.
-  virtual Result<Json> show(const std::string& name) = 0;
-  virtual Status remove(const std::string& name) = 0;
+  virtual Result<Json> show(const engine::ModelRef& model) = 0;
+  // A whole model and an unfinished split of the name.
+  virtual Status remove(const engine::ModelRef& model) = 0;
+  // Engine::share(), but for the jobs that use it.
+  virtual Status share(const engine::ModelRef& model) = 0;
 
-  // Makes a model of a Hugging Face directory. Returns {"name","bytes","shards","unchanged":bool}.
+  // Makes a model of a Hugging Face directory. Returns {"name","bytes","shards","unchanged":bool,
+  // "shared":bool}. A split that is to be shared is refused at once when that could not be; sharing
+  // is left to the caller.
   virtual Result<Json> split(const engine::SplitRequest& request, const ProgressFn& progress,
                              std::stop_token stop) = 0;
   // Reads every byte. Returns {"name","shards","bytes","ok":true}; the first bad block is kData.
-  virtual Result<Json> verify(const std::string& name, const ProgressFn& progress,
+  virtual Result<Json> verify(const engine::ModelRef& model, const ProgressFn& progress,
                               std::stop_token stop) = 0;
 };
-
-// 1 to 128 of letters, digits, '.', '_', '-', and '/' between parts; no part begins with a dot.
-// A hub id ("org/name") is a valid name.
-bool is_valid_model_name(std::string_view name);
 
 }  // namespace airllm::store

@@ -14,15 +14,15 @@ namespace airllm::client {
 namespace {
 
 constexpr const char* kModels =
-    R"([{"name":"demo","complete":true,"bundled":true,"bytes":8388608,"created":"2026-01-02T03:04:05Z","dtype":"bf16","layers":12},)"
+    R"([{"name":"demo","complete":true,"bundled":true,"bytes":8388608,"created":"2026-01-02T03:04:05Z","dtype":"bf16","layers":12,"owner":"ann","shared":true},)"
     R"({"name":"half","complete":false,"bytes":10,"created":null}])";
 
 TEST(Results, ListIsATableOrTheArray) {
   const FakeDaemon daemon(replies(kModels));
   EXPECT_EQ(daemon.run({"list"}).out,
-            "NAME               SIZE   LAYERS  DTYPE  CREATED\n"
-            "demo               8 MiB  12      bf16   2026-01-02T03:04:05Z\n"
-            "half (unfinished)  10 B   -       -      -\n");
+            "NAME               SIZE   LAYERS  DTYPE  OWNER  SHARED  CREATED\n"
+            "demo               8 MiB  12      bf16   ann    yes     2026-01-02T03:04:05Z\n"
+            "half (unfinished)  10 B   -       -      -      -       -\n");
   EXPECT_EQ(daemon.run({"list", "--json"}).out, std::string(kModels) + "\n");
 }
 
@@ -43,11 +43,13 @@ TEST(Results, ShowIsLinesOfKeyAndValue) {
 TEST(Results, PsShowsJobs) {
   const FakeDaemon daemon(replies(
       R"({"reader":"pread","jobs":[{"job":3,"kind":"split","model":"demo","state":"running",)"
-      R"("done":1048576,"total":2097152,"unit":"bytes","age_seconds":2.4}]})"));
+      R"("user":"ann","done":1048576,"total":2097152,"unit":"bytes","age_seconds":2.4},)"
+      R"({"job":4,"kind":"generate","state":"decode","user":"ben","age_seconds":1}]})"));
   EXPECT_EQ(daemon.run({"ps"}).out,
             "reader:  pread\n"
-            "JOB  KIND   MODEL  STATE    PROGRESS        AGE\n"
-            "3    split  demo   running  1 MiB of 2 MiB  2 s\n");
+            "JOB  USER  KIND      MODEL  STATE    PROGRESS        AGE\n"
+            "3    ann   split     demo   running  1 MiB of 2 MiB  2 s\n"
+            "4    ben   generate  -      decode   -               1 s\n");
 }
 
 TEST(Results, NamesAreEscapedOnTerminals) {
@@ -58,6 +60,16 @@ TEST(Results, NamesAreEscapedOnTerminals) {
   EXPECT_EQ(text.out.find('\x1b'), std::string::npos);
   EXPECT_NE(text.out.find("a\\x1b[2Jb\\nc"), std::string::npos) << text.out;
   EXPECT_NE(daemon.run({"list"}).out.find("a\x1b[2Jb"), std::string::npos);
+}
+
+TEST(Results, OfShare) {
+  const char* const text = R"({"name":"demo","owner":"ann","shared":true,"unchanged":false})";
+  const FakeDaemon daemon(replies(text));
+  EXPECT_EQ(daemon.run({"share", "demo"}).out, "demo: shared\n");
+  EXPECT_EQ(daemon.run({"share", "demo", "--json"}).out, std::string(text) + "\n");
+  const FakeDaemon again(replies(R"({"name":"demo","shared":true,"unchanged":true})"));
+  EXPECT_EQ(again.run({"share", "demo"}).out, "demo: shared already\n");
+  EXPECT_EQ(again.run({"share"}).status, 64);
 }
 
 TEST(Results, OfRemoveCancelAndVerify) {

@@ -138,14 +138,19 @@ TEST(Split, PassesWhatTheDaemonAsksFor) {
       peer.event(request.id, protocol::OpenFiles{{"config.json", "none", "model.safetensors"}});
       files = peer.read_as<protocol::Files>().value_or(protocol::Files{});
       for (const UniqueFd& fd : peer.take_descriptors()) contents.push_back(content_of(fd.get()));
-      peer.event(request.id,
-                 protocol::Done{R"({"name":"tiny","bytes":2048,"shards":3,"unchanged":false})"});
+      peer.event(
+          request.id,
+          protocol::Done{
+              R"({"name":"tiny","bytes":2048,"shards":3,"unchanged":false,"shared":false})"});
       peer.read();
     });
     finished = daemon.run({"split", folder / "tiny"});
   }
   EXPECT_EQ(finished.status, 0) << finished.err;
-  EXPECT_EQ(finished.out, "tiny: 3 shards, 2 KiB\n");
+  EXPECT_EQ(finished.out,
+            "tiny: 3 shards, 2 KiB\n"
+            "Only you see it; for all users: airllm share tiny\n");
+  EXPECT_FALSE(params.share);
   EXPECT_EQ(params.name, "tiny");
   EXPECT_EQ(params.source_label, folder / "tiny");
   EXPECT_EQ(files.status, (std::vector<std::string>{"ok", "missing", "ok"}));

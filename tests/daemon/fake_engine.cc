@@ -1,6 +1,7 @@
 #include "tests/daemon/fake_engine.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -9,7 +10,9 @@ namespace airllm::daemon {
 using engine::JobEvents;
 using engine::JobId;
 
-FakeEngine::FakeEngine(std::vector<std::string> models) : models_(std::move(models)) {}
+FakeEngine::FakeEngine(std::vector<std::string> models) {
+  for (std::string& name : models) models_.push_back({std::move(name), ::geteuid()});
+}
 
 FakeEngine::~FakeEngine() {
   {
@@ -20,7 +23,7 @@ FakeEngine::~FakeEngine() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-Result<JobId> FakeEngine::start(std::string kind, std::string model,
+Result<JobId> FakeEngine::start(std::string kind, uid_t user, engine::ModelRef model,
                                 std::shared_ptr<JobEvents> events, Body body) {
   const std::lock_guard lock(mutex_);
   if (closed_) return Unexpected(ErrorCode::kUnavailable, "no new jobs");
@@ -28,6 +31,7 @@ Result<JobId> FakeEngine::start(std::string kind, std::string model,
   Job& job = jobs_[id];
   job.info.job = id;
   job.info.kind = std::move(kind);
+  job.info.user = user;
   job.info.model = std::move(model);
   job.info.state = "running";
   threads_.emplace_back([this, id, events = std::move(events), body = std::move(body)]() mutable {
@@ -45,8 +49,26 @@ bool FakeEngine::cancelled_within(JobId job, std::chrono::milliseconds time) {
   return changed_.wait_for(lock, time, [&] { return jobs_.at(job).cancelled; });
 }
 
-bool FakeEngine::has(const std::string& model) const {
-  return std::find(models_.begin(), models_.end(), model) != models_.end();
+bool FakeEngine::has(const engine::ModelRef& model) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(models_.begin(), models_.end(),
+                     [&](const engine::FoundModel& found) { return found.model == model; });
+}
+
+Result<engine::FoundModel> FakeEngine::find(const std::string& name, const engine::Viewer& viewer,
+                                            bool) {
+  const std::lock_guard lock(mutex_);
+  const engine::FoundModel* best = nullptr;
+  for (const engine::FoundModel& found : models_) {
+    if (found.model.name != name || !viewer.sees(found.model)) continue;
+    const bool is_own = found.model.holder && found.model.holder == viewer.user;
+    if (best == nullptr || is_own ||
+        (best->model.holder && !found.model.holder && best->model.holder != viewer.user)) {
+      best = &found;
+    }
+  }
+  if (best != nullptr) return *best;
+  return Unexpected(ErrorCode::kNoInput, "no model '" + name + "'");
 }
 
 void FakeEngine::run_generate(JobId job, const std::string& model, JobEvents& events) {
@@ -80,32 +102,33 @@ void FakeEngine::run_generate(JobId job, const std::string& model, JobEvents& ev
 
 Result<JobId> FakeEngine::generate(engine::GenerateRequest request,
                                    std::shared_ptr<JobEvents> events) {
-  if (!has(request.model)) {
-    return Unexpected(ErrorCode::kNoInput, "no model '" + request.model + "'");
-  }
-  const std::string model = request.model;
-  return start("generate", model, std::move(events),
+  const std::string model = request.model.name;
+  return start("generate", request.user, request.model, std::move(events),
                [this, model](JobId job, JobEvents& out) { run_generate(job, model, out); });
 }
 
 Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<JobEvents> events) {
   auto source = std::move(request.source);
-  return start("split", request.name, std::move(events), [source](JobId, JobEvents& out) {
-    out.on_progress({"split", 0, 2, "bytes"});
-    auto files = source->open(kSplitNames);
-    if (!files) return out.on_error(files.error());
-    Json sizes = Json::array();
-    for (const UniqueFd& fd : *files) {
-      struct stat info {};
-      sizes.push_back(fd.valid() && ::fstat(fd.get(), &info) == 0 ? Json(int64_t{info.st_size})
-                                                                  : Json());
-    }
-    out.on_done(Json{{"sizes", sizes}});
-  });
+  const uid_t user = request.owner.value_or(::geteuid());
+  return start("split", user, {request.name, request.owner}, std::move(events),
+               [source](JobId, JobEvents& out) {
+                 out.on_progress({"split", 0, 2, "bytes"});
+                 auto files = source->open(kSplitNames);
+                 if (!files) return out.on_error(files.error());
+                 Json sizes = Json::array();
+                 for (const UniqueFd& fd : *files) {
+                   struct stat info {};
+                   sizes.push_back(fd.valid() && ::fstat(fd.get(), &info) == 0
+                                       ? Json(int64_t{info.st_size})
+                                       : Json());
+                 }
+                 out.on_done(Json{{"sizes", sizes}});
+               });
 }
 
-Result<JobId> FakeEngine::verify(const std::string& model, std::shared_ptr<JobEvents> events) {
-  return start("verify", model, std::move(events), [](JobId, JobEvents& out) {
+Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
+                                 std::shared_ptr<JobEvents> events) {
+  return start("verify", user, model, std::move(events), [](JobId, JobEvents& out) {
     out.on_done(Json{{"ok", true}});
   });
 }
@@ -120,21 +143,32 @@ Status FakeEngine::cancel(JobId job) {
   return {};
 }
 
-Result<Json> FakeEngine::list() {
+Result<Json> FakeEngine::list(const engine::Viewer& viewer) {
+  const std::lock_guard lock(mutex_);
   Json rows = Json::array();
-  for (const std::string& name : models_) {
+  for (const engine::FoundModel& found : models_) {
+    const std::string& name = found.model.name;
+    if (!viewer.sees(found.model)) continue;
     rows.push_back({{"name", name}, {"complete", true}, {"bundled", name == bundled_}});
   }
   return rows;
 }
 
-Result<Json> FakeEngine::show(const std::string& model) {
-  if (!has(model)) return Unexpected(ErrorCode::kNoInput, "no model '" + model + "'");
-  return Json{{"name", model}};
+Result<Json> FakeEngine::show(const engine::ModelRef& model) {
+  return Json{{"name", model.name}, {"shared", !model.holder}};
 }
 
-Status FakeEngine::remove(const std::string& model) {
-  if (!has(model)) return Unexpected(ErrorCode::kNoInput, "no model '" + model + "'");
+Status FakeEngine::remove(const engine::ModelRef& model) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(models_, [&](const auto& found) { return found.model == model; });
+  return {};
+}
+
+Status FakeEngine::share(const engine::ModelRef& model) {
+  const std::lock_guard lock(mutex_);
+  for (engine::FoundModel& found : models_) {
+    if (found.model == model) found.model.holder.reset();
+  }
   return {};
 }
 
@@ -145,7 +179,7 @@ std::vector<engine::JobInfo> FakeEngine::jobs() {
   return rows;
 }
 
-Json FakeEngine::status() { return Json{{"device", "fake"}}; }
+Json FakeEngine::status(const engine::Viewer&) { return Json{{"device", "fake"}}; }
 
 void FakeEngine::close_admission() {
   const std::lock_guard lock(mutex_);

@@ -34,16 +34,22 @@ class FakeEngine : public engine::Engine {
                                  std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> split(engine::SplitRequest request,
                               std::shared_ptr<engine::JobEvents> events) override;
-  Result<engine::JobId> verify(const std::string& model,
+  Result<engine::JobId> verify(const engine::ModelRef& model, uid_t user,
                                std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;
-  Result<Json> list() override;
-  Result<Json> show(const std::string& model) override;
-  Status remove(const std::string& model) override;
+  Result<engine::FoundModel> find(const std::string& name, const engine::Viewer& viewer,
+                                  bool unfinished) override;
+  Result<Json> list(const engine::Viewer& viewer) override;
+  Result<Json> show(const engine::ModelRef& model) override;
+  Status remove(const engine::ModelRef& model) override;
+  Status share(const engine::ModelRef& model) override;
   std::vector<engine::JobInfo> jobs() override;
-  Json status() override;
+  Json status(const engine::Viewer& viewer) override;
   void close_admission() override;
 
+  // Beside the shared models of the daemon's own user that it is made with. Before it is used.
+  void add(engine::FoundModel model) { models_.push_back(std::move(model)); }
+  bool has(const engine::ModelRef& model) const;
   // How many jobs have begun and not ended.
   size_t running() const;
   uint64_t cancelled() const { return cancelled_; }
@@ -52,20 +58,19 @@ class FakeEngine : public engine::Engine {
 
  private:
   using Body = std::function<void(engine::JobId, engine::JobEvents&)>;
-  Result<engine::JobId> start(std::string kind, std::string model,
+  Result<engine::JobId> start(std::string kind, uid_t user, engine::ModelRef model,
                               std::shared_ptr<engine::JobEvents> events, Body body);
   // Waits; true when the job was cancelled meanwhile.
   bool cancelled_within(engine::JobId job, std::chrono::milliseconds time);
   void run_generate(engine::JobId job, const std::string& model, engine::JobEvents& events);
-  bool has(const std::string& model) const;
 
   struct Job {
     engine::JobInfo info;
     bool cancelled = false;
   };
-  const std::vector<std::string> models_;
-  std::string bundled_;
   mutable std::mutex mutex_;
+  std::vector<engine::FoundModel> models_;
+  std::string bundled_;
   std::condition_variable changed_;
   std::map<engine::JobId, Job> jobs_;
   std::vector<std::thread> threads_;

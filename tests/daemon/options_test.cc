@@ -57,6 +57,27 @@ TEST_F(OptionsTest, DefaultsOfTheSystem) {
   EXPECT_FALSE(login->options.system);
 }
 
+TEST_F(OptionsTest, WhatUsersMay) {
+  const auto none = parse_command_line({}, user());
+  ASSERT_TRUE(none.has_value());
+  EXPECT_FALSE(none->options.admin_group);
+  EXPECT_FALSE(none->options.store_quota_bytes);
+  EXPECT_EQ(none->options.max_splits, 4u);
+  EXPECT_EQ(none->options.max_splits_per_user, 2u);
+  const auto line = parse_command_line(
+      {"--config", config("admin-group = root\nstore-quota = 10G\nmax-splits = 9\n"),
+       "--max-splits-per-user", "3"},
+      user());
+  ASSERT_TRUE(line.has_value()) << line.error().message;
+  EXPECT_EQ(line->options.admin_group, gid_t{0});
+  EXPECT_EQ(line->options.store_quota_bytes, uint64_t{10} << 30);
+  EXPECT_EQ(line->options.max_splits, 9u);
+  EXPECT_EQ(line->options.max_splits_per_user, 3u);
+  const auto unknown = parse_command_line({"--admin-group", "no-such-group"}, user());
+  EXPECT_EQ(unknown.error().code, ErrorCode::kConfig);
+  EXPECT_NE(unknown.error().message.find("no-such-group"), std::string::npos);
+}
+
 TEST_F(OptionsTest, WithoutARuntimeDirASocketMustBeGiven) {
   Environment environment = user();
   environment.xdg_runtime_dir.clear();
@@ -69,7 +90,10 @@ TEST_F(OptionsTest, FlagsGoBeforeTheFile) {
   const std::string path = config(
       "# a comment\n\n  ram = 1G  \r\nkv=2M\nsocket = /a b#c\nthreads = 3\nlog-level = debug\n"
       "model = demo\nstop-timeout = 7\nsend-buffer = 2M\nmax-connections = 4\nmax-jobs = 5\n"
-      "store = /x");
+      "max-connections-per-user = 3\nmax-jobs-per-user = 2\nsend-timeout = 9\nsend-buffers = "
+      "9M\nsend-buffers-per-user = 8M\nmax-prompt = "
+      "1M\nmax-prompts = 4M\n"
+      "max-prompts-per-user = 2M\nkv-per-user = 1M\nmax-logprobs = 1000\nstore = /x");
   const auto line = parse_command_line({"--config", path, "--ram", "512K"}, user());
   ASSERT_TRUE(line.has_value()) << line.error().message;
   const Options& options = line->options;
@@ -84,7 +108,22 @@ TEST_F(OptionsTest, FlagsGoBeforeTheFile) {
   EXPECT_EQ(options.send_buffer_bytes, 2u << 20);
   EXPECT_EQ(options.max_connections, 4u);
   EXPECT_EQ(options.max_jobs, 5u);
+  EXPECT_EQ(options.connections_per_user(), 3u);
+  EXPECT_EQ(options.max_jobs_per_user, 2u);
+  EXPECT_EQ(options.send_timeout_seconds, 9u);
+  EXPECT_EQ(options.send_buffers_bytes, 9u << 20);
+  EXPECT_EQ(options.send_buffers_per_user(), 8u << 20);
+  EXPECT_EQ(options.max_prompt_bytes, 1u << 20);
+  EXPECT_EQ(options.max_prompts_bytes, 4u << 20);
+  EXPECT_EQ(options.max_prompts_per_user_bytes, 2u << 20);
+  EXPECT_EQ(options.kv_per_user_bytes, 1u << 20);
+  EXPECT_EQ(options.max_logprobs, 1000u);
   EXPECT_EQ(options.store_dir, "/x");
+}
+
+TEST_F(OptionsTest, WithoutASettingAnEighthIsLeftToOthers) {
+  const auto line = parse_command_line({"--max-connections", "80"}, user());
+  EXPECT_EQ(line->options.connections_per_user(), 70u);
 }
 
 TEST_F(OptionsTest, WrongLinesAreNamedWithTheirPlace) {

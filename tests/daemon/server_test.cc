@@ -336,7 +336,7 @@ TEST_F(ServerTest, AnswersThatNobodyReadsAreBounded) {
 }
 
 TEST_F(ServerTest, TooManyConnectionsAreRefused) {
-  options_.max_connections = 2;
+  options_.connections = {2, 2};
   start();
   TestPeer one = greeted();
   TestPeer two = greeted();
@@ -347,6 +347,63 @@ TEST_F(ServerTest, TooManyConnectionsAreRefused) {
   one.close();
   EXPECT_TRUE(eventually([&] { return connections() == 1; }));
   TestPeer four = greeted();
+}
+
+TEST_F(ServerTest, ASilentConnectionGivesWayToANewOne) {
+  options_.connections = {2, 2};
+  options_.hello_timeout = 1h;
+  start();
+  TestPeer silent = connect();
+  TestPeer greeting = greeted();
+  EXPECT_TRUE(eventually([&] { return connections() == 2; }));
+  TestPeer late = greeted();
+  EXPECT_TRUE(silent.reaches_end());
+  late.request(1, protocol::ListParams{});
+  EXPECT_TRUE(late.wait_for<protocol::Done>(1).has_value());
+  greeting.request(1, protocol::ListParams{});
+  EXPECT_TRUE(greeting.wait_for<protocol::Done>(1).has_value());
+}
+
+TEST_F(ServerTest, HalvesOfFramesAreCountedForTheUser) {
+  options_.received_per_user_bytes = 1 << 20;
+  start();
+  const auto half_a_frame = [this](size_t bytes) {
+    TestPeer peer = greeted();
+    peer.send_raw(std::string("\0\0\xff\0", 4) + std::string(bytes, 'x'));
+    return peer;
+  };
+  std::vector<TestPeer> halves;
+  halves.push_back(half_a_frame(700 << 10));
+  halves.back().request(1, protocol::ListParams{});  // no more than the frame's middle
+  halves.push_back(half_a_frame(700 << 10));
+  const Error error = halves[1].failure(0);
+  EXPECT_EQ(error.code, ErrorCode::kTemporary);
+  EXPECT_NE(error.remedy.find("max-prompts-per-user"), std::string::npos) << error.remedy;
+  halves.clear();
+  EXPECT_TRUE(eventually([&] { return connections() == 0; }));
+  TestPeer peer = half_a_frame(700 << 10);
+  peer.send_raw(std::string((0xff0000 - (700 << 10)), 'x'));
+  EXPECT_EQ(peer.failure(0).code, ErrorCode::kTemporary);
+}
+
+TEST_F(ServerTest, AFrameBeforeHelloIsShort) {
+  start();
+  TestPeer peer = connect();
+  peer.send_raw(std::string("\x01\0\x01\0", 4));
+  EXPECT_EQ(peer.failure(0).code, ErrorCode::kProtocol);
+}
+
+TEST_F(ServerTest, RefusedConnectionsThatLingerGiveWay) {
+  options_.connections = {1, 1};
+  options_.linger = 1h;
+  start();
+  TestPeer one = greeted();
+  std::vector<TestPeer> refused;
+  for (int i = 0; i < 20; ++i) {
+    refused.push_back(connect());
+    EXPECT_EQ(refused.back().failure(0).code, ErrorCode::kTemporary) << i;
+  }
+  EXPECT_LE(connections(), 3u);
 }
 
 // ---- files -------------------------------------------------------------------------------------

@@ -93,6 +93,17 @@ TEST(Messages, DefaultToldAndDefaultUnsetDiffer) {
   EXPECT_EQ(std::get<DefaultParams>(std::get<Request>(unset.value()).params).model, "");
 }
 
+TEST(Messages, RealNumbersBeyondIntegersComeBack) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (const double number : {0x1p63, 0x1p64, -0x1p63, -0x1p64, 1e300, kInfinity, -kInfinity}) {
+    GenerateParams params;
+    params.sampling.temperature = number;
+    const auto decoded = decode_client_message(payload_of(*encode(Request{1, params})));
+    const auto& back = std::get<GenerateParams>(std::get<Request>(decoded.value()).params);
+    EXPECT_EQ(back.sampling.temperature, number);
+  }
+}
+
 TEST(Messages, AMillionPromptIdsFit) {
   GenerateParams params;
   params.prompt_ids = std::vector<int32_t>(1000000, 128255);

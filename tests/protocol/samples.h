@@ -27,6 +27,8 @@ inline std::vector<ClientMessage> sample_client_messages() {
   ids.prompt_ids = std::vector<int32_t>{1, 127, 128, 65536, 2147483647, -1, -2147483648};
   ShowParams show;
   show.model = "a";
+  ShareParams share;
+  share.model = "m";
   RemoveParams remove;
   remove.model = "b";
   VerifyParams verify;
@@ -35,11 +37,12 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{1, chat},
           Request{2, raw},
           Request{3, ids},
-          Request{4, SplitParams{"name", "~/models/x"}},
+          Request{4, SplitParams{"name", "~/models/x", true}},
           Request{5, ListParams{}},
           Request{6, show},
           Request{7, PsParams{}},
           Request{8, remove},
+          Request{13, share},
           Request{9, verify},
           Request{10, JobParams{1ULL << 40}},
           Request{11, StatusParams{}},

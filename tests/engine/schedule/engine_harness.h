@@ -80,6 +80,10 @@ class RecordedJob : public engine::JobEvents {
     std::unique_lock lock(mutex_);
     ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(120), [&] { return is_over_; }));
   }
+  bool is_over() {
+    const std::lock_guard lock(mutex_);
+    return is_over_;
+  }
   void wait_for_tokens(size_t count) {
     std::unique_lock lock(mutex_);
     ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(120),
@@ -120,12 +124,16 @@ class TemporaryFolder {
 class EngineTest : public ::testing::Test {
  protected:
   void open(uint64_t ram_bytes, uint64_t kv_bytes = uint64_t{64} << 20, unsigned threads = 2) {
-    engine.reset();
     engine::EngineOptions options;
-    options.store_dir = folder.path();
     options.ram_bytes = ram_bytes;
     options.kv_bytes = kv_bytes;
     options.threads = threads;
+    open(std::move(options));
+  }
+
+  void open(engine::EngineOptions options) {
+    engine.reset();
+    options.store_dir = folder.path();
     auto opened = engine::Engine::open(options);
     ASSERT_TRUE(opened) << opened.error().message;
     engine = std::move(*opened);

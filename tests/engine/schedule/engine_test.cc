@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -238,6 +239,139 @@ TEST_F(DemoTest, TwoJobsRideTheSameSweepsOfTheLeastBudget) {
   EXPECT_LT(second->result->first_token_ms, first->result->total_ms / 2);
 }
 
+// Blocks of the bundled model's keys and values: 12 layers x 2 x 2 heads x 32 positions x 32
+// floats.
+constexpr uint64_t kBlockBytes = 192 * kKiB;
+
+EngineOptions kv_options(uint64_t blocks, uint64_t blocks_per_user) {
+  EngineOptions options;
+  options.ram_bytes = kLargeRam;
+  options.kv_bytes = blocks * kBlockBytes;
+  options.kv_per_user_bytes = blocks_per_user * kBlockBytes;
+  options.threads = 2;
+  return options;
+}
+
+TEST_F(DemoTest, AUserWhoseShareIsFullEndsAloneAndLeavesTheRestToOthers) {
+  GenerateRequest greedy = ids_request({1, 5, 9}, 0, 100000);
+  greedy.user = 7;
+  GenerateRequest modest = ids_request({1, 5, 9}, 0, 90);
+  modest.user = 8;
+  const auto expected = run(modest);
+  open(kv_options(6, 3));
+  const auto first = start(greedy);
+  const auto second = start(modest);
+  first->wait();
+  second->wait();
+  EXPECT_EQ(first->result->finish_reason, FinishReason::kContext);
+  EXPECT_EQ(first->ids.size(), 96U - 3 + 1);
+  EXPECT_EQ(second->result->finish_reason, FinishReason::kLength);
+  EXPECT_EQ(second->ids, expected->ids);
+}
+
+TEST_F(DemoTest, AUsersOwnJobsMakeRoomForEachOtherWithinTheShare) {
+  GenerateRequest request = question("Count for me please.");
+  request.ignore_eos = true;
+  request.max_tokens = 60;
+  request.user = 7;
+  const auto alone = run(request);
+  open(kv_options(40, 4));
+  std::vector<std::shared_ptr<RecordedJob>> jobs;
+  for (int i = 0; i < 4; ++i) jobs.push_back(start(request));
+  // Another user does not wait for those who fill their own share.
+  request.user = 8;
+  request.max_tokens = 5;
+  const auto other = start(request);
+  other->wait();
+  EXPECT_EQ(other->ids.size(), 5U);
+  EXPECT_FALSE(jobs.back()->is_over());
+  for (const auto& job : jobs) {
+    job->wait();
+    ASSERT_TRUE(job->result) << job->error->message;
+    EXPECT_EQ(job->ids, alone->ids);
+  }
+}
+
+// Whoever holds less may take from whoever holds more, so that no two wait for each other.
+TEST_F(DemoTest, JobsOfManyUsersEndThoughMemoryHoldsFewOfThem) {
+  GenerateRequest request = question("Count for me please.");
+  request.ignore_eos = true;
+  request.max_tokens = 60;
+  const auto alone = run(request);
+  open(kv_options(5, 4));
+  std::vector<std::shared_ptr<RecordedJob>> jobs;
+  for (uid_t user : {1, 2, 3, 1, 2, 3}) {
+    request.user = user;
+    jobs.push_back(start(request));
+  }
+  for (const auto& job : jobs) {
+    job->wait();
+    ASSERT_TRUE(job->result) << job->error->message;
+    EXPECT_EQ(job->ids, alone->ids);
+  }
+}
+
+TEST_F(DemoTest, APromptBeyondTheShareNamesTheSetting) {
+  open(kv_options(6, 2));
+  const auto refused = run(ids_request(std::vector<int32_t>(100, 7), 0, 5));
+  ASSERT_TRUE(refused->error);
+  EXPECT_NE(refused->error->remedy.find("--kv-per-user"), std::string::npos);
+}
+
+TEST_F(DemoTest, PromptLogprobsBeyondTheLimitAreRefusedBeforeTheyStart) {
+  EngineOptions options = kv_options(40, 40);
+  options.max_logprobs = 30;
+  open(options);
+  GenerateRequest request = ids_request({1, 5, 9}, 0, 2);
+  request.prompt_logprobs = 10;
+  EXPECT_TRUE(run(request)->result);
+  request.prompt_logprobs = 11;
+  const auto refused = run(request);
+  ASSERT_TRUE(refused->error);
+  EXPECT_EQ(refused->error->code, ErrorCode::kUsage);
+  EXPECT_NE(refused->error->message.find("3 prompt tokens, 11 each"), std::string::npos);
+  EXPECT_FALSE(refused->accepted);
+}
+
+// A receiver that takes as much as it is told to.
+class SlowReceiver : public RecordedJob {
+ public:
+  uint64_t room_bytes() const override { return room; }
+  std::atomic<uint64_t> room{0};
+};
+
+TEST_F(DemoTest, AJobPausesForItsReceiverWhileOthersGoOn) {
+  EngineOptions options = kv_options(40, 40);
+  options.pause_timeout = std::chrono::hours(1);
+  open(options);
+  GenerateRequest request = ids_request({1, 5, 9, 11, 13}, 3, 4);
+  request.prompt_logprobs = 3;
+  const auto expected = run(request);
+  auto slow = std::make_shared<SlowReceiver>();
+  ASSERT_TRUE(engine->generate(request, slow));
+  EXPECT_EQ(run(request)->ids, expected->ids);
+  EXPECT_FALSE(slow->is_over());
+  EXPECT_TRUE(slow->prompt_logprobs.empty());
+  slow->room = 1;  // a row at a time
+  slow->wait();
+  EXPECT_EQ(slow->ids, expected->ids);
+  EXPECT_EQ(slow->prompt_logprobs.size(), 5U);
+  EXPECT_EQ(slow->prompt_logprobs[4].size(), 3U);
+}
+
+TEST_F(DemoTest, AJobThatPausesForTooLongFails) {
+  EngineOptions options = kv_options(40, 40);
+  options.pause_timeout = std::chrono::milliseconds(20);
+  open(options);
+  auto slow = std::make_shared<SlowReceiver>();
+  ASSERT_TRUE(engine->generate(ids_request({1, 5, 9}, 3, 4), slow));
+  slow->wait();
+  ASSERT_TRUE(slow->error);
+  EXPECT_EQ(slow->error->code, ErrorCode::kTemporary);
+  EXPECT_NE(slow->error->message.find("send-timeout"), std::string::npos);
+  EXPECT_TRUE(run(ids_request({1, 5, 9}, 0, 2))->result);
+}
+
 TEST_F(DemoTest, AFullContextAndAFullKvEndWithTheirReason) {
   GenerateRequest request = ids_request({1, 5, 9}, 0, 100000);
   const auto job = run(request);
@@ -306,7 +440,7 @@ TEST_F(DemoTest, TwoModelsShareTheBudgetAndTakeTurns) {
       ASSERT_TRUE(job->result) << job->error->message;
       EXPECT_NE(job->text.find("Paris"), std::string::npos);
     }
-    EXPECT_LE(engine->status()["ram_used_bytes"].get<uint64_t>(), ram);
+    EXPECT_LE(engine->status({})["ram_used_bytes"].get<uint64_t>(), ram);
     if (ram == kLargeRam) {
       EXPECT_EQ(run(question("Hello", "demo"))->result->read_bytes, 0U);
       EXPECT_EQ(run(question("Hello", "other"))->result->read_bytes, 0U);
@@ -327,12 +461,12 @@ TEST_F(DemoTest, ARemovedModelIsGoneAndItsMemoryToo) {
   ASSERT_TRUE(engine->cancel(id));
   job->wait();
   ASSERT_TRUE(engine->remove("demo"));
-  EXPECT_TRUE(engine->list()->empty());
+  EXPECT_TRUE(engine->list({})->empty());
   ASSERT_TRUE(run(request)->error);
-  for (int i = 0; i < 200 && engine->status()["ram_used_bytes"].get<uint64_t>() > 0; ++i) {
+  for (int i = 0; i < 200 && engine->status({})["ram_used_bytes"].get<uint64_t>() > 0; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  EXPECT_EQ(engine->status()["ram_used_bytes"].get<uint64_t>(), 0U);
+  EXPECT_EQ(engine->status({})["ram_used_bytes"].get<uint64_t>(), 0U);
 }
 
 TEST_F(DemoTest, AdmissionHasALimitAndAnEnd) {
@@ -377,7 +511,7 @@ TEST_F(DemoTest, ADamagedShardFailsTheJobAndIsNamed) {
   EXPECT_EQ(job->error->code, ErrorCode::kData);
   EXPECT_NE(job->error->message.find("004-layer-003"), std::string::npos) << job->error->message;
   const auto verified = std::make_shared<RecordedJob>();
-  ASSERT_TRUE(engine->verify("demo", verified));
+  ASSERT_TRUE(engine->verify("demo", 0, verified));
   verified->wait();
   ASSERT_TRUE(verified->error);
   EXPECT_NE(verified->error->message.find("004-layer-003"), std::string::npos);

@@ -56,11 +56,11 @@ class SplitCrash : public testing::Test {
 
   // What is listed as complete can be read to its last byte.
   static void expect_nothing_half(Store& store) {
-    const Result<std::vector<ModelSummary>> models = store.list();
+    const Result<std::vector<ModelSummary>> models = store.list({});
     ASSERT_TRUE(models.has_value()) << models.error().message;
     for (const ModelSummary& model : *models) {
       EXPECT_EQ(model.problem, "");
-      const Result<Json> verified = store.verify(model.name, {}, {});
+      const Result<Json> verified = store.verify(model.model, {}, {});
       EXPECT_EQ(verified.has_value(), model.complete);
       if (!verified && model.complete) ADD_FAILURE() << verified.error().message;
     }
@@ -130,6 +130,38 @@ TEST_F(SplitCrash, GoesOnAfterAnErrorOfTheDisk) {
     store.reset();
     store = open_store(disk);
     ASSERT_EQ(without_times(disk.files_below(kRoot)), expected_files);
+  }
+}
+
+// Shared or not, the model is whole, and its owner is known.
+TEST_F(SplitCrash, SharingIsAllOrNothing) {
+  constexpr uid_t kUser = 1001;
+  engine::SplitRequest request = split_request(source_.path(), kName);
+  request.owner = kUser;
+  for (uint64_t at = 0; at < 12; ++at) {
+    for (uint64_t seed = 0; seed < 3; ++seed) {
+      SCOPED_TRACE("crash after " + std::to_string(at) + " operations, seed " +
+                   std::to_string(seed));
+      MemoryDisk disk;
+      bool shared = false;
+      {
+        const auto store = open_store(disk);
+        ASSERT_TRUE(store->split(request, {}, {}).has_value());
+        disk.crash_after(at);
+        shared = store->share({kName, kUser}).has_value();
+      }
+      disk.reboot(seed);
+      const auto store = open_store(disk);
+      ASSERT_NE(store, nullptr);
+      const Result<engine::FoundModel> found = store->find(kName, {kUser}, false);
+      ASSERT_TRUE(found.has_value()) << found.error().message;
+      EXPECT_EQ(found->owner, kUser);
+      EXPECT_TRUE(!shared || !found->model.holder);
+      EXPECT_TRUE(store->verify(found->model, {}, {}).has_value());
+      ASSERT_TRUE(store->share(found->model).has_value());
+      EXPECT_EQ(store->find(kName, {}, false)->owner, kUser);
+      EXPECT_EQ(store->list({kUser})->size(), 1U);
+    }
   }
 }
 

@@ -4,26 +4,13 @@
 
 #include <functional>
 
+#include "tests/engine/store/sample_manifest.h"
+
 namespace airllm::store {
 namespace {
 
-Manifest sample() {
-  Manifest out;
-  out.name = "org/m";
-  out.created = "2026-01-02T03:04:05Z";
-  out.family = "llama";
-  out.dtype = "bf16";
-  out.layers = 2;
-  out.parameters = 1000;
-  out.source_label = "~/models/x";
-  out.sources = {{"config.json", 10, 1, "10:2:3.4"}, {"model.safetensors", 20, 2, "20:3:4.5"}};
-  out.shards = {{"000-embedding.safetensors", 100, 0xfedcba9876543210}};
-  out.files = {{"config.json", 10, 7}};
-  return out;
-}
-
 TEST(Manifest, ReadsWhatItWrote) {
-  const Json json = manifest_json(sample());
+  const Json json = manifest_json(sample_manifest());
   const Result<Manifest> read = parse_manifest(dump_json(json), "m");
   ASSERT_TRUE(read.has_value()) << read.error().message;
   EXPECT_EQ(manifest_json(*read), json);
@@ -57,7 +44,7 @@ TEST(Manifest, IsReadStrictly) {
       {"extra in shard", [](Json& j) { j["shards"][0]["x"] = 1; }, "unknown key 'x'"},
   };
   for (const Case& c : cases) {
-    Json json = manifest_json(sample());
+    Json json = manifest_json(sample_manifest());
     c.damage(json);
     const Result<Manifest> read = parse_manifest(dump_json(json), "m.json");
     ASSERT_FALSE(read.has_value()) << c.name;

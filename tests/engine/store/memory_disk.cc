@@ -331,6 +331,11 @@ Result<uint64_t> MemoryDisk::free_bytes(const std::string& path) {
   return pretended_free_.value_or(capacity_ - used_bytes());
 }
 
+Result<uint64_t> MemoryDisk::total_bytes(const std::string& path) {
+  if (!now_.contains(path)) return Unexpected(errno_error(path, ENOENT));
+  return capacity_;
+}
+
 Result<std::unique_ptr<DiskLock>> MemoryDisk::lock(const std::string& path) {
   bool& held = locks_[path];
   if (held) return Unexpected(ErrorCode::kTemporary, path + ": held by process 1");

@@ -56,6 +56,7 @@ class MemoryDisk : public Disk {
   Status remove_tree(const std::string& path) override;
   Status sync_directory(const std::string& path) override;
   Result<uint64_t> free_bytes(const std::string& path) override;
+  Result<uint64_t> total_bytes(const std::string& path) override;
   Result<std::unique_ptr<DiskLock>> lock(const std::string& path) override;
 
  private:

@@ -147,7 +147,7 @@ TEST_F(SplitTest, TooLittleRoomIsRefusedWithBothNumbers) {
   expect_error(refused, ErrorCode::kIo, {"(100000 bytes)", "97.7 KiB"});
   const uint64_t written = disk_.bytes_written();
   EXPECT_LT(written, 10'000U);
-  EXPECT_TRUE(store_->list()->empty());
+  EXPECT_TRUE(store_->list({})->empty());
   EXPECT_TRUE(disk_.list("/store/incoming")->empty());
   disk_.set_capacity(uint64_t{1} << 30);
   EXPECT_TRUE(split().has_value());
@@ -159,7 +159,7 @@ TEST_F(SplitTest, FullDiskKeepsWhatIsFinished) {
   const Result<Json> refused = split();
   expect_error(refused, ErrorCode::kIo, {"No space left"});
   EXPECT_NE(refused.error().remedy.find("goes on"), std::string::npos);
-  const Result<std::vector<ModelSummary>> models = store_->list();
+  const Result<std::vector<ModelSummary>> models = store_->list({});
   ASSERT_EQ(models->size(), 1U);
   EXPECT_FALSE(models->front().complete);
   EXPECT_GT(models->front().bytes, 0U);
@@ -273,7 +273,7 @@ TEST_F(SplitTest, BundledIsTakenFromTheConfig) {
   config["airllm_bundled"] = true;
   write_file(source_ / "config.json", dump_json(config));
   ASSERT_TRUE(split().has_value());
-  EXPECT_TRUE(store_->list()->front().bundled);
+  EXPECT_TRUE(store_->list({})->front().bundled);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ TEST_F(StoreTest, OpensWhatWasSplit) {
   make("org/tiny");
   const Result<StoredModel> model = store_->open_model("org/tiny");
   ASSERT_TRUE(model.has_value()) << model.error().message;
-  EXPECT_EQ(model->name, "org/tiny");
+  EXPECT_EQ(model->ref.name, "org/tiny");
   EXPECT_EQ(model->architecture.layers, 3U);
   EXPECT_EQ(model->config_json, read_file(folder_ / "config.json"));
   ASSERT_EQ(model->shards.size(), 5U);
@@ -81,7 +81,7 @@ TEST_F(StoreTest, DamagedSmallFileIsFound) {
 }
 
 TEST_F(StoreTest, ListShowsCompleteUnfinishedAndBroken) {
-  EXPECT_TRUE(store_->list()->empty());
+  EXPECT_TRUE(store_->list({})->empty());
   make("whole");
   make("broken");
   write_file(folder_ / "store/models/broken/manifest.json", "{");
@@ -89,16 +89,16 @@ TEST_F(StoreTest, ListShowsCompleteUnfinishedAndBroken) {
   stop.request_stop();
   EXPECT_FALSE(
       store_->split(split_request(folder_.path(), "half"), {}, stop.get_token()).has_value());
-  const Result<std::vector<ModelSummary>> models = store_->list();
+  const Result<std::vector<ModelSummary>> models = store_->list({});
   ASSERT_TRUE(models.has_value());
   ASSERT_EQ(models->size(), 3U);
   const ModelSummary& broken = (*models)[0];
-  EXPECT_EQ(broken.name, "broken");
+  EXPECT_EQ(broken.model.name, "broken");
   EXPECT_TRUE(contains(broken.problem, "manifest.json")) << broken.problem;
-  EXPECT_EQ((*models)[1].name, "half");
+  EXPECT_EQ((*models)[1].model.name, "half");
   EXPECT_FALSE((*models)[1].complete);
   const ModelSummary& whole = (*models)[2];
-  EXPECT_EQ(whole.name, "whole");
+  EXPECT_EQ(whole.model.name, "whole");
   EXPECT_TRUE(whole.complete);
   EXPECT_EQ(whole.problem, "");
   EXPECT_EQ(whole.family, "llama");
@@ -112,7 +112,7 @@ TEST_F(StoreTest, ListShowsCompleteUnfinishedAndBroken) {
 TEST_F(StoreTest, AStoreThatWentAwayIsAnErrorWhateverIsAsked) {
   make("m");
   std::filesystem::remove_all(folder_ / "store");
-  for (const Error& error : {store_->list().error(), store_->show("m").error(),
+  for (const Error& error : {store_->list({}).error(), store_->show("m").error(),
                              store_->open_model("x").error(), store_->remove("m").error(),
                              store_->split(split_request(folder_.path(), "n"), {}, {}).error()}) {
     EXPECT_EQ(error.code, ErrorCode::kNoInput);
@@ -146,7 +146,7 @@ TEST_F(StoreTest, OtherManifestVersionIsRefusedByName) {
   EXPECT_EQ(model.error().code, ErrorCode::kData);
   EXPECT_TRUE(contains(model.error().message, "version 2")) << model.error().message;
   EXPECT_TRUE(contains(model.error().message, "version 1")) << model.error().message;
-  EXPECT_TRUE(contains(store_->list()->front().problem, "version 2"));
+  EXPECT_TRUE(contains(store_->list({})->front().problem, "version 2"));
 }
 
 TEST_F(StoreTest, UnknownModelSuggestsNearNames) {
@@ -178,9 +178,9 @@ TEST_F(StoreTest, UnfinishedModelIsNotOpened) {
   // It outlives the store, and can be removed.
   store_.reset();
   store_ = open_store(folder_ / "store");
-  ASSERT_EQ(store_->list()->size(), 1U);
+  ASSERT_EQ(store_->list({})->size(), 1U);
   EXPECT_TRUE(store_->remove("half").has_value());
-  EXPECT_TRUE(store_->list()->empty());
+  EXPECT_TRUE(store_->list({})->empty());
 }
 
 TEST_F(StoreTest, RemoveTakesAwayTheModelAndItsEmptyParents) {

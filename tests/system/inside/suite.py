@@ -40,12 +40,12 @@ def add_users():
 
 
 def add_models():
-    """`demo`, and `endless`, whose answers do not end soon; both belong to root."""
+    """`demo`, and `endless`, whose answers do not end soon; both root's, and shared."""
     import checkpoint
     if not os.path.exists(machine.STORE + "/models/demo"):  # packages bring it
-        must("airllm", "split", machine.DEMO, "--name", "demo")
+        must("airllm", "split", machine.DEMO, "--name", "demo", "--share")
     checkpoint.write_endless("/tmp/endless")
-    must("airllm", "split", "/tmp/endless")
+    must("airllm", "split", "/tmp/endless", "--share")
     shutil.rmtree("/tmp/endless")
 
 

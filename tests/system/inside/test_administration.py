@@ -35,7 +35,7 @@ class Administration(machine.MachineTest):
              "/srv/airllm")
         with drop_in(f"BindPaths=/srv/airllm:{STORE}"):
             self.assertEqual(self.client("list", "--json").json, [])
-            must("airllm", "split", machine.DEMO, "--name", "demo")
+            must("airllm", "split", machine.DEMO, "--name", "demo", "--share")
             self.assert_answers()
             self.assertTrue(os.path.isdir("/srv/airllm/models/demo"))
         must("rm", "-r", "/srv/airllm")

@@ -112,7 +112,7 @@ class Packages(machine.MachineTest):
 
     def test_upgrade_keeps_a_model_of_that_name_that_is_not_ours(self):
         must("airllm", "rm", "--yes", "demo")
-        must("airllm", "split", machine.DEMO, "--name", "demo")
+        must("airllm", "split", machine.DEMO, "--name", "demo", "--share")
         before = read(BUNDLED + "/manifest.json")
         self.install_older()
         self.install_current()

@@ -1,0 +1,63 @@
+// Every target on its seeds and on every input that is kept in tests/fuzz/corpus, in the ordinary
+// build: what a fuzzer once found stays found.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "tests/fuzz/targets.h"
+
+namespace airllm::fuzz {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path& corpus() {
+  static const fs::path path = fs::path(AIRLLM_SOURCE_DIR) / "tests/fuzz/corpus";
+  return path;
+}
+
+std::string contents(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+class Corpus : public ::testing::TestWithParam<Target> {};
+
+TEST_P(Corpus, SeedsAreAccepted) {
+  ASSERT_FALSE(GetParam().seeds.empty());
+  for (const std::string& seed : GetParam().seeds) {
+    EXPECT_TRUE(GetParam().run(seed)) << ::testing::PrintToString(seed);
+  }
+}
+
+// A target aborts where an input breaks a promise.
+TEST_P(Corpus, InputsBreakNothing) {
+  size_t count = 0;
+  for (const auto& entry : fs::directory_iterator(corpus() / GetParam().name)) {
+    SCOPED_TRACE(entry.path().string());
+    const bool accepted = GetParam().run(contents(entry.path()));
+    // A seed that is refused has lost its worth: the format has changed.
+    if (entry.path().filename().string().starts_with("seed-")) {
+      EXPECT_TRUE(accepted);
+    }
+    ++count;
+  }
+  EXPECT_GT(count, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, Corpus, ::testing::ValuesIn(targets()),
+                         [](const auto& test) { return test.param.name; });
+
+TEST(CorpusFolder, HoldsNothingElse) {
+  for (const auto& entry : fs::directory_iterator(corpus())) {
+    const std::string name = entry.path().filename().string();
+    const auto is_name = [&](const Target& target) { return target.name == name; };
+    EXPECT_TRUE(std::any_of(targets().begin(), targets().end(), is_name)) << name;
+  }
+}
+
+}  // namespace
+}  // namespace airllm::fuzz

@@ -1,0 +1,206 @@
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "daemon/options.h"
+#include "engine/model/architecture.h"
+#include "engine/store/manifest.h"
+#include "engine/store/safetensors.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "tests/engine/store/sample_manifest.h"
+#include "tests/fuzz/targets.h"
+
+namespace airllm::fuzz {
+namespace {
+
+// ---- airllmd.conf ------------------------------------------------------------------------------
+
+bool run_settings(std::string_view input) {
+  daemon::Options options;
+  const Status status = daemon::apply_config(input, "f.conf", options);
+  AIRLLM_CHECK(status || status.error().code == ErrorCode::kConfig);
+  AIRLLM_CHECK(status || status.error().message.starts_with("f.conf:"));
+  return status.has_value();
+}
+
+Target settings() {
+  return {"settings",
+          run_settings,
+          {"# Leave most of the memory to others.\nram = 1.5G\nkv = 256M\nthreads = 4\n",
+           "socket = /run/a b#c\r\nstore=/x/../y\nmodel =tiny\nlog-level = debug\n",
+           "stop-timeout = 7\nsend-buffer = 2M\n\n  max-connections = 4 \nmax-jobs = 5"}};
+}
+
+// ---- safetensors -------------------------------------------------------------------------------
+
+// The input: 8 bytes that say how many bytes of data the file has, then the header's JSON. A header
+// that is accepted can be written, and then says the same.
+bool run_safetensors(std::string_view input) {
+  uint64_t data_bytes = 0;
+  if (input.size() < sizeof(data_bytes)) return false;
+  std::memcpy(&data_bytes, input.data(), sizeof(data_bytes));
+  const auto header =
+      store::parse_safetensors_header(input.substr(sizeof(data_bytes)), data_bytes, "f");
+  if (!header) {
+    AIRLLM_CHECK(header.error().code == ErrorCode::kData);
+    return false;
+  }
+  const std::string text = store::write_safetensors_header(header->metadata, header->tensors, 8);
+  const auto again =
+      store::parse_safetensors_header(std::string_view(text).substr(8), data_bytes, "again");
+  AIRLLM_CHECK(again.has_value());
+  AIRLLM_CHECK(again->tensors == header->tensors && again->metadata == header->metadata);
+  return true;
+}
+
+Target safetensors() {
+  const std::vector<store::TensorRecord> tensors = {
+      {"a.weight", store::Dtype::kBF16, {2, 3}, 0, 12},
+      {"b", store::Dtype::kF32, {}, 12, 16},
+      {"empty", store::Dtype::kU8, {0, 7}, 16, 16},
+      {"c", store::Dtype::kF8E4M3, {5}, 16, 21}};
+  const std::string text =
+      store::write_safetensors_header({{"format", "pt"}, {"k", "v"}}, tensors, 64);
+  const auto bytes = [](uint64_t count) {
+    return std::string(reinterpret_cast<const char*>(&count), sizeof(count));
+  };
+  return {"safetensors", run_safetensors, {bytes(21) + text.substr(8), bytes(0) + "{}"}};
+}
+
+// ---- manifest.json -----------------------------------------------------------------------------
+
+bool run_manifest(std::string_view input) {
+  const auto manifest = store::parse_manifest(input, "m");
+  if (!manifest) {
+    AIRLLM_CHECK(manifest.error().code == ErrorCode::kData);
+    return false;
+  }
+  const Json json = store::manifest_json(*manifest);
+  const auto again = store::parse_manifest(dump_json(json), "again");
+  AIRLLM_CHECK(again.has_value());
+  AIRLLM_CHECK(store::manifest_json(*again) == json);
+  manifest->bytes();
+  return true;
+}
+
+Target manifest() {
+  return {"manifest", run_manifest, {dump_json(store::manifest_json(store::sample_manifest()))}};
+}
+
+// ---- config.json -------------------------------------------------------------------------------
+
+bool run_architecture(std::string_view input) {
+  const auto architecture = model::parse_config(input, "c");
+  if (!architecture) {
+    AIRLLM_CHECK(architecture.error().code == ErrorCode::kData);
+    return false;
+  }
+  AIRLLM_CHECK(architecture->heads % architecture->kv_heads == 0);
+  return true;
+}
+
+Target architecture() {
+  return {"architecture",
+          run_architecture,
+          {R"({"model_type":"llama","architectures":["LlamaForCausalLM"],"num_hidden_layers":2,)"
+           R"("hidden_size":64,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,)"
+           R"("intermediate_size":96,"vocab_size":300,"max_position_embeddings":128,)"
+           R"("rms_norm_eps":1e-5,"rope_theta":10000.0,"tie_word_embeddings":true,)"
+           R"("hidden_act":"silu","bos_token_id":1,"eos_token_id":[2,3],"rope_scaling":)"
+           R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,)"
+           R"("original_max_position_embeddings":64}})"}};
+}
+
+// ---- tokenizer.json ----------------------------------------------------------------------------
+
+std::string streamed(const tokenizer::Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  const auto stream = tokenizer.stream(true);
+  std::string text;
+  for (const int32_t id : ids) text += stream->push(id);
+  return text + stream->finish();
+}
+
+// A tokenizer that is accepted encodes or refuses any text, and decodes token by token to the same
+// text as all at once.
+bool run_tokenizer(std::string_view input) {
+  const auto made = tokenizer::Tokenizer::from_json(input, "t");
+  if (!made) {
+    AIRLLM_CHECK(made.error().code == ErrorCode::kData);
+    return false;
+  }
+  const tokenizer::Tokenizer& tokenizer = **made;
+  const std::vector<tokenizer::TextPart> parts = {{"<s>ab  12 ", false},
+                                                  {"don't\nÄé 東🗼<s>", true}};
+  if (const auto ids = tokenizer.encode(parts, {})) {
+    AIRLLM_CHECK(streamed(tokenizer, *ids) == tokenizer.decode(*ids, true));
+  }
+  const std::vector<int32_t> any = {0, 1, 2, -1, 3, 2147483647, 1, 0};
+  AIRLLM_CHECK(streamed(tokenizer, any) == tokenizer.decode(any, true));
+  return true;
+}
+
+Target tokenizer_file() {
+  return {
+      "tokenizer",
+      run_tokenizer,
+      {R"-({"version":"1.0","added_tokens":[{"id":5,"content":"<s>","special":true,)-"
+       R"-("single_word":false,"lstrip":false,"rstrip":true,"normalized":false}],)-"
+       R"-("normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace",)-"
+       R"-("pattern":{"Regex":" {2,}|\\d"},"content":"b"}]},)-"
+       R"-("pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":)-"
+       R"-({"Regex":"[^\\r\\n\\p{L}]?\\p{L}+|\\s+(?!\\S)"},"behavior":"Isolated","invert":false},)-"
+       R"-({"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},)-"
+       R"-("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>",)-"
+       R"-("type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"special_tokens":{"<s>":)-"
+       R"-({"id":"<s>","ids":[5],"tokens":["<s>"]}}},"decoder":{"type":"ByteLevel"},)-"
+       R"-("model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"Ġ":3,"Ċ":4,"<s>":5},)-"
+       R"-("merges":["a b"],"ignore_merges":true}})-",
+       R"-({"added_tokens":[{"id":0,"content":"<unk>","special":true}],"normalizer":)-"
+       R"-({"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},{"type":"Replace",)-"
+       R"-("pattern":{"String":" "},"content":"▁"}]},"pre_tokenizer":null,"decoder":)-"
+       R"-({"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},)-"
+       R"-("content":" "},{"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip",)-"
+       R"-("content":" ","start":1,"stop":0}]},"model":{"type":"BPE","unk_token":"<unk>",)-"
+       R"-("fuse_unk":true,"byte_fallback":true,"vocab":{"<unk>":0,"<0x0A>":1,"▁":2,"a":3,)-"
+       R"-("b":4,"ab":5},"merges":[["a","b"]]}})-",
+       R"-({"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits",)-"
+       R"-("individual_digits":true},{"type":"Metaspace","replacement":"▁",)-"
+       R"-("prepend_scheme":"first","split":true}]},"decoder":{"type":"Metaspace",)-"
+       R"-("replacement":"▁","prepend_scheme":"first"},"model":{"type":"BPE",)-"
+       R"-("vocab":{"a":0,"▁":1,"b":2},"merges":[]}})-"}};
+}
+
+// ---- chat templates ----------------------------------------------------------------------------
+
+bool run_chat_template(std::string_view input) {
+  const auto made = tokenizer::ChatTemplate::parse(input, "t");
+  if (!made) {
+    AIRLLM_CHECK(made.error().code == ErrorCode::kData);
+    return false;
+  }
+  const std::vector<tokenizer::TemplateMessage> messages = {
+      {"system", "Be brief."}, {"user", "Hi {{ x }}"}, {"assistant", ""}, {"user", "Ä "}};
+  const Json variables = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
+  return (*made)->render(messages, true, variables).has_value();
+}
+
+Target chat_template() {
+  return {"chat_template",
+          run_chat_template,
+          {"{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m.content | trim }}"
+           "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+           "{%- if messages[0]['role'] == 'system' -%}{% set s = messages[0].content %}"
+           "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}"
+           "{% for m in rest %}{{ loop.index0 % 2 }}{{ m['content'] }}{{ eos_token }}"
+           "{% endfor %}"}};
+}
+
+}  // namespace
+
+std::vector<Target> file_targets() {
+  return {settings(), safetensors(), manifest(), architecture(), tokenizer_file(), chat_template()};
+}
+
+}  // namespace airllm::fuzz
