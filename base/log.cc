@@ -53,6 +53,10 @@ void init(Level level, bool to_journal) {
   target.sink->flush_on(spdlog::level::debug);
 }
 
+void set_level(Level level) { logger().sink->set_level(spdlog_level(level)); }
+
+bool is_enabled(Level level) { return logger().sink->should_log(spdlog_level(level)); }
+
 bool parse_level(std::string_view word, Level& level) {
   if (word == "debug")
     level = Level::kDebug;

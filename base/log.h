@@ -15,6 +15,9 @@ enum class Level { kDebug, kInfo, kWarning, kError };
 // Call once at start. `to_journal` writes with systemd's <N> priority prefixes and without a time,
 // since the journal has both.
 void init(Level level, bool to_journal);
+// From any thread, at any time.
+void set_level(Level level);
+bool is_enabled(Level level);
 // One of debug, info, warning, error; false for another word.
 bool parse_level(std::string_view word, Level& level);
 void write(Level level, std::string_view line);

@@ -6,6 +6,22 @@
 
 namespace airllm::daemon {
 
+void ByteBudget::set_limits(uint64_t total_bytes, uint64_t per_user_bytes) {
+  const std::lock_guard lock(mutex_);
+  total_limit_ = total_bytes;
+  user_limit_ = per_user_bytes;
+}
+
+uint64_t ByteBudget::total_limit() const {
+  const std::lock_guard lock(mutex_);
+  return total_limit_;
+}
+
+uint64_t ByteBudget::user_limit() const {
+  const std::lock_guard lock(mutex_);
+  return user_limit_;
+}
+
 ByteBudget::Taken ByteBudget::take(uid_t user, uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   const auto found = users_.find(user);

@@ -15,8 +15,10 @@ class ByteBudget {
   ByteBudget(uint64_t total_bytes, uint64_t per_user_bytes)
       : total_limit_(total_bytes), user_limit_(per_user_bytes) {}
 
-  uint64_t total_limit() const { return total_limit_; }
-  uint64_t user_limit() const { return user_limit_; }
+  // What is taken already stays taken.
+  void set_limits(uint64_t total_bytes, uint64_t per_user_bytes);
+  uint64_t total_limit() const;
+  uint64_t user_limit() const;
 
   enum class Taken { kYes, kUserIsFull, kAllIsFull };
   // Takes `bytes` for `user`, or nothing.
@@ -29,9 +31,9 @@ class ByteBudget {
   void give(uid_t user, uint64_t bytes);
 
  private:
-  const uint64_t total_limit_;
-  const uint64_t user_limit_;
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;  // guards what follows
+  uint64_t total_limit_;
+  uint64_t user_limit_;
   uint64_t total_ = 0;
   std::map<uid_t, uint64_t> users_;  // those who hold any
 };

@@ -20,6 +20,8 @@ namespace airllm::daemon {
 struct ServerOptions {
   std::string socket_path;  // for status
   std::string store_dir;    // for status
+  // The socket is systemd's and outlives this daemon: who connects later waits in its queue.
+  bool socket_stays = false;
   uint64_t send_buffer_bytes = uint64_t{64} << 20;
   uint64_t max_splits_per_user = 2;  // splits and verifications; not for operators (user.h)
   std::optional<gid_t> admin_group;  // whose members manage all models
@@ -38,6 +40,7 @@ struct ServerOptions {
   std::chrono::milliseconds linger{2000};
 };
 
+// Belongs to the connection thread.
 struct Context {
   engine::Engine& engine;
   JobTable& jobs;
@@ -49,11 +52,5 @@ struct Context {
   std::shared_ptr<ByteBudget> sent;
   bool stopping = false;
 };
-
-// What a stopping daemon says to new jobs and to those that it ends.
-inline Error stopping_error() {
-  return {ErrorCode::kUnavailable, "the daemon is stopping",
-          "repeat the command when it runs again"};
-}
 
 }  // namespace airllm::daemon

@@ -1,25 +1,29 @@
 #include "daemon/daemon.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <asio/io_context.hpp>
-#include <asio/signal_set.hpp>
-#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 #include <optional>
+#include <thread>
 
+#include "base/event.h"
 #include "base/log.h"
-#include "base/utf8.h"
+#include "base/unique_fd.h"
 #include "base/version.h"
+#include "daemon/journal.h"
 #include "daemon/listener.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
+#include "daemon/service_manager.h"
+#include "daemon/signals.h"
 
 namespace airllm::daemon {
 namespace {
@@ -35,6 +39,11 @@ void prepare_process() {
   // Prompts and answers are in memory: no core files.
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
+  // Where a program takes the core despite the limit (core_pattern), it gets no memory either.
+  const UniqueFd filter(::open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC));
+  if (filter.valid() && ::write(filter.get(), "0", 1) != 1) {
+    log::debug("{}", errno_error("/proc/self/coredump_filter", errno).message);
+  }
   // Connections and the shards of many models need descriptors.
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -42,14 +51,6 @@ void prepare_process() {
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
   ::umask(077);
-}
-
-// Whether stderr is the journal's stream: JOURNAL_STREAM is its "device:inode" (systemd.exec(5)).
-bool stderr_is_journal() {
-  const char* value = std::getenv("JOURNAL_STREAM");  // NOLINT(concurrency-mt-unsafe)
-  struct stat info {};
-  if (value == nullptr || ::fstat(STDERR_FILENO, &info) != 0) return false;
-  return std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino) == value;
 }
 
 // By hand and for a user the store's folders are made; the engine makes the last one.
@@ -68,6 +69,7 @@ Result<Listener> reserve_socket(const Options& options) {
   return Listener::reserve({options.socket_path, options.default_socket, options.system});
 }
 
+// What the engine is opened with, and, for what can change, told again.
 engine::EngineOptions engine_options(const Options& options) {
   engine::EngineOptions out;
   out.store_dir = options.store_dir;
@@ -84,6 +86,8 @@ engine::EngineOptions engine_options(const Options& options) {
   out.kv_per_user_bytes = options.kv_per_user_bytes;
   out.pause_timeout = std::chrono::seconds(options.send_timeout_seconds);
   out.max_logprobs = options.max_logprobs;
+  out.read_timeout = std::chrono::seconds(options.read_timeout_seconds);
+  out.debug_hang = options.debug_hang;
   return out;
 }
 
@@ -91,6 +95,7 @@ ServerOptions server_options(const Options& options, const Listener& listener) {
   ServerOptions out;
   out.socket_path = listener.path();
   out.store_dir = options.store_dir;
+  out.socket_stays = listener.is_systemds();
   out.send_buffer_bytes = options.send_buffer_bytes;
   out.max_splits_per_user = options.max_splits_per_user;
   out.admin_group = options.admin_group;
@@ -103,66 +108,156 @@ ServerOptions server_options(const Options& options, const Listener& listener) {
   return out;
 }
 
-// The first signal stops in order, the second at once.
-class Signals {
+// Closing the engine takes milliseconds, or as long as the system needs to take memory back.
+constexpr auto kClosePatience = std::chrono::seconds(20);
+
+// Destroys the engine, which waits for its threads. One whose read hangs may never end: then the
+// process ends here, all else being done.
+void close_engine(std::unique_ptr<engine::Engine> engine) {
+  std::promise<void> closed;
+  std::future<void> is_closed = closed.get_future();
+  std::thread closer([&closed, engine = std::move(engine)]() mutable {
+    engine.reset();
+    closed.set_value();
+  });
+  if (is_closed.wait_for(kClosePatience) != std::future_status::ready) {
+    log::warning("stopped, but for a thread of the engine that does not come back");
+    std::fflush(nullptr);
+    ::_exit(EXIT_SUCCESS);
+  }
+  closer.join();
+}
+
+// The daemon while it runs, from the open store to the last connection. Belongs to the main thread.
+class Service {
  public:
-  Signals(asio::io_context& io, std::function<void()> stop)
-      : signals_(io, SIGTERM, SIGINT), stop_(std::move(stop)) {
-    // nohup(1) ignores it, and means it.
-    struct sigaction hangup {};
-    if (::sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) {
-      signals_.add(SIGHUP);
-    }
-    wait();
+  // Borrows all but the options; `read_options` reads them again.
+  Service(asio::io_context& io, engine::Engine& engine, const Listener& listener, Options options,
+          DefaultModel default_model, std::function<Result<Options>()> read_options)
+      : engine_(engine),
+        listener_(listener),
+        options_(std::move(options)),
+        read_options_(std::move(read_options)),
+        server_(io, engine, std::move(default_model), server_options(options_, listener),
+                [&io] { io.stop(); }),
+        status_(io, [this] { return describe(); }),
+        signals_(
+            io, hangup_at_start(),
+            {[this](int signal, bool at_once) { stop(signal, at_once); }, [this] { reload(); }}) {
+    server_.on_jobs_changed([this] { status_.changed(); });
   }
 
-  void cancel() { signals_.cancel(); }
+  Status start() {
+    AIRLLM_TRY_VOID(server_.start(listener_.fd()));
+    log::event_happened(log::event::kStarted, {}, "airllmd {} listens on {}, its store is {}",
+                        kProgramVersion, listener_.path(), options_.store_dir);
+    tell_ready();
+    status_.changed();
+    return {};
+  }
 
  private:
-  void wait() {
-    signals_.async_wait([this](const std::error_code& error, int signal) {
-      if (!error) caught(signal);
-    });
-  }
-
-  void caught(int signal) {
-    if (first_ == 0) {
-      first_ = signal;
-      ::sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
-      log::info("stopping: signal {}", signal);
-    } else {
+  void stop(int signal, bool at_once) {
+    const size_t jobs = server_.jobs();
+    if (at_once) {
       log::warning("stopping at once: signal {}", signal);
-      // From now on a signal ends the process, whatever the engine still does.
-      std::signal(signal, SIG_DFL);  // NOLINT(bugprone-signal-handler)
+    } else {
+      log::event_happened(log::event::kStopping, {},
+                          "stopping: signal {}; {} jobs have {} s to finish", signal, jobs,
+                          options_.stop_timeout_seconds);
     }
-    stop_();
-    wait();
+    status_.close();
+    const std::chrono::seconds time(at_once || jobs == 0 ? 0 : options_.stop_timeout_seconds);
+    tell_stopping("Stopping: " + std::to_string(jobs) + " jobs have " +
+                      std::to_string(time.count()) + " s to finish",
+                  time + kClosePatience + std::chrono::seconds(10));
+    server_.stop();
   }
 
-  asio::signal_set signals_;
-  std::function<void()> stop_;
-  int first_ = 0;
+  void reload() {
+    tell_reloading();
+    Result<Options> options = read_options_();
+    if (options) {
+      apply(std::move(*options));
+    } else {
+      log::event_happened(log::event::kSettingsWrong,
+                          {{log::kErrorField, std::string(error_name(options.error().code))}},
+                          "the settings stay as they were: {}", options.error().message);
+    }
+    tell_ready();
+  }
+
+  void apply(Options options) {
+    const SettingsChange change = changed_settings(options_, options);
+    log::set_level(options.log_level);
+    engine_.apply(engine_options(options));
+    server_.apply(server_options(options, listener_), options.model);
+    log::event_happened(log::event::kSettingsReloaded, {}, "settings read again; changed: {}",
+                        change.live.empty() ? "none" : joined(change.live));
+    if (!change.need_restart.empty()) {
+      log::warning("settings that only a restart can change: {}", joined(change.need_restart));
+    }
+    // The others stay as they are, so that the next reading names them again.
+    std::swap(options.given, options_.given);
+    for (const std::string& name : change.live) {
+      const auto found = options.given.find(name);
+      options_.given.erase(name);
+      if (found != options.given.end()) options_.given.insert(*found);
+    }
+    options_.stop_timeout_seconds = options.stop_timeout_seconds;
+  }
+
+  static std::string joined(const std::vector<std::string>& names) {
+    std::string out;
+    for (const std::string& name : names) out += (out.empty() ? "" : ", ") + name;
+    return out;
+  }
+
+  StatusLine::Now describe() const {
+    const std::vector<engine::JobInfo> jobs = engine_.jobs();
+    // Counting the models reads the store: only when there is nothing else to do.
+    size_t models = 0;
+    if (jobs.empty()) {
+      if (const auto all = engine_.list({std::nullopt, true})) models = all->size();
+    }
+    return {describe_jobs(jobs, models), !jobs.empty()};
+  }
+
+  engine::Engine& engine_;
+  const Listener& listener_;
+  Options options_;
+  const std::function<Result<Options>()> read_options_;
+  Server server_;
+  StatusLine status_;
+  Signals signals_;
 };
 
-Status serve(const Options& options, const OpenEngine& open_engine) {
+Status serve(const Options& options, const std::function<Result<Options>()>& read_options,
+             const OpenEngine& open_engine) {
   AIRLLM_TRY(Listener listener, reserve_socket(options));
   AIRLLM_TRY_VOID(make_parents(options.store_dir));
   // Outlives the engine, whose threads wake connections through it.
   asio::io_context io(1);
-  AIRLLM_TRY(const std::unique_ptr<engine::Engine> engine, open_engine(engine_options(options)));
+  engine::EngineOptions for_engine = engine_options(options);
+  std::optional<Watchdog> watchdog = Watchdog::from_environment();
+  if (watchdog) {
+    for_engine.on_alive = [&watchdog] { watchdog->pet(); };
+    for_engine.alive_interval =
+        std::chrono::duration_cast<std::chrono::milliseconds>(watchdog->interval());
+  }
+  StartProgress start_progress;
+  for_engine.on_opening = [&start_progress] { start_progress.advance(); };
+  AIRLLM_TRY(std::unique_ptr<engine::Engine> engine, open_engine(for_engine));
   AIRLLM_TRY(DefaultModel default_model, DefaultModel::load(options.store_dir, options.model));
-  std::optional<Signals> signals;
-  Server server(io, *engine, std::move(default_model), server_options(options, listener),
-                [&] { io.stop(); });
-  signals.emplace(io, [&] { server.stop(); });
-  AIRLLM_TRY_VOID(listener.publish());
-  AIRLLM_TRY_VOID(server.start(listener.fd()));
-  log::info("airllmd {} listens on {}, its store is {}", kProgramVersion, listener.path(),
-            options.store_dir);
-  ::sd_notify(0, "READY=1\nSTATUS=Ready");
-  io.run();
+  {
+    Service service(io, *engine, listener, options, std::move(default_model), read_options);
+    AIRLLM_TRY_VOID(listener.publish());
+    AIRLLM_TRY_VOID(service.start());
+    io.run();
+  }
   // A socket that is there answers, and closing the engine may take a while.
   listener.withdraw();
+  close_engine(std::move(engine));
   log::info("stopped");
   return {};
 }
@@ -171,16 +266,22 @@ Status serve(const Options& options, const OpenEngine& open_engine) {
 
 int run_daemon(const std::vector<std::string>& args, const OpenEngine& open_engine) {
   prepare_process();
-  auto line = parse_command_line(args, Environment::current(), Listener::activated());
-  const bool wants_stderr = !line || line->options.foreground;
-  log::init(line ? line->options.log_level : log::Level::kInfo,
-            !wants_stderr && stderr_is_journal());
+  const Environment environment = Environment::current();
+  const bool activated = Listener::activated();
+  auto line = parse_command_line(args, environment, activated);
+  const bool to_journal = line && !line->options.foreground && stderr_is_journal();
+  log::init(line ? line->options.log_level : log::Level::kInfo, to_journal);
+  if (to_journal) send_events_to_journal();
   if (!line) return report(line.error());
   if (line->print) {
     std::fputs(line->print->c_str(), stdout);
     return 0;
   }
-  const Status status = serve(line->options, open_engine);
+  const auto read_options = [&]() -> Result<Options> {
+    AIRLLM_TRY(CommandLine again, parse_command_line(args, environment, activated));
+    return std::move(again.options);
+  };
+  const Status status = serve(line->options, read_options, open_engine);
   return status ? 0 : report(status.error());
 }
 

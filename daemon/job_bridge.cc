@@ -64,23 +64,31 @@ void JobBridge::fail(const Error& error) {
   std::string frame = encode_event(request_, protocol::Failed{error});
   const std::lock_guard lock(mutex_);
   if (ended_) return;
+  failure_ = error.code;
   push(std::move(frame), true);
 }
 
 void JobBridge::drop() {
   const std::lock_guard lock(mutex_);
+  if (!ended_) failure_ = ErrorCode::kCancelled;
   ended_ = true;
   waiting_.clear();
+}
+
+std::optional<ErrorCode> JobBridge::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
 }
 
 bool JobBridge::ask_files(std::vector<std::string> names) {
   return send(protocol::OpenFiles{std::move(names)}, false);
 }
 
-bool JobBridge::send(protocol::EventBody body, bool is_final) {
+bool JobBridge::send(protocol::EventBody body, bool is_final, std::optional<ErrorCode> failure) {
   std::string frame = encode_event(request_, std::move(body));
   const std::lock_guard lock(mutex_);
   if (ended_) return false;
+  failure_ = failure;
   queue(std::move(frame), is_final);
   return true;
 }
@@ -108,6 +116,7 @@ void JobBridge::give_up() {
                   std::to_string(outbox_->waiting_bytes()) + " bytes wait for it",
               "read faster, ask for fewer logprobs, or give the daemon a larger --send-buffer"};
   ended_ = true;
+  failure_ = error.code;
   outbox_->push_final(encode_event(request_, protocol::Failed{std::move(error)}), request_);
   outbox_->report_full(request_);
 }
@@ -148,14 +157,17 @@ void JobBridge::on_generated(const engine::GenerateResult& result) {
   send(protocol::Generated{finish_word(result.finish_reason), result.prompt_tokens,
                            result.completion_tokens, result.queued_ms, result.first_token_ms,
                            result.total_ms, result.sweeps, result.read_bytes, result.cache_bytes},
-       true);
+       true,
+       result.finish_reason == engine::FinishReason::kCancelled
+           ? std::optional(ErrorCode::kCancelled)
+           : std::nullopt);
 }
 
 void JobBridge::on_done(const Json& result) { send(protocol::Done{dump_json(result)}, true); }
 
 void JobBridge::on_error(const Error& error) {
   const bool is_behind = outbox_->room_bytes() == 0;
-  send(protocol::Failed{error}, true);
+  send(protocol::Failed{error}, true, error.code);
   // What made the job fail may be that nobody reads.
   if (is_behind) outbox_->report_full(request_);
 }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ class JobBridge : public engine::JobEvents {
   void fail(const Error& error);
   // The peer is gone: everything is dropped.
   void drop();
+  // Why the request ended otherwise than as it was meant to; nothing when it did not. A cancelled
+  // job has kCancelled.
+  std::optional<ErrorCode> failure() const;
   // Asks the peer for files. False when the request has ended.
   bool ask_files(std::vector<std::string> names);
 
@@ -42,7 +46,8 @@ class JobBridge : public engine::JobEvents {
  private:
   using Clock = std::chrono::steady_clock;
 
-  bool send(protocol::EventBody body, bool is_final);
+  bool send(protocol::EventBody body, bool is_final,
+            std::optional<ErrorCode> failure = std::nullopt);
   // The three below are called with the mutex held.
   void queue(std::string frame, bool is_final);
   void push(std::string frame, bool is_final);
@@ -52,7 +57,8 @@ class JobBridge : public engine::JobEvents {
   const uint64_t request_;
   const std::shared_ptr<Outbox> outbox_;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::optional<ErrorCode> failure_;
   bool open_;           // whether events pass, or wait for accept()
   bool ended_ = false;  // nothing more is sent
   std::vector<std::pair<std::string, bool>> waiting_;

@@ -6,10 +6,13 @@ namespace airllm::daemon {
 
 void JobTable::add(engine::JobId job, uid_t owner, std::shared_ptr<RemoteDirectory> directory) {
   jobs_.insert_or_assign(job, Row{owner, std::move(directory)});
+  if (on_change_) on_change_();
 }
 
 void JobTable::remove(engine::JobId job) {
-  if (jobs_.erase(job) > 0 && jobs_.empty() && on_empty_) on_empty_();
+  if (jobs_.erase(job) == 0) return;
+  if (on_change_) on_change_();
+  if (jobs_.empty() && on_empty_) on_empty_();
 }
 
 Status JobTable::cancel(engine::JobId job, const User& user) {

@@ -21,6 +21,8 @@ class JobTable {
   void add(engine::JobId job, uid_t owner, std::shared_ptr<RemoteDirectory> directory);
   void remove(engine::JobId job);
   size_t size() const { return jobs_.size(); }
+  // Called whenever a job has come or gone.
+  void on_change(std::function<void()> callback) { on_change_ = std::move(callback); }
   // Called whenever the table becomes empty.
   void on_empty(std::function<void()> callback) { on_empty_ = std::move(callback); }
 
@@ -38,6 +40,7 @@ class JobTable {
   engine::Engine& engine_;
   std::map<engine::JobId, Row> jobs_;
   std::function<void()> on_empty_;
+  std::function<void()> on_change_;
 };
 
 }  // namespace airllm::daemon

@@ -17,6 +17,8 @@ class DefaultModel {
 
   // Empty: none.
   const std::string& get() const { return stored_.empty() ? configured_ : stored_; }
+  // The configuration's has changed.
+  void configure(std::string name) { configured_ = std::move(name); }
   // Remembers `name` durably; an empty one goes back to the configuration's.
   Status set(const std::string& name);
 

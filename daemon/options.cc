@@ -77,6 +77,7 @@ struct Setting {
   const char* value;  // how help names it
   const char* help;
   Status (*set)(const std::string& text, Options& options);
+  bool live = false;  // can change while the daemon runs
 };
 
 const auto kSettings = std::to_array<Setting>({
@@ -104,69 +105,93 @@ const auto kSettings = std::to_array<Setting>({
      [](const std::string& text, Options& o) -> Status {
        o.model = text;
        return {};
-     }},
+     },
+     true},
     {"log-level", "LEVEL", "debug, info, warning or error",
      [](const std::string& text, Options& o) -> Status {
        if (log::parse_level(text, o.log_level)) return {};
        return Unexpected(ErrorCode::kUsage, "not a log level: '" + text + "'",
                          "use debug, info, warning or error");
-     }},
+     },
+     true},
     {"stop-timeout", "SECONDS", "how long running jobs may go on when the daemon stops",
      [](const std::string& text, Options& o) {
        return set_count(text, 0, 86400, o.stop_timeout_seconds);
-     }},
+     },
+     true},
+    {"read-timeout", "SECONDS", "how long a read may take before its job fails",
+     [](const std::string& text, Options& o) {
+       return set_count(text, 1, 86400, o.read_timeout_seconds);
+     },
+     true},
     {"send-buffer", "SIZE", "what may wait for a client that does not read, per connection",
      [](const std::string& text, Options& o) {
        return set_size(text, kMinSendBuffer, o.send_buffer_bytes);
-     }},
+     },
+     true},
     {"send-buffers", "SIZE", "what may wait for all clients",
      [](const std::string& text, Options& o) {
        return set_size(text, kMinSendBuffer, o.send_buffers_bytes);
-     }},
+     },
+     true},
     {"send-buffers-per-user", "SIZE", "of that, the part of one user's",
      [](const std::string& text, Options& o) {
        return set_size(text, kMinSendBuffer, o.send_buffers_per_user_bytes);
-     }},
+     },
+     true},
     {"send-timeout", "SECONDS", "how long a job waits for a client that does not read",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 86400, o.send_timeout_seconds);
-     }},
+     },
+     true},
     {"max-connections", "N", "clients at once",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 100000, o.max_connections);
-     }},
+     },
+     true},
     {"max-connections-per-user", "N", "of them, those of one user",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 100000, o.max_connections_per_user);
-     }},
+     },
+     true},
     {"max-jobs", "N", "jobs at once, running and queued",
-     [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); }},
+     [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); },
+     true},
     {"max-splits", "N", "splits and verifications at once",
-     [](const std::string& text, Options& o) { return set_count(text, 1, 1000, o.max_splits); }},
+     [](const std::string& text, Options& o) { return set_count(text, 1, 1000, o.max_splits); },
+     true},
     {"max-splits-per-user", "N", "of them, those of one user",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 1000, o.max_splits_per_user);
-     }},
+     },
+     true},
     {"store-quota", "SIZE", "what the models of one user may take of the store",
-     [](const std::string& text, Options& o) { return set_size(text, 0, o.store_quota_bytes); }},
+     [](const std::string& text, Options& o) { return set_size(text, 0, o.store_quota_bytes); },
+     true},
     {"admin-group", "GROUP", "the group whose members may remove and share all models",
-     [](const std::string& text, Options& o) { return set_group(text, o.admin_group); }},
+     [](const std::string& text, Options& o) { return set_group(text, o.admin_group); },
+     true},
     {"max-jobs-per-user", "N", "of them, those of one user",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 100000, o.max_jobs_per_user);
-     }},
+     },
+     true},
     {"max-prompt", "SIZE", "the longest prompt",
-     [](const std::string& text, Options& o) { return set_size(text, 1, o.max_prompt_bytes); }},
+     [](const std::string& text, Options& o) { return set_size(text, 1, o.max_prompt_bytes); },
+     true},
     {"max-prompts", "SIZE", "what the prompts of all jobs may take",
-     [](const std::string& text, Options& o) { return set_size(text, 1, o.max_prompts_bytes); }},
+     [](const std::string& text, Options& o) { return set_size(text, 1, o.max_prompts_bytes); },
+     true},
     {"max-prompts-per-user", "SIZE", "what the prompts of one user's jobs may take",
      [](const std::string& text, Options& o) {
        return set_size(text, 1, o.max_prompts_per_user_bytes);
-     }},
+     },
+     true},
     {"max-logprobs", "N", "prompt tokens times log-probabilities for each, of one job",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, uint64_t{1} << 53, o.max_logprobs);
-     }},
+     },
+     true},
 });
 
 const Setting* find_setting(std::string_view name) {
@@ -174,6 +199,12 @@ const Setting* find_setting(std::string_view name) {
     if (setting.name == name) return &setting;
   }
   return nullptr;
+}
+
+Status apply_setting(const Setting& setting, const std::string& text, Options& options) {
+  AIRLLM_TRY_VOID(setting.set(text, options));
+  options.given.insert_or_assign(setting.name, text);
+  return {};
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -198,7 +229,7 @@ Status apply_line(std::string_view line, std::set<std::string, std::less<>>& see
   if (!seen.insert(key).second) {
     return Unexpected(ErrorCode::kConfig, "'" + key + "' is set twice");
   }
-  return setting->set(std::string(trimmed(line.substr(equals + 1))), options);
+  return apply_setting(*setting, std::string(trimmed(line.substr(equals + 1))), options);
 }
 
 // ---- defaults ----------------------------------------------------------------------------------
@@ -262,6 +293,23 @@ Status fill_store(const Environment& environment, Options& options) {
   return {};
 }
 
+// "engine:N" or "read:N".
+Status set_debug_hang(const std::string& text, Options& options) {
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  const std::string where = text.substr(0, colon);
+  engine::DebugHang hang;
+  const bool is_read = where == "read";
+  if (colon == std::string::npos || (!is_read && where != "engine") ||
+      !set_count(text.substr(colon + 1), 0, uint64_t{1} << 40, hang.after)) {
+    return Unexpected(ErrorCode::kConfig, "AIRLLM_DEBUG_HANG is '" + text + "'",
+                      "use engine:N or read:N, or leave it out: it is for tests");
+  }
+  hang.where = is_read ? engine::DebugHang::Where::kRead : engine::DebugHang::Where::kEngine;
+  options.debug_hang = hang;
+  return {};
+}
+
 // ---- files and flags ---------------------------------------------------------------------------
 
 Result<std::string> read_config(const std::string& path) {
@@ -312,7 +360,7 @@ void declare_flags(CLI::App& app, Flags& flags, Options& options) {
 Status apply_flags(const Flags& flags, Options& options) {
   for (size_t i = 0; i < kSettings.size(); ++i) {
     if (flags.given[i]->count() == 0) continue;
-    if (auto status = kSettings[i].set(flags.values[i], options); !status) {
+    if (auto status = apply_setting(kSettings[i], flags.values[i], options); !status) {
       Error error = std::move(status).error();
       if (error.remedy.empty()) error.remedy = "airllmd.conf(5) describes the settings";
       error.message = "--" + std::string(kSettings[i].name) + ": " + error.message;
@@ -325,8 +373,12 @@ Status apply_flags(const Flags& flags, Options& options) {
 }  // namespace
 
 Environment Environment::current() {
-  return {::geteuid() == 0, from_environment("HOME"), runtime_dir(),
-          from_environment("XDG_DATA_HOME"), from_environment("XDG_CONFIG_HOME")};
+  return {::geteuid() == 0,
+          from_environment("HOME"),
+          runtime_dir(),
+          from_environment("XDG_DATA_HOME"),
+          from_environment("XDG_CONFIG_HOME"),
+          from_environment("AIRLLM_DEBUG_HANG")};
 }
 
 Status apply_config(std::string_view text, const std::string& path, Options& options) {
@@ -349,6 +401,19 @@ Status apply_config(std::string_view text, const std::string& path, Options& opt
   return {};
 }
 
+SettingsChange changed_settings(const Options& before, const Options& after) {
+  SettingsChange change;
+  for (const Setting& setting : kSettings) {
+    const auto old_text = before.given.find(setting.name);
+    const auto new_text = after.given.find(setting.name);
+    const bool had = old_text != before.given.end();
+    const bool has = new_text != after.given.end();
+    if (had == has && (!has || old_text->second == new_text->second)) continue;
+    (setting.live ? change.live : change.need_restart).emplace_back(setting.name);
+  }
+  return change;
+}
+
 Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
                                        const Environment& environment, bool socket_given) {
   CommandLine line;
@@ -368,6 +433,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
   }
   AIRLLM_TRY_VOID(load_config(flags.config, environment, line.options));
   AIRLLM_TRY_VOID(apply_flags(flags, line.options));
+  AIRLLM_TRY_VOID(set_debug_hang(environment.debug_hang, line.options));
   if (line.options.socket_path.empty() && !socket_given) {
     AIRLLM_TRY_VOID(fill_socket(environment, line.options));
   }

@@ -4,6 +4,8 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +14,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/share.h"
+#include "engine/engine.h"
 
 namespace airllm::daemon {
 
@@ -56,6 +59,11 @@ struct Options {
   uint64_t connections_per_user() const {
     return max_connections_per_user.value_or(share_of_one_user(max_connections));
   }
+  uint64_t read_timeout_seconds = 120;
+  std::optional<engine::DebugHang> debug_hang;  // AIRLLM_DEBUG_HANG
+
+  // The text of each setting that the file or a flag gave, by name.
+  std::map<std::string, std::string, std::less<>> given;
 };
 
 // What the environment says, so that tests can say it too.
@@ -69,6 +77,7 @@ struct Environment {
   std::string xdg_runtime_dir;
   std::string xdg_data_home;
   std::string xdg_config_home;
+  std::string debug_hang;
   static Environment current();
 };
 
@@ -83,6 +92,13 @@ struct CommandLine {
 // place ("airllmd.conf:7").
 Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
                                        const Environment& environment, bool socket_given = false);
+
+// The settings that differ, by name.
+struct SettingsChange {
+  std::vector<std::string> live;          // can change while the daemon runs
+  std::vector<std::string> need_restart;  // cannot
+};
+SettingsChange changed_settings(const Options& before, const Options& after);
 
 // Applies the lines `key = value` of a configuration file; `path` is for messages.
 Status apply_config(std::string_view text, const std::string& path, Options& options);

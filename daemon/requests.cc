@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "base/event.h"
 #include "base/log.h"
 #include "base/users.h"
 #include "base/utf8.h"
@@ -120,34 +121,45 @@ void Requests::finish(uint64_t id, Result<Json> result) {
   outbox_->push_final(encode_event(id, std::move(body)), id);
 }
 
+void Requests::refuse(uint64_t id, const Error& error) {
+  if (error.code == ErrorCode::kTemporary) {
+    log::event_happened(log::event::kClientRefused,
+                        {{log::kUserField, std::to_string(user_.uid)},
+                         {log::kErrorField, std::string(error_name(error.code))}},
+                        "a job of user {} was refused: {}", user_.uid, error.message);
+  }
+  finish(id, Unexpected(error));
+}
+
 // ---- jobs --------------------------------------------------------------------------------------
 
 void Requests::start(uint64_t id, const protocol::GenerateParams& params) {
-  if (auto status = start_generate(id, params); !status) finish(id, Unexpected(status.error()));
+  if (auto status = start_generate(id, params); !status) refuse(id, status.error());
 }
 
 void Requests::start(uint64_t id, const protocol::SplitParams& params) {
-  if (auto status = start_split(id, params); !status) finish(id, Unexpected(status.error()));
+  if (auto status = start_split(id, params); !status) refuse(id, status.error());
 }
 
 void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
-  if (auto status = start_verify(id, params); !status) finish(id, Unexpected(status.error()));
+  if (auto status = start_verify(id, params); !status) refuse(id, status.error());
 }
 
 Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
-  if (context_.stopping) return Unexpected(stopping_error());
+  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
   AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine,
                                           viewer_to_ask(user_)));
   request.user = user_.uid;
   auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
+  const std::string model = request.model.name;
   AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));
-  keep(id, {job, std::move(bridge), nullptr});
+  keep(id, {job, std::move(bridge), nullptr, "generate", model});
   return {};
 }
 
 Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
-  if (context_.stopping) return Unexpected(stopping_error());
+  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   engine::SplitRequest request{params.name, params.source_label, nullptr};
   if (user_.uid != ::geteuid()) request.owner = user_.uid;
@@ -162,26 +174,47 @@ Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
   request.source = directory;
   AIRLLM_TRY(const engine::JobId job, context_.engine.split(std::move(request), bridge));
   bridge->accept(job, name);
-  keep(id, {job, std::move(bridge), std::move(directory)});
+  keep(id, {job, std::move(bridge), std::move(directory), "split", name});
   return {};
 }
 
 Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params) {
-  if (context_.stopping) return Unexpected(stopping_error());
+  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   AIRLLM_TRY(const engine::ModelRef model, resolve_model(params.model, context_.default_model,
                                                          context_.engine, viewer_to_manage(user_)));
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
   AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge));
   bridge->accept(job, model.name);
-  keep(id, {job, std::move(bridge), nullptr});
+  keep(id, {job, std::move(bridge), nullptr, "verify", model.name});
   return {};
 }
 
 void Requests::keep(uint64_t id, Running running) {
   context_.jobs.add(running.job, user_.uid, running.directory);
-  log::debug("job {}: accepted", running.job);
+  log::event_happened(log::event::kJobAccepted,
+                      {{log::kJobField, std::to_string(running.job)},
+                       {log::kUserField, std::to_string(user_.uid)},
+                       {log::kModelField, running.model},
+                       {log::kKindField, running.kind}},
+                      "job {}: {} with model {} for user {}", running.job, running.kind,
+                      running.model, user_.uid);
   running_.emplace(id, std::move(running));
+}
+
+void Requests::log_end(const Running& running) const {
+  const std::optional<ErrorCode> failure = running.bridge->failure();
+  const std::string reason = failure ? std::string(error_name(*failure)) : "";
+  // That a job was cancelled is no trouble.
+  const bool is_end = !failure || failure == ErrorCode::kCancelled;
+  log::event_happened(is_end ? log::event::kJobFinished : log::event::kJobFailed,
+                      {{log::kJobField, std::to_string(running.job)},
+                       {log::kUserField, std::to_string(user_.uid)},
+                       {log::kModelField, running.model},
+                       {log::kKindField, running.kind},
+                       {log::kErrorField, reason}},
+                      "job {}: {} with model {} for user {} {}", running.job, running.kind,
+                      running.model, user_.uid, failure ? "ended: " + reason : "is done");
 }
 
 void Requests::cancel(const protocol::Cancel& cancel) {
@@ -205,7 +238,7 @@ void Requests::ended(uint64_t id) {
   const Running running = std::move(found->second);
   running_.erase(found);
   if (running.directory) running.directory->close();
-  log::debug("job {}: ended", running.job);
+  log_end(running);
   context_.jobs.remove(running.job);
 }
 
@@ -227,6 +260,7 @@ void Requests::abandon() {
   for (auto& [id, running] : std::exchange(running_, {})) {
     running.bridge->drop();
     context_.jobs.cancel_now(running.job);
+    log_end(running);
     context_.jobs.remove(running.job);
   }
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "daemon/context.h"
@@ -46,6 +47,8 @@ class Requests {
     engine::JobId job = 0;
     std::shared_ptr<JobBridge> bridge;
     std::shared_ptr<RemoteDirectory> directory;  // of a split
+    const char* kind = "";
+    std::string model;
   };
 
   void start(uint64_t id, const protocol::GenerateParams& params);
@@ -58,6 +61,7 @@ class Requests {
   Status check_split_limit() const;
   Status check_default(const std::string& name) const;
   Result<engine::FoundModel> find_to_change(const std::string& name, const std::string& verb);
+  void log_end(const Running& running) const;
 
   Result<Json> answer(const protocol::ListParams& params);
   Result<Json> answer(const protocol::ShowParams& params);
@@ -70,6 +74,8 @@ class Requests {
   Result<Json> answer(const protocol::UnknownMethod& unknown);
 
   void finish(uint64_t id, Result<Json> result);
+  // A job that was not taken; that a limit was hit is logged.
+  void refuse(uint64_t id, const Error& error);
 
   Context& context_;
   const std::shared_ptr<Outbox> outbox_;

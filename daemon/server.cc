@@ -108,7 +108,7 @@ void Server::admit(UniqueFd client) {
   if (!room) {
     connection->refuse(room.error());
   } else if (finishing_) {
-    connection->refuse(stopping_error());
+    connection->refuse(engine::stopping_error());
   }
 }
 
@@ -143,9 +143,8 @@ void Server::closed(Connection& connection) {
 void Server::stop() {
   engine_.close_admission();
   if (std::exchange(context_.stopping, true)) return end_jobs();
+  if (options_.socket_stays) stop_accepting();
   if (jobs_.size() == 0) return finish_connections();
-  log::info("stopping: {} running jobs have {} s to finish", jobs_.size(),
-            std::chrono::duration_cast<std::chrono::seconds>(options_.stop_timeout).count());
   jobs_.on_empty([this] {
     // From a fresh stack: the last job ends inside its connection.
     asio::post(io_, [this] { finish_connections(); });
@@ -156,9 +155,22 @@ void Server::stop() {
   });
 }
 
+void Server::stop_accepting() {
+  std::error_code ignored;
+  accept_timer_.cancel();
+  listening_.close(ignored);
+}
+
+void Server::apply(const ServerOptions& options, const std::string& configured_model) {
+  options_ = options;
+  context_.received.set_limits(options.received_bytes, options.received_per_user_bytes);
+  context_.sent->set_limits(options.sent_bytes, options.sent_per_user_bytes);
+  default_model_.configure(configured_model);
+}
+
 void Server::end_jobs() {
   if (jobs_.size() > 0) log::warning("stopping: {} running jobs are cancelled", jobs_.size());
-  for (const auto& connection : connections_) connection->fail_jobs(stopping_error());
+  for (const auto& connection : connections_) connection->fail_jobs(engine::stopping_error());
   finish_connections();
 }
 
@@ -171,9 +183,7 @@ void Server::finish_connections() {
 
 void Server::check_stopped() {
   if (!finishing_ || !connections_.empty() || std::exchange(stopped_, true)) return;
-  std::error_code ignored;
-  accept_timer_.cancel();
-  listening_.close(ignored);
+  stop_accepting();
   on_stopped_();
 }
 

@@ -27,10 +27,17 @@ class Server {
   // Accepts from `listening_fd`, which stays the caller's.
   Status start(int listening_fd);
 
-  // New jobs are refused from now on; running ones get the stop timeout and are then ended with
-  // kUnavailable. A second call does not wait for them.
+  // New jobs are refused from now on; those that there are get the stop timeout and are then ended
+  // with kUnavailable. A second call does not wait for them. When the socket stays, nothing more is
+  // accepted: who connects now is the next daemon's client.
   void stop();
 
+  // Takes over settings that have changed. Outboxes that are there keep their size.
+  void apply(const ServerOptions& options, const std::string& configured_model);
+
+  // Called when a job has come or gone.
+  void on_jobs_changed(std::function<void()> callback) { jobs_.on_change(std::move(callback)); }
+  size_t jobs() const { return jobs_.size(); }
   size_t connections() const { return connections_.size(); }
 
  private:
@@ -42,13 +49,14 @@ class Server {
   Status make_room(uid_t user);
   void close_oldest_ending();
   void closed(Connection& connection);
+  void stop_accepting();
   void end_jobs();
   void finish_connections();
   void check_stopped();
 
   asio::io_context& io_;
   engine::Engine& engine_;
-  const ServerOptions options_;
+  ServerOptions options_;
   JobTable jobs_;
   DefaultModel default_model_;
   Context context_;

@@ -10,6 +10,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,6 +25,14 @@
 namespace airllm::engine {
 
 using JobId = uint64_t;
+
+// For tests of the daemon: after so many tiles or reads the engine thread, or one read, hangs for
+// ever.
+struct DebugHang {
+  enum class Where { kEngine, kRead };
+  Where where = Where::kEngine;
+  uint64_t after = 0;
+};
 
 struct EngineOptions {
   std::string store_dir;  // holds models/, users/ and incoming/
@@ -49,6 +58,17 @@ struct EngineOptions {
   uint64_t max_logprobs = uint64_t{1} << 28;
   // How long a job pauses for a receiver that takes nothing before it fails (kTemporary).
   std::chrono::milliseconds pause_timeout{10000};
+  // A read that does not come back for so long fails its job; the engine goes on without it.
+  std::chrono::milliseconds read_timeout{120000};
+
+  // Called by the engine thread as it goes on, and by nothing else: after each tile and each other
+  // piece of work, while it waits for a read, and when idle at least every `alive_interval`. So it
+  // stays away only when the thread has stopped. Must return at once; may be empty.
+  std::function<void()> on_alive;
+  std::chrono::milliseconds alive_interval{1000};
+  std::optional<DebugHang> debug_hang;
+  // Called by open() as it goes through the store; may be empty.
+  std::function<void()> on_opening;
 };
 
 // ---- models and those who see them -------------------------------------------------------------
@@ -224,6 +244,12 @@ struct JobInfo {
   double age_seconds = 0;
 };
 
+// What a stopping daemon says to new jobs and to those that it ends.
+inline Error stopping_error() {
+  return {ErrorCode::kUnavailable, "the daemon is being stopped or restarted, ask again",
+          "repeat the command when it runs again"};
+}
+
 class Engine {
  public:
   // Opens (or makes) the store, cleans what a crash left that cannot be resumed, starts the engine
@@ -267,6 +293,8 @@ class Engine {
 
   // No new jobs from now on (kUnavailable).
   virtual void close_admission() = 0;
+  // Takes over what can change while the engine runs: max_jobs and read_timeout.
+  virtual void apply(const EngineOptions& options) = 0;
 };
 
 }  // namespace airllm::engine

@@ -27,6 +27,8 @@ Result<std::unique_ptr<KvPool>> KvPool::create(const KvShape& shape, uint64_t bu
                                       " of address space for keys and values",
                                   errno, "give a smaller --kv"));
   }
+  // Keys and values follow from prompts: no core file has them.
+  ::madvise(base, total * shape.block_bytes(), MADV_DONTDUMP);
   return std::unique_ptr<KvPool>(new KvPool(shape, static_cast<std::byte*>(base), total));
 }
 

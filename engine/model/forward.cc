@@ -10,6 +10,11 @@ namespace {
 
 // Buffers begin on cache lines.
 constexpr uint64_t kAlignment = 64;
+// Of attention, for one number of a head and one position: a product and a sum with keys, and with
+// values.
+constexpr uint64_t kOpsPerAttention = 4;
+// What attention does at a stretch: seconds of the slowest core, milliseconds of a fast machine.
+constexpr uint64_t kMostAttentionOps = uint64_t{1} << 32;
 
 uint64_t padded_bytes(uint64_t floats) { return round_up(floats * sizeof(float), kAlignment); }
 
@@ -88,7 +93,7 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
     bool done = false;
     AIRLLM_TRY(const TileView tile, weights.next_tile(done));
     if (done) return {};
-    apply(tile);
+    AIRLLM_TRY_VOID(apply(tile, between_tiles));
     weights.release_tile();
     AIRLLM_TRY_VOID(between_tiles());
   }
@@ -106,25 +111,30 @@ Status ForwardPass::embed(WeightSource& weights) {
   return {};
 }
 
-void ForwardPass::apply(const TileView& tile) {
+Status ForwardPass::apply(const TileView& tile, const std::function<Status()>& between_pieces) {
   const bool first_of_tensor = tile.role != previous_role_ || tile.stage != previous_stage_;
   previous_role_ = tile.role;
   previous_stage_ = tile.stage;
   if (stages_[tile.stage].kind == StageSpec::Kind::kLayer) {
-    if (first_of_tensor) begin_layer_tensor(tile);
+    if (first_of_tensor) AIRLLM_TRY_VOID(begin_layer_tensor(tile, between_pieces));
     apply_layer(tile);
   } else {
     if (first_of_tensor && tile.role == Role::kFinalNorm) gather_logit_rows();
     apply_head(tile);
   }
+  return {};
 }
 
 // What happens between two weights of a layer, before the first tile of the second.
-void ForwardPass::begin_layer_tensor(const TileView& tile) {
-  if (tile.role == Role::kAttentionOut) attend(stages_[tile.stage].layer);
+Status ForwardPass::begin_layer_tensor(const TileView& tile,
+                                       const std::function<Status()>& between_pieces) {
+  if (tile.role == Role::kAttentionOut) {
+    return attend(stages_[tile.stage].layer, between_pieces);
+  }
   if (tile.role == Role::kDown) {
     backend_.silu_multiply(gate_, up_, rows_.size() * architecture_.intermediate, pool_);
   }
+  return {};
 }
 
 void ForwardPass::apply_layer(const TileView& tile) {
@@ -161,7 +171,7 @@ void ForwardPass::apply_head(const TileView& tile) {
   }
 }
 
-void ForwardPass::attend(size_t layer) {
+Status ForwardPass::attend(size_t layer, const std::function<Status()>& between_pieces) {
   const Architecture& a = architecture_;
   kernels::RopeArgs rope;
   rope.positions = positions_.data();
@@ -188,15 +198,33 @@ void ForwardPass::attend(size_t layer) {
     attention_rows_.push_back({row.sequence->pages(layer), row.position});
   }
   kernels::AttentionArgs args;
-  args.q = q_;
-  args.out = mixed_;
-  args.attention_rows = attention_rows_.data();
-  args.rows = rows_.size();
   args.heads = a.heads;
   args.kv_heads = a.kv_heads;
   args.head_dim = a.head_dim;
   args.scale = 1.0F / std::sqrt(static_cast<float>(a.head_dim));
-  backend_.attention(args, pool_);
+  for (size_t first = 0; first < rows_.size(); first += args.rows) {
+    if (first > 0) AIRLLM_TRY_VOID(between_pieces());
+    args.q = q_ + first * a.q_width();
+    args.out = mixed_ + first * a.q_width();
+    args.attention_rows = attention_rows_.data() + first;
+    args.rows = rows_of_piece(first);
+    backend_.attention(args, pool_);
+  }
+  return {};
+}
+
+// From row `first` on, as many as attend within kMostAttentionOps, at least one. Rows do not depend
+// on each other, so where they are divided changes no result.
+size_t ForwardPass::rows_of_piece(size_t first) const {
+  uint64_t ops = 0;
+  size_t rows = 0;
+  while (first + rows < rows_.size()) {
+    ops +=
+        kOpsPerAttention * architecture_.q_width() * (rows_[first + rows].position + uint64_t{1});
+    if (rows > 0 && ops > kMostAttentionOps) break;
+    ++rows;
+  }
+  return rows;
 }
 
 // Moves the rows that want logits to the front of h, for the head.

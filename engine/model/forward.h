@@ -43,7 +43,9 @@ class ForwardPass {
 
   const BatchLimits& limits() const { return limits_; }
 
-  // Runs one sweep. `between_tiles` is called after every tile; an error from it ends the sweep.
+  // Runs one sweep. `between_tiles` is called after every tile and between the pieces of a long
+  // attention, so that no more than a few seconds' work lies between two calls; an error from it
+  // ends the sweep.
   Status run(std::span<const Row> rows, WeightSource& weights,
              const std::function<Status()>& between_tiles);
 
@@ -52,11 +54,12 @@ class ForwardPass {
 
  private:
   Status embed(WeightSource& weights);
-  void begin_layer_tensor(const TileView& tile);
-  void apply(const TileView& tile);
+  Status begin_layer_tensor(const TileView& tile, const std::function<Status()>& between_pieces);
+  Status apply(const TileView& tile, const std::function<Status()>& between_pieces);
   void apply_layer(const TileView& tile);
   void apply_head(const TileView& tile);
-  void attend(size_t layer);
+  Status attend(size_t layer, const std::function<Status()>& between_pieces);
+  size_t rows_of_piece(size_t first) const;
   void gather_logit_rows();
   void matmul(const TileView& tile, const float* x, size_t in, float* y, size_t out_stride,
               size_t rows, bool accumulate);

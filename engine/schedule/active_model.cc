@@ -1,6 +1,6 @@
 #include "engine/schedule/active_model.h"
 
-#include "base/log.h"
+#include "base/event.h"
 #include "base/units.h"
 
 namespace airllm::schedule {
@@ -16,10 +16,10 @@ uint64_t ActiveModel::full_ram_bytes(const LoadedModel& model) {
   return stream::full_budget_bytes(plan_input(model));
 }
 
-Result<std::unique_ptr<ActiveModel>> ActiveModel::create(std::shared_ptr<const LoadedModel> model,
-                                                         stream::Device& device, uint64_t ram_bytes,
-                                                         uint64_t kv_bytes,
-                                                         std::function<Status()> interrupted) {
+Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
+    std::shared_ptr<const LoadedModel> model, stream::Device& device, uint64_t ram_bytes,
+    uint64_t kv_bytes, const stream::StreamOptions& stream_options,
+    std::function<Status()> interrupted) {
   AIRLLM_TRY(stream::Plan plan, stream::make_plan(plan_input(*model), ram_bytes));
   std::unique_ptr<ActiveModel> active(new ActiveModel(std::move(model), std::move(plan)));
   const model::Architecture& architecture = active->model_->architecture();
@@ -30,15 +30,30 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(std::shared_ptr<const L
   const stream::Plan& stable = active->plan_;
   active->weights_ = std::make_unique<stream::WeightStream>(
       stable, active->model_->stored.shards, architecture.tied_head, active->slab_.memory(),
-      device.backend(), stream::StreamOptions{}, std::move(interrupted));
+      device.backend(), stream_options, std::move(interrupted));
   active->forward_ = std::make_unique<model::ForwardPass>(
       architecture, device.backend(), device.pool(), stable.limits,
       active->slab_.memory().first(stable.workspace_bytes));
-  log::info("model {}: {} of RAM, {} of {} pinned, ring of {} x {}, {} rows per sweep",
-            active->model_->name(), format_size(stable.slab_bytes),
-            format_size(stable.pinned_bytes()), format_size(active->sweep_bytes_),
-            stable.ring_slots, format_size(stable.ring_slot_bytes), stable.limits.rows);
+  log::event_happened(log::event::kModelLoaded, {{log::kModelField, active->model_->name()}},
+                      "model {}: {} of RAM, {} of {} pinned, ring of {} x {}, {} rows per sweep",
+                      active->model_->name(), format_size(stable.slab_bytes),
+                      format_size(stable.pinned_bytes()), format_size(active->sweep_bytes_),
+                      stable.ring_slots, format_size(stable.ring_slot_bytes), stable.limits.rows);
   return active;
+}
+
+bool ActiveModel::stop(std::chrono::milliseconds patience) {
+  forward_.reset();
+  kv_.reset();
+  if (weights_->stop_reading(patience)) return true;
+  std::byte* at = slab_.memory().data();
+  std::byte* const end = at + slab_.memory().size();
+  for (const std::span<std::byte> kept : weights_->memory_being_read()) {
+    slab_.discard({at, kept.data()});
+    at = kept.data() + kept.size();
+  }
+  slab_.discard({at, end});
+  return false;
 }
 
 }  // namespace airllm::schedule

@@ -1,6 +1,7 @@
 // A model that can run: its plan, memory, weight pipeline, forward pass and KV pool.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 
@@ -16,11 +17,19 @@ namespace airllm::schedule {
 // Used by the engine thread. Address-stable: its parts point to each other.
 class ActiveModel {
  public:
-  // Plans within `ram_bytes` and takes that memory. `interrupted` as in WeightStream.
+  // Plans within `ram_bytes` and takes that memory. `stream_options` and `interrupted` as in
+  // WeightStream.
   static Result<std::unique_ptr<ActiveModel>> create(std::shared_ptr<const LoadedModel> model,
                                                      stream::Device& device, uint64_t ram_bytes,
                                                      uint64_t kv_bytes,
+                                                     const stream::StreamOptions& stream_options,
                                                      std::function<Status()> interrupted);
+  // Ends the reading, and gives all memory back but what reads under way may still write to. True
+  // when none is under way after `patience`. Otherwise destroy the model only once is_unused():
+  // before, that would wait for the reads. No sequence may be left; nothing else may be called.
+  bool stop(std::chrono::milliseconds patience);
+  bool is_unused() const { return weights_->readers_are_back(); }
+
   // What create() would use of an unlimited budget.
   static uint64_t full_ram_bytes(const LoadedModel& model);
 
@@ -30,6 +39,9 @@ class ActiveModel {
   kv::KvPool& kv() { return *kv_; }
   const stream::Plan& plan() const { return plan_; }
   uint64_t ram_bytes() const { return plan_.slab_bytes; }
+  // Whether a whole sweep has been done: the model is loaded.
+  bool is_proven() const { return is_proven_; }
+  void set_proven() { is_proven_ = true; }
   // A sweep's weights, the head's included.
   uint64_t sweep_bytes() const { return sweep_bytes_; }
 
@@ -40,6 +52,7 @@ class ActiveModel {
   std::shared_ptr<const LoadedModel> model_;
   stream::Plan plan_;
   uint64_t sweep_bytes_;
+  bool is_proven_ = false;
   stream::Slab slab_;
   std::unique_ptr<kv::KvPool> kv_;
   std::unique_ptr<stream::WeightStream> weights_;

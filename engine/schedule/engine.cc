@@ -6,8 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <deque>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -22,6 +21,8 @@
 #include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/scheduler.h"
+#include "engine/schedule/serial_worker.h"
+#include "engine/store/load_marks.h"
 #include "engine/store/store.h"
 #include "kernels/backend.h"
 
@@ -43,6 +44,7 @@ namespace {
 using schedule::GenerateJob;
 using schedule::JobRecord;
 using schedule::LoadedModel;
+using schedule::SerialWorker;
 
 // The jobs there are, by number. Thread-safe.
 class JobTable {
@@ -53,7 +55,7 @@ class JobTable {
                                          uint64_t prompt_bytes) {
     const std::lock_guard lock(mutex_);
     if (closed_) {
-      return Unexpected(ErrorCode::kUnavailable, "the daemon is stopping", "ask again later");
+      return Unexpected(stopping_error());
     }
     AIRLLM_TRY_VOID(load_.take(next_, user, prompt_bytes));
     auto record = std::make_shared<JobRecord>(next_++, kind, user, model);
@@ -95,6 +97,11 @@ class JobTable {
     const std::vector<JobInfo> all = infos();
     return static_cast<size_t>(std::count_if(
         all.begin(), all.end(), [](const JobInfo& info) { return info.kind != "generate"; }));
+  }
+
+  void set_limits(const EngineOptions& options) {
+    const std::lock_guard lock(mutex_);
+    load_.set_limits(options);
   }
 
   void close() {
@@ -151,17 +158,21 @@ class TableEvents : public JobEvents {
 // Models whose tokenizers and headers are in memory. Thread-safe.
 class ModelCache {
  public:
-  explicit ModelCache(store::Store& store) : store_(store) {}
+  ModelCache(store::Store& store, store::LoadMarks& marks) : store_(store), marks_(marks) {}
 
   Result<std::shared_ptr<const LoadedModel>> get(const ModelRef& ref) {
     {
       const std::lock_guard lock(mutex_);
       if (const auto found = models_.find(ref); found != models_.end()) return found->second;
     }
-    AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
-    AIRLLM_TRY(std::shared_ptr<const LoadedModel> model, LoadedModel::load(std::move(stored)));
+    const std::string place = store_.place(ref);
+    AIRLLM_TRY_VOID(marks_.check(place, ref.name));
+    marks_.begin(place);
+    Result<std::shared_ptr<const LoadedModel>> model = load(ref);
+    marks_.end(place);
+    if (!model) return model;
     const std::lock_guard lock(mutex_);
-    models_[ref] = model;
+    models_[ref] = *model;
     return model;
   }
 
@@ -175,59 +186,37 @@ class ModelCache {
   }
 
  private:
+  Result<std::shared_ptr<const LoadedModel>> load(const ModelRef& ref) {
+    AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
+    return LoadedModel::load(std::move(stored));
+  }
+
   store::Store& store_;
+  store::LoadMarks& marks_;
   std::mutex mutex_;
   std::map<ModelRef, std::shared_ptr<const LoadedModel>> models_;
 };
 
-// Runs tasks one after the other on a thread of its own.
-class SerialWorker {
- public:
-  SerialWorker() : thread_([this](const std::stop_token& stop) { loop(stop); }) {}
-  // Tasks that have not begun are run, so that every job gets its end.
-  ~SerialWorker() { thread_.request_stop(); }
-
-  void post(std::function<void()> task) {
-    {
-      const std::lock_guard lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    changed_.notify_one();
-  }
-
- private:
-  void loop(const std::stop_token& stop) {
-    std::unique_lock lock(mutex_);
-    while (changed_.wait(lock, stop, [this] { return !tasks_.empty(); })) {
-      const std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      task();
-      lock.lock();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::deque<std::function<void()>> tasks_;
-  std::jthread thread_;
-};
-
 class EngineImpl : public Engine {
  public:
-  EngineImpl(std::unique_ptr<store::Store> store, std::unique_ptr<stream::Device> device,
-             const EngineOptions& options, const schedule::SchedulerOptions& budgets)
-      : options_(options),
+  EngineImpl(std::unique_ptr<store::Store> store, std::unique_ptr<store::LoadMarks> marks,
+             std::unique_ptr<stream::Device> device, const EngineOptions& options,
+             const schedule::SchedulerOptions& budgets)
+      : max_splits_(options.max_splits),
+        max_logprobs_(options.max_logprobs),
         budgets_(budgets),
         cpu_(device->backend().name),
         device_name_(device->name()),
         threads_(device->pool().threads()),
         store_(std::move(store)),
+        marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options)),
-        models_(*store_),
-        scheduler_(std::move(device), budgets) {}
+        models_(*store_, *marks_),
+        scheduler_(std::move(device), *marks_, budgets) {}
 
   ~EngineImpl() override {
+    // First, since a read that hangs may keep the rest from ever being reached.
+    marks_->close();
     table_->close();
     table_->cancel_all();
     scheduler_.notice_cancel();
@@ -250,7 +239,10 @@ class EngineImpl : public Engine {
     return start_store_job("split", user, model, std::move(events),
                            [this, request = std::move(request)](const store::ProgressFn& progress,
                                                                 std::stop_token stop) {
-                             return split_and_share(request, progress, std::move(stop));
+                             Result<Json> made =
+                                 split_and_share(request, progress, std::move(stop));
+                             if (made) forget_crashes(request, *made);
+                             return made;
                            });
   }
 
@@ -258,7 +250,9 @@ class EngineImpl : public Engine {
                        std::shared_ptr<JobEvents> events) override {
     return start_store_job("verify", user, model, std::move(events),
                            [this, model](const store::ProgressFn& progress, std::stop_token stop) {
-                             return store_->verify(model, progress, std::move(stop));
+                             Result<Json> sound = store_->verify(model, progress, std::move(stop));
+                             if (sound) marks_->clear(store_->place(model));
+                             return sound;
                            });
   }
 
@@ -281,17 +275,29 @@ class EngineImpl : public Engine {
 
   Status remove(const ModelRef& model) override {
     AIRLLM_TRY_VOID(let_go(model));
-    return store_->remove(model);
+    AIRLLM_TRY_VOID(store_->remove(model));
+    marks_->clear(store_->place(model));
+    return {};
   }
   // The model is loaded anew when it is asked next: whom it belongs to is part of what is loaded.
   Status share(const ModelRef& model) override {
-    if (model.holder) AIRLLM_TRY_VOID(let_go(model));
-    return store_->share(model);
+    if (!model.holder) return store_->share(model);
+    AIRLLM_TRY_VOID(let_go(model));
+    AIRLLM_TRY_VOID(store_->share(model));
+    marks_->move(store_->place(model), store_->place(model.name));
+    return {};
   }
 
   std::vector<JobInfo> jobs() override { return table_->infos(); }
   Json status(const Viewer& viewer) override;
   void close_admission() override { table_->close(); }
+  void apply(const EngineOptions& options) override {
+    table_->set_limits(options);
+    store_->set_quota(options.store_quota_bytes);
+    max_splits_ = options.max_splits;
+    max_logprobs_ = options.max_logprobs;
+    scheduler_.set_timeouts(options.read_timeout, options.pause_timeout);
+  }
 
  private:
   using StoreTask = std::function<Result<Json>(const store::ProgressFn&, std::stop_token)>;
@@ -302,16 +308,18 @@ class EngineImpl : public Engine {
                                 std::shared_ptr<JobEvents> events, StoreTask task);
   Result<Json> split_and_share(const SplitRequest& request, const store::ProgressFn& progress,
                                std::stop_token stop);
+  void forget_crashes(const SplitRequest& request, const Json& made);
   Status let_go(const ModelRef& model);
   void run_store_job(const std::shared_ptr<JobRecord>& record, JobEvents& events,
                      const StoreTask& task);
 
-  const EngineOptions options_;
+  std::atomic<uint64_t> max_splits_, max_logprobs_;
   const schedule::SchedulerOptions budgets_;
   const std::string cpu_;
   const std::string device_name_;
   const unsigned threads_;
   const std::unique_ptr<store::Store> store_;
+  const std::unique_ptr<store::LoadMarks> marks_;
   const std::shared_ptr<JobTable> table_;
   ModelCache models_;
   schedule::Scheduler scheduler_;
@@ -333,7 +341,7 @@ void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const Generat
   if (!prompt) return events->on_error(prompt.error());
   const uint64_t logprobs = std::min(request.prompt_logprobs, (*model)->architecture().vocabulary);
   if (auto status =
-          schedule::check_prompt_logprobs(prompt->size(), logprobs, options_.max_logprobs);
+          schedule::check_prompt_logprobs(prompt->size(), logprobs, max_logprobs_);
       !status) {
     return events->on_error(status.error());
   }
@@ -364,13 +372,20 @@ Result<Json> EngineImpl::split_and_share(const SplitRequest& request,
   return made;
 }
 
+// Of a model that a split has made anew.
+void EngineImpl::forget_crashes(const SplitRequest& request, const Json& made) {
+  if (made["unchanged"] == true) return;
+  const bool is_shared = made["shared"] == true;
+  marks_->clear(store_->place({request.name, is_shared ? std::nullopt : request.owner}));
+}
+
 Result<JobId> EngineImpl::start_store_job(const std::string& kind, uid_t user,
                                           const ModelRef& model, std::shared_ptr<JobEvents> events,
                                           StoreTask task) {
   const std::lock_guard lock(workers_mutex_);
-  if (table_->count_store_jobs() >= options_.max_splits) {
+  if (table_->count_store_jobs() >= max_splits_) {
     return Unexpected(ErrorCode::kTemporary,
-                      std::to_string(options_.max_splits) +
+                      std::to_string(max_splits_.load()) +
                           " splits and verifications run already, as many as max-splits allows",
                       "try again when one of them is done (airllm ps), or raise max-splits in the "
                       "daemon's settings");
@@ -449,20 +464,27 @@ Json EngineImpl::status(const Viewer& viewer) {
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   AIRLLM_TRY(const kernels::Backend* const backend, kernels::choose_backend());
-  AIRLLM_TRY(
-      std::unique_ptr<store::Store> store,
-      store::Store::open(options.store_dir, store::system_disk(), options.store_quota_bytes));
+  AIRLLM_TRY(std::unique_ptr<store::Store> store,
+             store::Store::open(options.store_dir, store::system_disk(), options.store_quota_bytes,
+                                options.on_opening));
+  std::unique_ptr<store::LoadMarks> marks =
+      store::LoadMarks::open(store::system_disk(), options.store_dir + "/loading.json");
   const uint64_t available = schedule::available_memory_bytes();
   schedule::SchedulerOptions budgets;
   budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
   budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
   budgets.pause_timeout = options.pause_timeout;
   budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
+  budgets.read_timeout = options.read_timeout;
+  budgets.on_alive = options.on_alive;
+  budgets.alive_interval = options.alive_interval;
+  budgets.debug_hang = options.debug_hang;
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));
-  return std::unique_ptr<Engine>(std::make_unique<EngineImpl>(
-      std::move(store), stream::make_cpu_device(*backend, threads), options, budgets));
+  return std::unique_ptr<Engine>(
+      std::make_unique<EngineImpl>(std::move(store), std::move(marks),
+                                   stream::make_cpu_device(*backend, threads), options, budgets));
 }
 
 }  // namespace airllm::engine

@@ -27,13 +27,16 @@ Unexpected too_much_waits(const std::string& whose, uint64_t bytes, uint64_t lim
 
 }  // namespace
 
-JobLoad::JobLoad(const engine::EngineOptions& options)
-    : max_jobs_(options.max_jobs),
-      max_jobs_per_user_(options.max_jobs_per_user.value_or(share_of_one_user(options.max_jobs))),
-      max_prompt_bytes_(options.max_prompt_bytes),
-      max_prompts_bytes_(options.max_prompts_bytes),
-      max_prompts_per_user_bytes_(options.max_prompts_per_user_bytes.value_or(
-          share_of_one_user(options.max_prompts_bytes))) {}
+JobLoad::JobLoad(const engine::EngineOptions& options) { set_limits(options); }
+
+void JobLoad::set_limits(const engine::EngineOptions& options) {
+  max_jobs_ = options.max_jobs;
+  max_jobs_per_user_ = options.max_jobs_per_user.value_or(share_of_one_user(options.max_jobs));
+  max_prompt_bytes_ = options.max_prompt_bytes;
+  max_prompts_bytes_ = options.max_prompts_bytes;
+  max_prompts_per_user_bytes_ =
+      options.max_prompts_per_user_bytes.value_or(share_of_one_user(options.max_prompts_bytes));
+}
 
 Status JobLoad::take(engine::JobId job, uid_t user, uint64_t bytes) {
   const auto found = users_.find(user);

@@ -14,6 +14,8 @@ class JobLoad {
  public:
   explicit JobLoad(const engine::EngineOptions& options);
 
+  // For jobs to come.
+  void set_limits(const engine::EngineOptions& options);
   // Counts the job, or refuses it with the limit, its value and its setting: a prompt that alone is
   // too long with kUsage, what may pass later with kTemporary.
   Status take(engine::JobId job, uid_t user, uint64_t prompt_bytes);
@@ -29,11 +31,11 @@ class JobLoad {
     uint64_t prompt_bytes = 0;
   };
 
-  const uint64_t max_jobs_;
-  const uint64_t max_jobs_per_user_;
-  const uint64_t max_prompt_bytes_;
-  const uint64_t max_prompts_bytes_;
-  const uint64_t max_prompts_per_user_bytes_;
+  uint64_t max_jobs_ = 0;
+  uint64_t max_jobs_per_user_ = 0;
+  uint64_t max_prompt_bytes_ = 0;
+  uint64_t max_prompts_bytes_ = 0;
+  uint64_t max_prompts_per_user_bytes_ = 0;
   std::map<engine::JobId, Charge> charges_;
   std::map<uid_t, Sum> users_;  // those who have jobs
   Sum all_;

@@ -1,14 +1,23 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <future>
 #include <set>
 #include <utility>
 
 #include "base/check.h"
+#include "base/event.h"
 #include "base/log.h"
 
 namespace airllm::schedule {
 namespace {
+
+// How long a model that goes waits for its reads under way, which come back within milliseconds
+// unless something is wrong with the disk.
+constexpr auto kReadPatience = std::chrono::milliseconds(500);
+constexpr auto kErrandInterval = std::chrono::milliseconds(20);
+// Each keeps up to two tiles; more would go beyond what the daemon may take besides its budgets.
+constexpr size_t kMostSetAside = 4;
 
 // Ends the cancelled ones of `jobs` and takes them out, with those that ended before.
 template <typename Jobs>
@@ -34,8 +43,15 @@ Error slow_receiver_error(std::chrono::milliseconds timeout) {
 
 }  // namespace
 
-Scheduler::Scheduler(std::unique_ptr<stream::Device> device, const SchedulerOptions& options)
-    : device_(std::move(device)), options_(options), thread_([this] { loop(); }) {}
+Scheduler::Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& marks,
+                     const SchedulerOptions& options)
+    : device_(std::move(device)),
+      marks_(marks),
+      options_(options),
+      debug_hang_(options.debug_hang),
+      read_timeout_(options.read_timeout),
+      pause_timeout_(options.pause_timeout),
+      thread_([this] { loop(); }) {}
 
 Scheduler::~Scheduler() {
   {
@@ -86,17 +102,36 @@ void Scheduler::loop() {
   for (auto& job : waiting_) job->finish(engine::FinishReason::kCancelled);
   running_.clear();
   waiting_.clear();
+  for (auto& model : models_) retire(std::move(model), kReadPatience);
   models_.clear();
+  drop_unused();
+  // Their threads write to this memory when their reads come back, if ever.
+  for (auto& model : set_aside_) static_cast<void>(model.release());
+}
+
+void Scheduler::alive() const {
+  if (options_.on_alive) options_.on_alive();
 }
 
 // Returns false when the scheduler stops.
 bool Scheduler::wait_for_work() {
+  const auto is_wanted = [this] {
+    return stopping_ || !submitted_.empty() || !forgotten_.empty() || !running_.empty() ||
+           !waiting_.empty() || cancel_noticed_;
+  };
+  alive();
+  drop_unused();
   {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] {
-      return stopping_ || !submitted_.empty() || !forgotten_.empty() || !running_.empty() ||
-             !waiting_.empty() || cancel_noticed_;
-    });
+    if (!options_.on_alive && set_aside_.empty()) {
+      changed_.wait(lock, is_wanted);
+    }
+    while (!changed_.wait_for(lock, options_.alive_interval, is_wanted)) {
+      lock.unlock();
+      alive();
+      drop_unused();
+      lock.lock();
+    }
   }
   take_submissions();
   drop_forgotten();
@@ -126,9 +161,48 @@ void Scheduler::drop_forgotten() {
       }
       active_ = nullptr;
     }
-    std::erase_if(models_, [&](const auto& active) { return active->model() == model; });
+    const auto found = std::find_if(models_.begin(), models_.end(),
+                                    [&](const auto& active) { return active->model() == model; });
+    if (found == models_.end()) continue;
+    retire(std::move(*found), kReadPatience);
+    models_.erase(found);
   }
   publish_memory();
+}
+
+// A read of the active model hangs. Its jobs that were not in the sweep begin again with new
+// memory.
+void Scheduler::give_up_active() {
+  remove_finished();
+  while (!running_.empty()) {
+    running_.back()->preempt();
+    waiting_.push_front(std::move(running_.back()));
+    running_.pop_back();
+  }
+  const auto found = std::find_if(models_.begin(), models_.end(),
+                                  [&](const auto& model) { return model.get() == active_; });
+  AIRLLM_CHECK(found != models_.end());
+  std::unique_ptr<ActiveModel> model = std::move(*found);
+  models_.erase(found);
+  active_ = nullptr;
+  retire(std::move(model), std::chrono::milliseconds(0));
+}
+
+// Destroys the model, or sets it aside while its reads hang.
+void Scheduler::retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience) {
+  const std::string& name = model->model()->name();
+  if (model->stop(patience)) {
+    log::event_happened(log::event::kModelReleased, {{log::kModelField, name}},
+                        "model {}: its memory is released", name);
+    return;
+  }
+  log::event_happened(log::event::kReadHangs, {{log::kModelField, name}},
+                      "model {}: a read does not come back; its memory is set aside", name);
+  set_aside_.push_back(std::move(model));
+}
+
+void Scheduler::drop_unused() {
+  std::erase_if(set_aside_, [](const auto& model) { return model->is_unused(); });
 }
 
 void Scheduler::drop_cancelled() {
@@ -187,13 +261,25 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
   }
   const uint64_t wanted = std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes);
   while (!models_.empty() && options_.ram_bytes - ram_in_use() < wanted) {
-    log::info("model {}: its memory is given to {}", models_.front()->model()->name(),
-              model->name());
+    retire(std::move(models_.front()), kReadPatience);
     models_.erase(models_.begin());
   }
-  AIRLLM_TRY(std::unique_ptr<ActiveModel> made,
-             ActiveModel::create(model, *device_, options_.ram_bytes - ram_in_use(),
-                                 options_.kv_bytes, [this] { return check_cancelled(); }));
+  if (set_aside_.size() >= kMostSetAside) {
+    return Unexpected(ErrorCode::kIo,
+                      "model " + model->name() + ": the reads of " +
+                          std::to_string(set_aside_.size()) + " earlier attempts still hang",
+                      "check the disk (dmesg tells of its errors), then restart the daemon");
+  }
+  stream::StreamOptions stream_options;
+  if (debug_hang_.concerns_reads()) {
+    stream_options.before_read = [this] { debug_hang_.at_read(); };
+  }
+  alive();
+  AIRLLM_TRY(
+      std::unique_ptr<ActiveModel> made,
+      ActiveModel::create(model, *device_, options_.ram_bytes - ram_in_use(), options_.kv_bytes,
+                          stream_options, [this] { return while_waiting(); }));
+  alive();
   models_.push_back(std::move(made));
   return models_.back().get();
 }
@@ -213,9 +299,10 @@ void Scheduler::sweep() {
   }
   const Clock::time_point now = Clock::now();
   for (const BatchJob& entry : batch_) entry.job->sweep_started(now);
-  const Status status =
-      active_->forward().run(rows_, active_->weights(), [this] { return between_tiles(); });
-  finish_sweep(status);
+  const std::chrono::duration<double> read_deadline = read_timeout_.load();
+  active_->weights().set_read_deadline(read_deadline.count());
+  finish_sweep(run_sweep());
+  if (active_->weights().has_late_read()) give_up_active();
   remove_finished();
   publish_memory();
 }
@@ -225,6 +312,41 @@ void Scheduler::wait_for_receivers() {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, kPauseInterval,
                     [this] { return stopping_ || !submitted_.empty() || cancel_noticed_; });
+}
+
+// Marks the model as loading until its first whole sweep is done.
+Status Scheduler::run_sweep() {
+  const std::string& place = active_->model()->stored.place;
+  const bool is_loading = !active_->is_proven();
+  if (is_loading) run_aside([this, place] { marks_.begin(place); });
+  Status status =
+      active_->forward().run(rows_, active_->weights(), [this] { return between_tiles(); });
+  if (!is_loading) return status;
+  if (status) {
+    active_->set_proven();
+    run_aside([this, place] { marks_.clear(place); });
+  } else {
+    run_aside([this, place] { marks_.end(place); });
+  }
+  return status;
+}
+
+// Waits for `task`, which may take its time with the disk, and is alive meanwhile; for one that
+// hangs no longer than for a read.
+void Scheduler::run_aside(std::function<void()> task) {
+  auto done = std::make_shared<std::promise<void>>();
+  const std::future<void> is_done = done->get_future();
+  errands_.post([task = std::move(task), done] {
+    task();
+    done->set_value();
+  });
+  const Clock::time_point end = Clock::now() + read_timeout_.load();
+  while (is_done.wait_for(kErrandInterval) != std::future_status::ready) {
+    alive();
+    if (Clock::now() < end) continue;
+    log::error("the store's disk does not answer");
+    return;
+  }
 }
 
 // The batch: one row for every job that decodes, and what room is left for prompts, in the order of
@@ -279,9 +401,9 @@ size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_row
     }
     ++count;
   }
-  if (count == 0 && job.paused_since() && now - *job.paused_since() > options_.pause_timeout) {
+  if (count == 0 && job.paused_since() && now - *job.paused_since() > pause_timeout_.load()) {
     log::warning("job {}: cancelled, its client does not read", job.record().id());
-    job.fail(slow_receiver_error(options_.pause_timeout));
+    job.fail(slow_receiver_error(pause_timeout_));
   }
   if (count == 0 || !make_room(job, first + count)) return 0;
   logit_rows_left -= logits;
@@ -388,7 +510,15 @@ Status Scheduler::check_cancelled() {
   return {};
 }
 
+// Asked 50 times a second while a sweep waits for a read.
+Status Scheduler::while_waiting() {
+  alive();
+  return check_cancelled();
+}
+
 Status Scheduler::between_tiles() {
+  debug_hang_.at_tile();
+  alive();
   const stream::IoCounters& io = active_->weights().counters();
   const uint64_t done = io.read_bytes + io.cache_bytes;
   const size_t rows_per_sweep = active_->forward().limits().rows;
@@ -426,6 +556,7 @@ void Scheduler::give_logits() {
   for (const BatchJob& entry : batch_) {
     for (size_t i = 0; i < entry.rows; ++i, ++row) {
       if (!rows_[row].wants_logits) continue;
+      alive();
       entry.job->take_logits(rows_[row].position, active_->forward().logits(logit_row++));
     }
     if (!entry.job->is_finished()) entry.job->advance(entry.rows);

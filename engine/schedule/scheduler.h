@@ -18,7 +18,10 @@
 #include <vector>
 
 #include "engine/schedule/active_model.h"
+#include "engine/schedule/debug_hang.h"
 #include "engine/schedule/generate_job.h"
+#include "engine/schedule/serial_worker.h"
+#include "engine/store/load_marks.h"
 #include "engine/stream/device.h"
 
 namespace airllm::schedule {
@@ -28,6 +31,11 @@ struct SchedulerOptions {
   uint64_t kv_bytes = 0;
   uint64_t kv_per_user_bytes = 0;
   std::chrono::milliseconds pause_timeout{10000};
+  // As in engine::EngineOptions.
+  std::chrono::milliseconds read_timeout{120000};
+  std::function<void()> on_alive;
+  std::chrono::milliseconds alive_interval{1000};
+  std::optional<engine::DebugHang> debug_hang;
 };
 
 // A row of status(): a model that holds memory.
@@ -48,8 +56,10 @@ struct MemoryStatus {
 // Public methods are thread-safe.
 class Scheduler {
  public:
-  Scheduler(std::unique_ptr<stream::Device> device, const SchedulerOptions& options);
-  // Cancels all jobs and joins the engine thread.
+  // Borrows `marks`.
+  Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& marks,
+            const SchedulerOptions& options);
+  // Cancels all jobs and joins the engine thread. What reads that hang still use is never freed.
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -61,11 +71,16 @@ class Scheduler {
   // Gives the memory of a model that is being removed back, once it is idle.
   void forget(std::shared_ptr<const LoadedModel> model);
   MemoryStatus memory() const;
+  void set_timeouts(std::chrono::milliseconds read, std::chrono::milliseconds pause) {
+    read_timeout_ = read;
+    pause_timeout_ = pause;
+  }
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
 
   void loop();
+  void alive() const;
   bool wait_for_work();
   void take_submissions();
   void drop_cancelled();
@@ -74,8 +89,13 @@ class Scheduler {
   Result<ActiveModel*> make_active(const std::shared_ptr<const LoadedModel>& model);
   uint64_t ram_in_use() const;
   void drop_forgotten();
+  void give_up_active();
+  void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
+  void drop_unused();
   void sweep();
   void wait_for_receivers();
+  Status run_sweep();
+  void run_aside(std::function<void()> task);
   void plan_rows();
   std::vector<GenerateJob*> in_turn(bool decoding) const;
   bool is_running(const GenerateJob& wanted) const;
@@ -87,6 +107,7 @@ class Scheduler {
   Jobs::iterator find_victim(const GenerateJob& job, bool own_only);
   void preempt(Jobs::iterator victim);
   Status between_tiles();
+  Status while_waiting();
   Status check_cancelled();
   void finish_sweep(const Status& status);
   void give_logits();
@@ -94,11 +115,13 @@ class Scheduler {
   void publish_memory();
 
   const std::unique_ptr<stream::Device> device_;
+  store::LoadMarks& marks_;
   const SchedulerOptions options_;
 
   // The engine thread's own.
   std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
   ActiveModel* active_ = nullptr;
+  std::vector<std::unique_ptr<ActiveModel>> set_aside_;  // reads of theirs hang
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
 
@@ -110,6 +133,8 @@ class Scheduler {
   std::vector<BatchJob> batch_;
   std::vector<model::Row> rows_;
 
+  DebugHang debug_hang_;
+  std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_;
   std::atomic<bool> cancel_noticed_{false};
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -118,6 +143,7 @@ class Scheduler {
   MemoryStatus memory_;
   bool stopping_ = false;
 
+  SerialWorker errands_;  // what waits for the disk, which the engine thread must not
   std::thread thread_;
 };
 

@@ -24,15 +24,16 @@ std::string Shelf::incoming(std::string name) const {
 
 // ---- after a crash -----------------------------------------------------------------------------
 
-Status Shelf::clean() {
-  if (disk_.exists(incoming())) AIRLLM_TRY_VOID(clean_incoming());
-  return clean_models();
+Status Shelf::clean(const std::function<void()>& on_step) {
+  if (disk_.exists(incoming())) AIRLLM_TRY_VOID(clean_incoming(on_step));
+  return clean_models(on_step);
 }
 
 // A crash leaves trash, and folders without a journal that could go on.
-Status Shelf::clean_incoming() {
+Status Shelf::clean_incoming(const std::function<void()>& on_step) {
   AIRLLM_TRY(const std::vector<DirEntry> entries, disk_.list(incoming()));
   for (const DirEntry& entry : entries) {
+    if (on_step) on_step();
     const std::string path = incoming() + "/" + entry.name;
     const Result<Journal> journal = read_journal(disk_, path);
     if (journal && incoming(journal->name) == path) continue;
@@ -44,9 +45,10 @@ Status Shelf::clean_incoming() {
 }
 
 // A crash right behind a split's rename leaves its journal in the model.
-Status Shelf::clean_models() {
+Status Shelf::clean_models(const std::function<void()>& on_step) {
   AIRLLM_TRY(const std::vector<std::string> all, names());
   for (const std::string& name : all) {
+    if (on_step) on_step();
     const std::string journal = model(name) + "/" + kJournalName;
     if (disk_.exists(journal)) AIRLLM_TRY_VOID(disk_.remove_file(journal));
   }

@@ -7,6 +7,7 @@
 // that this user alone sees.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,9 @@ class Shelf {
   // One flat folder per split under way: '+' is in no model's name.
   std::string incoming(std::string name) const;
 
-  // Drops what a crash left that cannot be resumed. To be called before anything else.
-  Status clean();
+  // Drops what a crash left that cannot be resumed. To be called before anything else. `on_step` is
+  // called for each folder it looks into; may be empty.
+  Status clean(const std::function<void()>& on_step);
 
   bool has(const std::string& name) const;
   bool has_unfinished(const std::string& name) const;
@@ -52,8 +54,8 @@ class Shelf {
   Status drop_empty_parents(std::string name);
 
  private:
-  Status clean_incoming();
-  Status clean_models();
+  Status clean_incoming(const std::function<void()>& on_step);
+  Status clean_models(const std::function<void()>& on_step);
   Status collect_models(const std::string& prefix, int depth, std::vector<std::string>& out) const;
 
   Disk& disk_;

@@ -97,7 +97,8 @@ class StoreImpl : public Store {
   StoreImpl(std::string directory, Disk& disk, std::optional<uint64_t> quota_bytes)
       : disk_(disk), root_(std::move(directory)), quota_bytes_(quota_bytes) {}
 
-  Status open() {
+  // `on_step` may be empty.
+  Status open(const std::function<void()>& on_step) {
     AIRLLM_TRY_VOID(
         with_remedy(disk_.make_directories(root_), "Choose another store with --store."));
     Result<std::unique_ptr<DiskLock>> lock = disk_.lock(root_ + "/lock");
@@ -105,8 +106,17 @@ class StoreImpl : public Store {
     lock_ = std::move(lock).value();
     AIRLLM_TRY_VOID(disk_.make_directories(shelf_of({}).models()));
     AIRLLM_TRY_VOID(disk_.make_directories(shelf_of({}).incoming()));
-    for (const Holder holder : holders()) AIRLLM_TRY_VOID(shelf_of(holder).clean());
+    for (const Holder holder : holders()) AIRLLM_TRY_VOID(shelf_of(holder).clean(on_step));
     return {};
+  }
+
+  void set_quota(std::optional<uint64_t> quota_bytes) override {
+    const std::lock_guard guard(mutex_);
+    quota_bytes_ = quota_bytes;
+  }
+
+  std::string place(const ModelRef& model) const override {
+    return shelf_of(model.holder).model(model.name).substr(root_.size() + 1);
   }
 
   Result<FoundModel> find(const std::string& name, const Viewer& viewer, bool unfinished) override;
@@ -119,6 +129,7 @@ class StoreImpl : public Store {
     StoredModel out;
     AIRLLM_TRY(static_cast<ModelTexts&>(out), folder.texts(manifest));
     out.ref = model;
+    out.place = place(model);
     AIRLLM_TRY(out.architecture, folder.architecture(out));
     AIRLLM_TRY(out.shards, folder.shards(manifest, out.architecture));
     return out;
@@ -269,7 +280,7 @@ class StoreImpl : public Store {
   // ---- whose models ----
 
   std::string users_folder() const { return root_ + "/users"; }
-  Shelf shelf_of(const Holder& holder) {
+  Shelf shelf_of(const Holder& holder) const {
     if (!holder) return {disk_, root_, false};
     return {disk_, users_folder() + "/" + std::to_string(*holder), true};
   }
@@ -329,7 +340,10 @@ class StoreImpl : public Store {
   // ---- quota ----
 
   Result<uint64_t> quota_bytes() {
-    if (quota_bytes_) return *quota_bytes_;
+    {
+      const std::lock_guard guard(mutex_);
+      if (quota_bytes_) return *quota_bytes_;
+    }
     AIRLLM_TRY(const uint64_t all, disk_.total_bytes(root_));
     return all / 2;
   }
@@ -428,11 +442,11 @@ class StoreImpl : public Store {
 
   Disk& disk_;
   const std::string root_;
-  const std::optional<uint64_t> quota_bytes_;
   Quota quota_;
   std::unique_ptr<DiskLock> lock_;
-  std::mutex mutex_;  // guards busy_
+  std::mutex mutex_;  // guards what follows
   std::set<ModelRef> busy_;
+  std::optional<uint64_t> quota_bytes_;
 };
 
 Result<FoundModel> StoreImpl::find(const std::string& name, const Viewer& viewer, bool unfinished) {
@@ -473,9 +487,10 @@ Result<std::vector<ModelSummary>> StoreImpl::list(const Viewer& viewer) {
 }  // namespace
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& directory, Disk& disk,
-                                           std::optional<uint64_t> quota_bytes) {
+                                           std::optional<uint64_t> quota_bytes,
+                                           const std::function<void()>& on_step) {
   auto store = std::make_unique<StoreImpl>(directory, disk, quota_bytes);
-  AIRLLM_TRY_VOID(store->open());
+  AIRLLM_TRY_VOID(store->open(on_step));
   return std::unique_ptr<Store>(std::move(store));
 }
 

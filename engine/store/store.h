@@ -4,6 +4,7 @@
 //   STORE/incoming/NAME/…     a split under way, or interrupted; renamed into models/ when whole
 //   STORE/users/UID/…         models/ and incoming/ of the models that this user alone sees
 //   STORE/lock                held while a process uses the store
+//   STORE/loading.json        which models were loading when a process died (load_marks.h)
 //
 // Where a model lies says who sees it; that its owner shares it is one rename.
 #pragma once
@@ -28,6 +29,7 @@ namespace airllm::store {
 // A model of the store, opened: everything but the weights is in memory.
 struct StoredModel : ModelTexts {
   engine::ModelRef ref;
+  std::string place;  // as Store::place()
   model::Architecture architecture;
   std::vector<Shard> shards;  // one per stage, in the order of model::stages()
 };
@@ -56,16 +58,21 @@ class Store {
  public:
   // Makes the folders (0700 where they are new), takes the lock. Another holder is a kTemporary
   // error that names its pid. Drops what in incoming/ cannot be resumed. `quota_bytes` as
-  // EngineOptions::store_quota_bytes.
+  // EngineOptions::store_quota_bytes. `on_step` is called as it goes through the folders; may be
+  // empty.
   static Result<std::unique_ptr<Store>> open(const std::string& directory, Disk& disk,
-                                             std::optional<uint64_t> quota_bytes = std::nullopt);
+                                             std::optional<uint64_t> quota_bytes = std::nullopt,
+                                             const std::function<void()>& on_step = {});
   virtual ~Store() = default;
+  virtual void set_quota(std::optional<uint64_t> quota_bytes) = 0;
 
   // Engine::find().
   virtual Result<engine::FoundModel> find(const std::string& name, const engine::Viewer& viewer,
                                           bool unfinished) = 0;
   // By name, one's own and others' before shared ones.
   virtual Result<std::vector<ModelSummary>> list(const engine::Viewer& viewer) = 0;
+  // The model's folder, below the store's: what tells it from all others.
+  virtual std::string place(const engine::ModelRef& model) const = 0;
   // Unknown or unfinished: kNoInput, with near names in the remedy. Loads headers and checksum
   // tables, and checks them against the manifest.
   virtual Result<StoredModel> open_model(const engine::ModelRef& model) = 0;

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/checked.h"
 #include "base/units.h"
 
 namespace airllm::stream {
@@ -19,6 +20,8 @@ Result<Slab> Slab::create(uint64_t bytes) {
   }
   void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slab.fd_.get(), 0);
   if (base == MAP_FAILED) return Unexpected(errno_error(what, errno, remedy));
+  // Activations follow from prompts. What is refused here, LimitCORE=0 and the filter still keep.
+  ::madvise(base, bytes, MADV_DONTDUMP);
   slab.memory_ = {static_cast<std::byte*>(base), bytes};
   return slab;
 }
@@ -30,6 +33,13 @@ Slab& Slab::operator=(Slab&& other) noexcept {
   std::swap(fd_, other.fd_);
   std::swap(memory_, other.memory_);
   return *this;
+}
+
+void Slab::discard(std::span<std::byte> part) {
+  const auto begin = reinterpret_cast<uintptr_t>(part.data());
+  const uintptr_t first = round_up(begin, kPageBytes);
+  const uintptr_t last = round_down(begin + part.size(), kPageBytes);
+  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_REMOVE);
 }
 
 Slab::~Slab() {

@@ -18,7 +18,7 @@
 namespace airllm::stream {
 
 // Memory that the reader may fill and the kernels may use: one mapping, page-aligned, committed as
-// it is touched, given back whole. A memfd, so that it can be handed to another process.
+// it is touched, left out of core files. A memfd, so that it can be handed to another process.
 class Slab {
  public:
   static Result<Slab> create(uint64_t bytes);
@@ -30,6 +30,8 @@ class Slab {
   ~Slab();
 
   std::span<std::byte> memory() const { return memory_; }
+  // Gives the whole pages within `part` of memory() back to the system; they read as zeros.
+  void discard(std::span<std::byte> part);
 
  private:
   UniqueFd fd_;

@@ -43,6 +43,7 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
   for (size_t i = 0; i < ring_.size(); ++i) {
     ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
   }
+  readers_running_ = options.readers;
   for (unsigned i = 0; i < options.readers; ++i) {
     readers_.emplace_back([this](const std::stop_token& stop) { read_loop(stop); });
   }
@@ -50,6 +51,30 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
 
 WeightStream::~WeightStream() {
   for (std::jthread& reader : readers_) reader.request_stop();
+}
+
+bool WeightStream::stop_reading(std::chrono::milliseconds patience) {
+  for (std::jthread& reader : readers_) reader.request_stop();
+  std::unique_lock lock(mutex_);
+  return ready_.wait_for(lock, patience, [this] { return readers_running_ == 0; });
+}
+
+bool WeightStream::readers_are_back() const {
+  const std::lock_guard lock(mutex_);
+  return readers_running_ == 0;
+}
+
+std::vector<std::span<std::byte>> WeightStream::memory_being_read() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::span<std::byte>> out;
+  const auto add = [&](const Place& place) {
+    if (place.state == State::kReading) out.push_back({place.memory, tile_of(place).read_bytes()});
+  };
+  std::for_each(pinned_.begin(), pinned_.end(), add);
+  std::for_each(ring_.begin(), ring_.end(), add);
+  add(embedding_place_);
+  std::sort(out.begin(), out.end(), [](auto a, auto b) { return a.data() < b.data(); });
+  return out;
 }
 
 void WeightStream::begin_sweep(bool with_head) {
@@ -156,33 +181,38 @@ WeightStream::Place* WeightStream::next_place() {
 }
 
 Status WeightStream::wait_ready(std::unique_lock<std::mutex>& lock) {
-  const auto is_over = [this] {
+  AIRLLM_TRY_VOID(wait_until(lock, plan_.list.tiles[next_], [this] {
     const Place* place = next_place();
     return place != nullptr && (place->state == State::kReady || place->state == State::kFailed);
-  };
-  if (!is_over()) {
-    const Clock::time_point start = Clock::now();
-    while (!ready_.wait_for(lock, kInterruptInterval, is_over)) {
-      lock.unlock();
-      Status wanted = interrupted_();
-      lock.lock();
-      if (!wanted) return wanted;
-      if (seconds_since(start) > options_.read_deadline_seconds) return read_is_late();
-    }
-    counters_.wait_seconds += seconds_since(start);
-  }
+  }));
   if (next_place()->state == State::kFailed) return Unexpected(*next_place()->error);
   return {};
 }
 
-Status WeightStream::read_is_late() const {
-  const Tile& tile = plan_.list.tiles[next_];
+template <typename IsOver>
+Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& tile,
+                                const IsOver& is_over) {
+  if (is_over()) return {};
+  const Clock::time_point start = Clock::now();
+  while (!ready_.wait_for(lock, kInterruptInterval, is_over)) {
+    lock.unlock();
+    Status wanted = interrupted_();
+    lock.lock();
+    if (!wanted) return wanted;
+    if (seconds_since(start) > options_.read_deadline_seconds) return read_is_late(tile);
+  }
+  counters_.wait_seconds += seconds_since(start);
+  return {};
+}
+
+Unexpected WeightStream::read_is_late(const Tile& tile) {
+  has_late_read_ = true;
   return Unexpected(ErrorCode::kIo,
                     shards_[tile.shard].path + ": a read of " + format_size(tile.read_bytes()) +
                         " at offset " + std::to_string(tile.read_offset()) +
                         " did not come back within " +
                         std::to_string(static_cast<int>(options_.read_deadline_seconds)) + " s",
-                    "check the disk (dmesg tells of its errors)");
+                    "check the disk (dmesg tells of its errors); read-timeout sets the limit");
 }
 
 void WeightStream::release_tile() {
@@ -213,15 +243,20 @@ model::TileView WeightStream::view_of(size_t index, const std::byte* memory) con
   return view;
 }
 
+const Tile& WeightStream::tile_of(const Place& place) const {
+  return &place == &embedding_place_ ? embedding_tile_ : plan_.list.tiles[place.tile];
+}
+
 void WeightStream::read_loop(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
-    if (stop.stop_requested()) return;
+    if (stop.stop_requested()) break;
     Place& place = *queue_.front();
     queue_.pop_front();
     place.state = State::kReading;
-    const Tile& tile = plan_.list.tiles[place.tile];
+    const Tile& tile = tile_of(place);
     lock.unlock();
+    if (options_.before_read) options_.before_read();
     Status status = read_tile(tile, place.memory);
     lock.lock();
     if (place.discarded) {
@@ -229,14 +264,18 @@ void WeightStream::read_loop(const std::stop_token& stop) {
     } else if (status) {
       place.state = State::kReady;
       place.fresh = true;
-      if (is_pinned(place.tile)) resident_bytes_ += tile.read_bytes();  // it stays
+      // It stays.
+      if (&place != &embedding_place_ && is_pinned(place.tile))
+        resident_bytes_ += tile.read_bytes();
     } else {
       place.state = State::kFailed;
       place.error = std::move(status).error();
     }
-    feed();
+    if (!stop.stop_requested()) feed();
     ready_.notify_all();
   }
+  --readers_running_;
+  ready_.notify_all();
 }
 
 Status WeightStream::read_tile(const Tile& tile, std::byte* memory) const {
@@ -311,7 +350,7 @@ Result<const std::byte*> WeightStream::cached_embedding_row(uint64_t row) {
   }
   std::byte* memory = slab_.data() + plan_.embedding_offset() + slot * plan_.embedding_slot_bytes;
   if (!is_hit) {
-    Status status = read_tile(tile, memory);
+    Status status = read_embedding_block(tile, memory);
     if (!status) {
       // The slots in use stay numbered without a gap only if the lost one is the last.
       embedding_blocks_.clear();
@@ -324,6 +363,33 @@ Result<const std::byte*> WeightStream::cached_embedding_row(uint64_t row) {
   embedding_blocks_.push_front({block, slot});
   return memory + (tile.data_offset - tile.read_offset()) +
          (row - tile.row_begin) * tensor.row_bytes;
+}
+
+// Through a reader, so that a read that hangs does not hang the engine thread.
+Status WeightStream::read_embedding_block(const Tile& block, std::byte* memory) {
+  std::unique_lock lock(mutex_);
+  Place& place = embedding_place_;
+  // One that was interrupted may still be under way.
+  AIRLLM_TRY_VOID(
+      wait_until(lock, embedding_tile_, [&] { return place.state != State::kReading; }));
+  free_place(place);
+  embedding_tile_ = block;
+  place.memory = memory;
+  place.state = State::kQueued;
+  queue_.push_front(&place);
+  work_.notify_one();
+  Status waited = wait_until(lock, embedding_tile_, [&] {
+    return place.state == State::kReady || place.state == State::kFailed;
+  });
+  if (!waited) {
+    if (place.state == State::kQueued) {
+      std::erase(queue_, &place);
+      free_place(place);
+    }
+    return waited;
+  }
+  if (place.state == State::kFailed) return Unexpected(*place.error);
+  return {};
 }
 
 IoCounters WeightStream::take_counters() { return std::exchange(counters_, {}); }

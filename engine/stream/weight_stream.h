@@ -8,6 +8,7 @@
 // far as the ring goes, from the last layer on to the first of the next sweep.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -34,18 +35,20 @@ struct IoCounters {
 };
 
 struct StreamOptions {
-  unsigned readers = 2;                // threads that read
-  double read_deadline_seconds = 120;  // a tile that takes longer fails the sweep
+  unsigned readers = 2;                    // threads that read
+  double read_deadline_seconds = 120;      // a read that takes longer fails the sweep
+  std::function<void()> before_read = {};  // for debugging: called by a reader before each read
 };
 
 // Owned and used by the engine thread; its reader threads are its own.
 class WeightStream : public model::WeightSource {
  public:
-  // Borrows all. `slab` is at least plan.slab_bytes. `interrupted` is asked while waiting; an error
-  // from it ends the sweep.
+  // Borrows all. `slab` is at least plan.slab_bytes. `interrupted` is asked every 20 ms while
+  // waiting; an error from it ends the sweep.
   WeightStream(const Plan& plan, std::span<const store::Shard> shards, bool tied_head,
                std::span<std::byte> slab, const kernels::Backend& backend,
                const StreamOptions& options, std::function<Status()> interrupted);
+  // Joins the readers, so it waits for reads under way: see stop_reading().
   ~WeightStream() override;
   WeightStream(const WeightStream&) = delete;
   WeightStream& operator=(const WeightStream&) = delete;
@@ -54,6 +57,18 @@ class WeightStream : public model::WeightSource {
   Result<model::TileView> next_tile(bool& done) override;
   void release_tile() override;
   Status embed(int32_t token, float* out) override;
+
+  void set_read_deadline(double seconds) { options_.read_deadline_seconds = seconds; }
+  // Whether a read did not come back within the deadline. It may still write to its memory, so the
+  // stream is of no further use: set it aside until readers_are_back().
+  bool has_late_read() const { return has_late_read_; }
+  // No more reads begin. Then waits `patience` for those under way; false when some still are.
+  bool stop_reading(std::chrono::milliseconds patience);
+  // Whether all readers have ended after stop_reading(): only then can the stream be destroyed
+  // without waiting.
+  bool readers_are_back() const;
+  // The memory that reads under way fill, in order of address.
+  std::vector<std::span<std::byte>> memory_being_read() const;
 
   // What was used since take_counters().
   const IoCounters& counters() const { return counters_; }
@@ -92,25 +107,31 @@ class WeightStream : public model::WeightSource {
   void free_place(Place& place);  // lock held
   void release_place_in_use();    // lock held
   Place* next_place();            // lock held
+  const Tile& tile_of(const Place& place) const;
   Status wait_ready(std::unique_lock<std::mutex>& lock);
-  Status read_is_late() const;
+  // Waits until `is_over`, which is asked with the lock held, or the deadline for `tile`.
+  template <typename IsOver>
+  Status wait_until(std::unique_lock<std::mutex>& lock, const Tile& tile, const IsOver& is_over);
+  Unexpected read_is_late(const Tile& tile);
   void read_loop(const std::stop_token& stop);
   Status read_tile(const Tile& tile, std::byte* memory) const;
   model::TileView view_of(size_t tile, const std::byte* memory) const;
   const std::byte* resident_embedding_row(uint64_t row);
   Result<const std::byte*> cached_embedding_row(uint64_t row);
+  Status read_embedding_block(const Tile& block, std::byte* memory);
 
   const Plan& plan_;
   std::span<const store::Shard> shards_;
   const bool tied_head_;
   std::span<std::byte> slab_;
   const kernels::Backend& backend_;
-  const StreamOptions options_;
+  StreamOptions options_;
   const std::function<Status()> interrupted_;
 
   // The engine thread's own.
   IoCounters counters_;
   std::list<EmbeddingBlock> embedding_blocks_;  // most recently used first
+  bool has_late_read_ = false;
 
   mutable std::mutex mutex_;
   std::condition_variable_any work_;   // a reader may have something to do
@@ -125,6 +146,9 @@ class WeightStream : public model::WeightSource {
   Place* in_use_ = nullptr;
   Cursor ahead_{1, 0};  // where reading will go on
   uint64_t resident_bytes_ = 0;
+  Place embedding_place_;  // the block of the embedding that is read
+  Tile embedding_tile_;
+  size_t readers_running_ = 0;
 
   std::vector<std::jthread> readers_;  // last: joined before all else goes
 };

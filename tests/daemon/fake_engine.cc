@@ -186,6 +186,16 @@ void FakeEngine::close_admission() {
   closed_ = true;
 }
 
+void FakeEngine::apply(const engine::EngineOptions& options) {
+  const std::lock_guard lock(mutex_);
+  applied_ = options;
+}
+
+engine::EngineOptions FakeEngine::applied() const {
+  const std::lock_guard lock(mutex_);
+  return applied_;
+}
+
 size_t FakeEngine::running() const {
   const std::lock_guard lock(mutex_);
   return jobs_.size();

@@ -46,6 +46,7 @@ class FakeEngine : public engine::Engine {
   std::vector<engine::JobInfo> jobs() override;
   Json status(const engine::Viewer& viewer) override;
   void close_admission() override;
+  void apply(const engine::EngineOptions& options) override;
 
   // Beside the shared models of the daemon's own user that it is made with. Before it is used.
   void add(engine::FoundModel model) { models_.push_back(std::move(model)); }
@@ -53,6 +54,8 @@ class FakeEngine : public engine::Engine {
   // How many jobs have begun and not ended.
   size_t running() const;
   uint64_t cancelled() const { return cancelled_; }
+  // What apply() was last given.
+  engine::EngineOptions applied() const;
   // The bundled flag of `model` in list().
   void set_bundled(const std::string& model) { bundled_ = model; }
 
@@ -68,6 +71,7 @@ class FakeEngine : public engine::Engine {
     engine::JobInfo info;
     bool cancelled = false;
   };
+  engine::EngineOptions applied_;
   mutable std::mutex mutex_;
   std::vector<engine::FoundModel> models_;
   std::string bundled_;

@@ -167,5 +167,38 @@ TEST_F(OptionsTest, TheLastOfEqualFlagsCounts) {
   EXPECT_EQ(line->options.ram_bytes, 2u << 20);
 }
 
+TEST_F(OptionsTest, ChangesAreNamedByWhetherTheyNeedARestart) {
+  const auto read = [&](const std::string& text) {
+    return parse_command_line({"--config", config(text), "--max-jobs", "5"}, user())->options;
+  };
+  const Options before = read("ram = 1M\nmodel = a\nmax-jobs = 7\nread-timeout = 9\n");
+  EXPECT_EQ(before.read_timeout_seconds, 9U);
+  const SettingsChange none = changed_settings(before, before);
+  EXPECT_TRUE(none.live.empty() && none.need_restart.empty());
+  // The flag goes before the file; what is left out goes back to its default.
+  const Options after = read("ram = 2M\nmodel = b\nmax-jobs = 8\nstop-timeout = 3\nkv = 1M\n");
+  const SettingsChange change = changed_settings(before, after);
+  EXPECT_EQ(change.live, (std::vector<std::string>{"model", "stop-timeout", "read-timeout"}));
+  EXPECT_EQ(change.need_restart, (std::vector<std::string>{"ram", "kv"}));
+  EXPECT_EQ(after.max_jobs, 5U);
+  EXPECT_EQ(after.read_timeout_seconds, 120U);
+}
+
+TEST_F(OptionsTest, AHangOnPurposeIsReadFromTheEnvironment) {
+  Environment environment = user();
+  EXPECT_FALSE(parse_command_line({}, environment)->options.debug_hang);
+  environment.debug_hang = "read:12";
+  const auto hang = parse_command_line({}, environment)->options.debug_hang;
+  ASSERT_TRUE(hang);
+  EXPECT_EQ(hang->where, engine::DebugHang::Where::kRead);
+  EXPECT_EQ(hang->after, 12U);
+  for (const char* wrong : {"read", "read:", "read:x", "disk:1", ":1"}) {
+    environment.debug_hang = wrong;
+    const auto line = parse_command_line({}, environment);
+    ASSERT_FALSE(line) << wrong;
+    EXPECT_EQ(line.error().code, ErrorCode::kConfig);
+  }
+}
+
 }  // namespace
 }  // namespace airllm::daemon

@@ -544,7 +544,7 @@ TEST_F(ServerTest, StopEndsJobsAtTheDeadline) {
   stop();
   const Error error = peer.failure(1);
   EXPECT_EQ(error.code, ErrorCode::kUnavailable);
-  EXPECT_EQ(error.message, "the daemon is stopping");
+  EXPECT_EQ(error.message, "the daemon is being stopped or restarted, ask again");
   EXPECT_EQ(peer.failure(2).code, ErrorCode::kUnavailable);
   EXPECT_TRUE(peer.reaches_end());
   peer.close();

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/engine/memory_flags.h"
+
 namespace airllm::kv {
 namespace {
 
@@ -62,6 +64,12 @@ TEST(KvPool, KeepsWhatIsWritten) {
       }
     }
   }
+}
+
+TEST(KvPool, IsLeftOutOfCoreFiles) {
+  const auto pool = KvPool::create(kShape, 8 * kShape.block_bytes());
+  ASSERT_TRUE(pool);
+  EXPECT_TRUE(testing::is_left_out_of_core_files((*pool)->block(0)));
 }
 
 TEST(KvPool, TrimmedBlocksCanBeUsedAgain) {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/stream/device.h"
+#include "tests/engine/memory_flags.h"
 #include "tests/engine/stream/memory_model.h"
 
 namespace airllm::stream {
@@ -205,6 +206,40 @@ TEST(WeightStream, AReadThatDoesNotComeBackFailsTheSweepAndItsBufferIsSetAside) 
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_TRUE(fixture.sweep(true));
   fixture.stream.reset();
+}
+
+TEST(WeightStream, AReadThatHangsKeepsItsMemoryAndNothingElseWaits) {
+  Fixture fixture(streaming_budgets()[0], false, {.readers = 2, .read_deadline_seconds = 0.05});
+  std::atomic<bool> hang{true};
+  fixture.model.before_read = [&](uint64_t, size_t) {
+    while (hang) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return Status();
+  };
+  std::vector<float> row(fixture.model.architecture.hidden);
+  const Status status = fixture.stream->embed(3, row.data());
+  ASSERT_FALSE(status);
+  EXPECT_NE(status.error().message.find("did not come back"), std::string::npos);
+  EXPECT_TRUE(fixture.stream->has_late_read());
+  EXPECT_FALSE(fixture.stream->stop_reading(std::chrono::milliseconds(10)));
+  EXPECT_FALSE(fixture.stream->readers_are_back());
+  const auto kept = fixture.stream->memory_being_read();
+  ASSERT_EQ(kept.size(), 1U);
+  EXPECT_GE(kept[0].data(), fixture.slab.memory().data());
+  hang = false;
+  EXPECT_TRUE(fixture.stream->stop_reading(std::chrono::seconds(20)));
+  EXPECT_TRUE(fixture.stream->memory_being_read().empty());
+}
+
+TEST(Slab, GivesPagesBackAndIsLeftOutOfCoreFiles) {
+  Slab slab = *Slab::create(16 * kPageBytes);
+  std::fill(slab.memory().begin(), slab.memory().end(), std::byte{1});
+  // From the middle of the first page to that of the last: only whole ones go.
+  slab.discard(slab.memory().subspan(100, 15 * kPageBytes));
+  EXPECT_EQ(slab.memory()[kPageBytes - 1], std::byte{1});
+  EXPECT_EQ(slab.memory()[kPageBytes], std::byte{0});
+  EXPECT_EQ(slab.memory()[15 * kPageBytes - 1], std::byte{0});
+  EXPECT_EQ(slab.memory()[15 * kPageBytes], std::byte{1});
+  EXPECT_TRUE(testing::is_left_out_of_core_files(slab.memory().data()));
 }
 
 TEST(WeightStream, LooksUpEmbeddings) {
