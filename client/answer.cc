@@ -89,6 +89,7 @@ Status TextAnswer::on_progress(const protocol::Progress& progress) {
 }
 
 Status TextAnswer::on_token(const protocol::Token& token) {
+  begun_ = true;
   if (token.text.empty()) return {};
   line_.clear();
   printed_ = true;
@@ -131,6 +132,7 @@ Json JsonAnswer::options() const {
 }
 
 Status JsonAnswer::print_event(const std::string& line) {
+  begun_ = true;
   line_.clear();
   return print_out(line + "\n", caught_signal() != 0);
 }
@@ -157,6 +159,7 @@ Status JsonAnswer::on_progress(const protocol::Progress& progress) {
 
 Status JsonAnswer::on_prompt_logprobs(const protocol::PromptLogprobs& event) {
   if (!wants_prompt_logprobs_ || event.position != prompt_positions_) return unexpected_event();
+  begun_ = true;
   const std::string entry = logprobs_json(event.logprobs);
   if (stream_) {
     AIRLLM_TRY_VOID(
@@ -168,6 +171,7 @@ Status JsonAnswer::on_prompt_logprobs(const protocol::PromptLogprobs& event) {
 }
 
 Status JsonAnswer::on_token(const protocol::Token& token) {
+  begun_ = true;
   text_ += token.text;
   const std::string entry = logprobs_json(token.logprobs);
   if (stream_) {

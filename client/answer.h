@@ -18,6 +18,7 @@ class Answer : public EventHandler {
  public:
   Status on_accepted(const protocol::Accepted& accepted) override;
   Status on_progress(const protocol::Progress& progress) override;
+  bool has_begun() const override { return begun_; }
   // Call when the request ended, however it ended, before anything else is printed.
   virtual void finish() { line_.clear(); }
   // "" when the request failed.
@@ -30,6 +31,7 @@ class Answer : public EventHandler {
   protocol::Accepted accepted_;
   protocol::Generated generated_;
   ProgressLine line_;
+  bool begun_ = false;
 };
 
 // Only the text on stdout, each piece written at once; on a terminal a newline at the end.

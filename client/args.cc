@@ -55,15 +55,6 @@ std::string describe(const Range& range) {
   return buffer.data();
 }
 
-Result<double> parse_number(std::string_view text, std::string_view what, const Range& range) {
-  AIRLLM_TRY(const double value, parse_whole<double>(text, what));
-  const bool fits = std::isfinite(value) && value <= range.max &&
-                    (range.min_excluded ? value > range.min : value >= range.min);
-  if (fits) return value;
-  return Unexpected(ErrorCode::kUsage,
-                    std::string(what) + ": '" + std::string(text) + "' must be " + describe(range));
-}
-
 template <typename T>
 Result<T> parse_at_least(std::string_view text, std::string_view what, T min) {
   AIRLLM_TRY(const T value, parse_whole<T>(text, what));
@@ -181,6 +172,9 @@ void ArgParser::add_globals(Globals& globals) {
   flag("--spawn", globals.spawn, "Start a private daemon if none answers");
   text("--store", globals.store, "DIR", "With --spawn: the private daemon's store");
   flag("--json", globals.json, "Print the result as JSON");
+  number("--connect-timeout", globals.connect_timeout_seconds, kTimeoutRange,
+         "Wait up to X seconds for a daemon that does not answer; without it 10 for one that "
+         "restarts");
 }
 
 void ArgParser::flag(const std::string& names, bool& target, const std::string& help) {
@@ -324,6 +318,15 @@ Result<int64_t> parse_integer(std::string_view text, std::string_view what) {
 
 Result<uint64_t> parse_unsigned(std::string_view text, std::string_view what) {
   return parse_whole<uint64_t>(text, what);
+}
+
+Result<double> parse_number(std::string_view text, std::string_view what, const Range& range) {
+  AIRLLM_TRY(const double value, parse_whole<double>(text, what));
+  const bool fits = std::isfinite(value) && value <= range.max &&
+                    (range.min_excluded ? value > range.min : value >= range.min);
+  if (fits) return value;
+  return Unexpected(ErrorCode::kUsage,
+                    std::string(what) + ": '" + std::string(text) + "' must be " + describe(range));
 }
 
 }  // namespace airllm::client

@@ -24,6 +24,7 @@ struct Globals {
   bool spawn = false;
   std::optional<std::string> store;  // for the daemon that --spawn starts
   bool json = false;
+  std::optional<double> connect_timeout_seconds;
 };
 
 // One option, for those who complete command lines.
@@ -56,6 +57,9 @@ struct Range {
   double max = std::numeric_limits<double>::max();
   bool min_excluded = false;
 };
+
+// What --connect-timeout and AIRLLM_CONNECT_TIMEOUT may be, in seconds.
+inline constexpr Range kTimeoutRange{0, 1e6, false};
 
 // Describe all options, then parse() once, which fills the targets. Not thread-safe.
 class ArgParser {
@@ -104,8 +108,9 @@ class ArgParser {
   std::unique_ptr<Impl> impl_;
 };
 
-// An integer in decimal, all of `text`. A kUsage error names `what`.
+// A number in decimal, all of `text`. A kUsage error names `what`.
 Result<int64_t> parse_integer(std::string_view text, std::string_view what);
 Result<uint64_t> parse_unsigned(std::string_view text, std::string_view what);
+Result<double> parse_number(std::string_view text, std::string_view what, const Range& range);
 
 }  // namespace airllm::client

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "client/answer.h"
+#include "client/argv.h"
 #include "client/command.h"
 #include "client/connection.h"
 #include "client/model_setting.h"
@@ -111,6 +112,16 @@ Status check_options(const AskOptions& options) {
   return options.system ? check_text(*options.system, "--system") : Status();
 }
 
+// So that ps(1) does not show them while the command waits.
+void hide_texts(const AskOptions& options) {
+  std::vector<std::string> secrets = options.words;
+  secrets.insert(secrets.end(), options.params.stop.begin(), options.params.stop.end());
+  for (const auto& text : {options.system, options.prompt_ids}) {
+    if (text) secrets.push_back(*text);
+  }
+  hide_in_argv(secrets);
+}
+
 std::string join(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) {
@@ -193,6 +204,7 @@ Result<int> run_ask(const Invocation& call) {
   add_output_options(parser, options);
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
+  hide_texts(options);
   AIRLLM_TRY_VOID(check_options(options));
   if (options.params.sampling.top_k == -1) options.params.sampling.top_k = 0;
   AIRLLM_TRY(options.chosen, choose_model(options.model));

@@ -22,6 +22,8 @@ Result<int> run_cancel(const Invocation& call) {
                                                "'airllm ps' shows the numbers of the jobs"));
     jobs.push_back(job);
   }
+  // A daemon that restarts has other jobs by these numbers.
+  if (!globals.connect_timeout_seconds) globals.connect_timeout_seconds = 0;
   AIRLLM_TRY(Connection connection, Connection::open(globals));
   const Status cancelled = run_each(words, "cancelled", [&](const std::string& word) -> Status {
     AIRLLM_TRY(const uint64_t job, parse_unsigned(word, "JOB"));

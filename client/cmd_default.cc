@@ -25,7 +25,7 @@ Status show_default(const DefaultOptions& options, const std::optional<ChosenMod
     return print_out(name_on_stdout(chosen->name) + " (from " + name_on_stdout(chosen->source) +
                      ")\n");
   }
-  print_err("No default model is set; set yours: airllm default MODEL\n");
+  print_err("no default model is set; set yours: airllm default MODEL\n");
   return {};
 }
 
@@ -55,6 +55,7 @@ Status run_daemon_default(const DefaultOptions& options) {
 void warn_if_unknown(Globals globals, const std::string& model) {
   globals.spawn = false;
   globals.store.reset();
+  if (!globals.connect_timeout_seconds) globals.connect_timeout_seconds = 0;
   Result<Connection> connection = Connection::open(globals);
   if (!connection) return;
   protocol::ShowParams params;
@@ -79,7 +80,9 @@ Status run_user_default(const DefaultOptions& options) {
   AIRLLM_TRY(std::optional<ChosenModel> chosen, choose_model({}));
   if (!chosen && !options.unset) {
     // The daemon's own default counts last; without a daemon there is none.
-    if (auto daemons = ask_daemon(options.globals, {})) chosen = *daemons;
+    Globals globals = options.globals;
+    if (!globals.connect_timeout_seconds) globals.connect_timeout_seconds = 0;
+    if (auto daemons = ask_daemon(globals, {})) chosen = *daemons;
   }
   return show_default(options, chosen);
 }

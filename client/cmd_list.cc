@@ -41,7 +41,7 @@ Result<int> run_list(const Invocation& call) {
   if (globals.json) {
     AIRLLM_TRY_VOID(print_result_json(result));
   } else if (models.empty()) {
-    if (stderr_is_terminal()) print_err("The store has no models; make one: airllm split DIR\n");
+    if (stderr_is_terminal()) print_err("the store has no models; make one: airllm split DIR\n");
   } else {
     AIRLLM_TRY_VOID(print_out(format_models(models)));
   }

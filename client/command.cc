@@ -23,6 +23,7 @@ constexpr std::array kCommands{
     Command{"ps", "List the jobs that wait and run", run_ps},
     Command{"cancel", "Cancel jobs", run_cancel},
     Command{"status", "Show the daemon's memory, device and models", run_status},
+    Command{"doctor", "Check whether asking works, and say what to do", run_doctor},
     Command{"version", "Show the version of this program", run_version},
 };
 
@@ -68,7 +69,8 @@ constexpr std::array kForeign{
     Foreign{"info", "show a model: airllm show MODEL"},
     Foreign{"remove", "remove a model: airllm rm MODEL"},
     Foreign{"delete", "remove a model: airllm rm MODEL"},
-    Foreign{"check", "check a model: airllm verify MODEL"},
+    Foreign{"check", "check a model: airllm verify MODEL; the installation: airllm doctor"},
+    Foreign{"diagnose", "check the installation: airllm doctor"},
     Foreign{"jobs", "list the jobs: airllm ps"},
     Foreign{"kill", "cancel a job: airllm cancel JOB"},
     Foreign{"publish", "let all users see a model of yours: airllm share MODEL"},

@@ -24,6 +24,7 @@ Result<int> run_ask(const Invocation& call);
 Result<int> run_cancel(const Invocation& call);
 Result<int> run_completion(const Invocation& call);
 Result<int> run_default(const Invocation& call);
+Result<int> run_doctor(const Invocation& call);
 Result<int> run_list(const Invocation& call);
 Result<int> run_ps(const Invocation& call);
 Result<int> run_rm(const Invocation& call);

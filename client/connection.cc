@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,8 +20,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// A daemon that takes a connection greets at once, unless it is being started.
+constexpr int kSilenceMs = 1000;
+
 // While a long message is sent, more than this is left in the kernel.
 constexpr size_t kMaxUnreadBytes = size_t{64} << 20;
+
+// A daemon that refuses a connection says so without a hello.
+bool is_refusal(const protocol::ServerMessage& message) {
+  const auto* event = std::get_if<protocol::Event>(&message);
+  return event != nullptr && event->id == 0 &&
+         std::holds_alternative<protocol::Failed>(event->body);
+}
 
 int remaining_ms(Clock::time_point deadline) {
   const auto left =
@@ -54,48 +63,69 @@ ssize_t send_some(int socket, std::string_view bytes, std::span<const int> descr
   return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-// A daemon that refuses a connection says so without a hello.
-bool is_refusal(const protocol::ServerMessage& message) {
-  const auto* event = std::get_if<protocol::Event>(&message);
-  return event != nullptr && event->id == 0 &&
-         std::holds_alternative<protocol::Failed>(event->body);
-}
-
 }  // namespace
 
-Result<UniqueFd> connect_socket(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return Unexpected(ErrorCode::kUsage,
-                      "the socket path '" + path + "' has " + std::to_string(path.size()) +
-                          " bytes; a Unix socket's path has 1 to " +
-                          std::to_string(sizeof address.sun_path - 1) + " bytes",
-                      "choose a shorter path for the daemon's --socket and for ours");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!socket.valid()) return Unexpected(errno_error("cannot make a socket", errno));
-  int result = 0;
-  do {
-    result = connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  } while (result != 0 && errno == EINTR && caught_signal() == 0);
-  if (result == 0) return socket;
-  Error error = errno_error("cannot connect to " + path, errno);
-  if (errno == ENOENT || errno == ECONNREFUSED || errno == ENOTDIR) {
-    error.code = ErrorCode::kUnavailable;
-  } else if (error.code == ErrorCode::kNoPermission) {
-    error.remedy =
-        "the socket's owner and the members of its group may connect; for the system's daemon: "
-        "sudo adduser $USER airllm, then log in again";
-  } else if (errno == EINTR) {
-    error.code = ErrorCode::kCancelled;
-  }
-  return Unexpected(std::move(error));
+Result<Connection> Connection::open(const Globals& globals) {
+  AIRLLM_TRY(Connector connector, Connector::create(globals));
+  Connection connection(std::move(connector));
+  AIRLLM_TRY_VOID(connection.connect());
+  return connection;
 }
 
-Connection::Connection(UniqueFd socket, std::string name)
-    : socket_(std::move(socket)), name_(std::move(name)) {}
+Status Connection::reopen(const Error& why) {
+  AIRLLM_TRY_VOID(connector_.wait_after(why));
+  Status again = connect();
+  if (!again && again.error().code == ErrorCode::kUnavailable) return Unexpected(why);
+  return again;
+}
+
+Status Connection::connect() {
+  for (;;) {
+    AIRLLM_TRY(Connector::Found found, connector_.connect());
+    start_over(std::move(found));
+    const Status greeted = greet();
+    if (greeted || greeted.error().code != ErrorCode::kUnavailable) return greeted;
+    AIRLLM_TRY_VOID(connector_.wait_after(greeted.error()));
+  }
+}
+
+void Connection::start_over(Connector::Found found) {
+  socket_ = std::move(found.socket);
+  name_ = std::move(found.path);
+  frames_ = protocol::FrameReader();
+  heard_hello_.reset();
+  at_end_ = false;
+  can_send_ = true;
+}
+
+// Says hello and waits for the daemon's: kUnavailable when it is stopping, goes away, or does not
+// answer in the time that the user gives.
+Status Connection::greet() {
+  protocol::Hello ours;
+  ours.program = std::string("airllm ") + kProgramVersion;
+  AIRLLM_TRY_VOID(send(protocol::ClientMessage(std::move(ours))));
+  const auto deadline = connector_.patience().greeting_deadline();
+  int timeout_ms = deadline ? std::min(remaining_ms(*deadline), kSilenceMs) : kSilenceMs;
+  for (;;) {
+    AIRLLM_TRY(const Received received, receive_any(timeout_ms, true));
+    if (received.wake == Wake::kSignal) return Unexpected(ErrorCode::kCancelled, "cancelled");
+    if (received.wake == Wake::kTimeout) {
+      const std::string silent = "the daemon at " + name_ + " has not answered yet";
+      if (deadline && Clock::now() >= *deadline) {
+        return Unexpected(ErrorCode::kUnavailable, silent,
+                          "it may be starting or hang: look at 'airllm doctor' and at its log");
+      }
+      connector_.patience().notify(silent);
+      timeout_ms = deadline ? remaining_ms(*deadline) : -1;
+    } else if (const auto* event = std::get_if<protocol::Event>(&received.message)) {
+      // Instead of a hello: it takes no client now, or none of our version.
+      return Unexpected(std::get<protocol::Failed>(event->body).error);
+    } else {
+      connector_.patience().greeted();
+      return {};
+    }
+  }
+}
 
 Unexpected Connection::gone() const {
   return Unexpected(
@@ -104,17 +134,7 @@ Unexpected Connection::gone() const {
 }
 
 Status Connection::send(const protocol::ClientMessage& message, std::span<const int> descriptors) {
-  std::string hello_bytes;
-  if (!said_hello_) {
-    protocol::Hello hello;
-    hello.program = std::string("airllm ") + kProgramVersion;
-    AIRLLM_TRY(hello_bytes, protocol::encode(protocol::ClientMessage(std::move(hello))));
-  }
   AIRLLM_TRY(const std::string bytes, protocol::encode(message));
-  if (!hello_bytes.empty()) {
-    AIRLLM_TRY_VOID(send_bytes(hello_bytes, {}));
-    said_hello_ = true;
-  }
   return send_bytes(bytes, descriptors);
 }
 
@@ -162,8 +182,8 @@ Result<bool> Connection::read_available() {
   return false;
 }
 
-Status Connection::check_hello(const protocol::Hello& hello) {
-  heard_hello_ = true;
+Status Connection::take_hello(const protocol::Hello& hello) {
+  heard_hello_ = hello;
   if (hello.version == protocol::kProtocolVersion) return {};
   return Unexpected(ErrorCode::kProtocol,
                     "the daemon at " + name_ + " (" + hello.program + ") speaks version " +
@@ -178,7 +198,7 @@ Result<std::optional<protocol::ServerMessage>> Connection::take_message() {
   if (!payload) return Taken();
   AIRLLM_TRY(protocol::ServerMessage message, protocol::decode_server_message(*payload));
   if (const auto* hello = std::get_if<protocol::Hello>(&message)) {
-    AIRLLM_TRY_VOID(check_hello(*hello));
+    AIRLLM_TRY_VOID(take_hello(*hello));
   } else if (!heard_hello_ && !is_refusal(message)) {
     return Unexpected(ErrorCode::kProtocol, "what answers at " + name_ + " is no airllm daemon",
                       "check --socket and AIRLLM_SOCKET");
@@ -187,15 +207,21 @@ Result<std::optional<protocol::ServerMessage>> Connection::take_message() {
 }
 
 Result<Connection::Received> Connection::receive(int timeout_ms, bool heed_signals) {
+  for (;;) {
+    AIRLLM_TRY(Received received, receive_any(timeout_ms, heed_signals));
+    const bool is_hello = received.wake == Wake::kMessage &&
+                          std::holds_alternative<protocol::Hello>(received.message);
+    if (!is_hello) return received;
+  }
+}
+
+Result<Connection::Received> Connection::receive_any(int timeout_ms, bool heed_signals) {
   const auto deadline = Clock::now() + std::chrono::milliseconds(std::max(timeout_ms, 0));
   for (;;) {
     // Before what has come already: a cancel should not wait for it to be printed.
     if (heed_signals && caught_signal() != 0) return Received{Wake::kSignal, {}};
     AIRLLM_TRY(std::optional<protocol::ServerMessage> message, take_message());
-    if (message) {
-      if (std::holds_alternative<protocol::Hello>(*message)) continue;
-      return Received{Wake::kMessage, std::move(*message)};
-    }
+    if (message) return Received{Wake::kMessage, std::move(*message)};
     if (at_end_) return gone();
     std::array<pollfd, 3> waits{pollfd{socket_.get(), POLLIN, 0},
                                 pollfd{heed_signals ? signal_wake_fd() : -1, POLLIN, 0},

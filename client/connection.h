@@ -11,26 +11,23 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "client/args.h"
+#include "client/connector.h"
 #include "protocol/framing.h"
 #include "protocol/messages.h"
 
 namespace airllm::client {
 
-// Connects to the socket at `path` without saying anything. ENOENT and ECONNREFUSED (nobody
-// answers) are kUnavailable; a path that is too long is kUsage; EACCES is kNoPermission.
-Result<UniqueFd> connect_socket(const std::string& path);
-
 class Connection {
  public:
-  // The daemon that `globals` and the environment name; with --spawn one that was started now.
+  // The daemon that `globals` and the environment name; with --spawn one that was started now. Both
+  // sides have said hello then. One that restarts is waited for (patience.h).
   static Result<Connection> open(const Globals& globals);
-  // Over a socket that is connected; `name` is what messages call it.
-  Connection(UniqueFd socket, std::string name);
+  // Connects again, in place of this connection, once the daemon said that it is stopping: `why`,
+  // which is the result when no other comes in time.
+  Status reopen(const Error& why);
 
-  // Sends one message (our hello before the first). Reads while it waits, so that a daemon that
-  // talks first does not block us. A daemon that went away is not an error here: what it said last
-  // can still be received.
+  // Sends one message. Reads while it waits, so that a daemon that talks first does not block us. A
+  // daemon that went away is not an error here: what it said last can still be received.
   Status send(const protocol::ClientMessage& message, std::span<const int> descriptors = {});
 
   enum class Wake { kMessage, kSignal, kTimeout };
@@ -44,21 +41,28 @@ class Connection {
 
   // A number for the next request.
   uint64_t next_id() { return ++last_id_; }
+  // The socket's path.
   const std::string& name() const { return name_; }
+  const protocol::Hello& daemon_hello() const { return *heard_hello_; }
 
  private:
+  explicit Connection(Connector connector) : connector_(std::move(connector)) {}
+  Status connect();
+  void start_over(Connector::Found found);
+  Status greet();
+  Result<Received> receive_any(int timeout_ms, bool heed_signals);
   Status send_bytes(std::string_view bytes, std::span<const int> descriptors);
   Result<bool> read_available();
   Result<std::optional<protocol::ServerMessage>> take_message();
-  Status check_hello(const protocol::Hello& hello);
+  Status take_hello(const protocol::Hello& hello);
   Unexpected gone() const;
 
+  Connector connector_;
   UniqueFd socket_;
   std::string name_;
   protocol::FrameReader frames_;
   uint64_t last_id_ = 0;
-  bool said_hello_ = false;
-  bool heard_hello_ = false;
+  std::optional<protocol::Hello> heard_hello_;
   bool at_end_ = false;  // the daemon closed its side
   bool can_send_ = true;
   bool watch_stdout_ = true;

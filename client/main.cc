@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "client/argv.h"
 #include "client/command.h"
 #include "client/output.h"
 #include "client/signals.h"
@@ -12,6 +13,7 @@ int main(int argc, char** argv) {
   using namespace airllm;  // NOLINT: main only
   client::open_standard_descriptors();
   client::install_signal_handlers();
+  client::remember_argv(argc, argv);
   try {
     return client::run_command_line(
         std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));

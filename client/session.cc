@@ -48,6 +48,53 @@ Result<bool> dispatch(Connection& connection, const protocol::Event& event, Even
   return is_last;
 }
 
+struct Outcome {
+  Status status;
+  bool daemon_stops = false;  // it said so, and that is the status
+};
+
+Outcome failure_of(const Error& error) {
+  return {Unexpected(error), error.code == ErrorCode::kUnavailable};
+}
+
+// Runs the request `id`, which was sent, to its end.
+Outcome follow(Connection& connection, uint64_t id, EventHandler& handler) {
+  bool cancelling = false;
+  Clock::time_point give_up{};
+  for (;;) {
+    int timeout_ms = -1;
+    if (cancelling) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up - Clock::now());
+      if (left.count() <= 0) return {Unexpected(ErrorCode::kCancelled, "cancelled")};
+      timeout_ms = static_cast<int>(left.count());
+    }
+    Result<Connection::Received> received = connection.receive(timeout_ms, !cancelling);
+    if (!received) return {Unexpected(std::move(received).error())};
+    if (received->wake == Connection::Wake::kSignal) {
+      cancelling = true;
+      give_up = Clock::now() + kCancelPatience;
+      if (Status sent = connection.send(protocol::Cancel{id}); !sent) return {std::move(sent)};
+    }
+    if (received->wake != Connection::Wake::kMessage) continue;
+    const auto* event = std::get_if<protocol::Event>(&received->message);
+    if (event == nullptr) continue;
+    const auto* failed = std::get_if<protocol::Failed>(&event->body);
+    if (failed != nullptr && (event->id == 0 || event->id == id)) return failure_of(failed->error);
+    if (event->id != id) return {unexpected_event()};
+    const Result<bool> is_last = dispatch(connection, *event, handler);
+    if (!is_last) return {Unexpected(is_last.error())};
+    if (*is_last) return {};
+  }
+}
+
+Outcome run_once(Connection& connection, const protocol::Params& params, EventHandler& handler) {
+  const uint64_t id = connection.next_id();
+  if (Status sent = connection.send(protocol::Request{id, params}); !sent) {
+    return {std::move(sent)};
+  }
+  return follow(connection, id, handler);
+}
+
 class DoneHandler : public EventHandler {
  public:
   Status on_progress(const protocol::Progress& progress) override {
@@ -75,31 +122,10 @@ Status unexpected_event() {
 }
 
 Status run_request(Connection& connection, protocol::Params params, EventHandler& handler) {
-  const uint64_t id = connection.next_id();
-  AIRLLM_TRY_VOID(connection.send(protocol::Request{id, std::move(params)}));
-  bool cancelling = false;
-  Clock::time_point give_up{};
   for (;;) {
-    int timeout_ms = -1;
-    if (cancelling) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up - Clock::now());
-      if (left.count() <= 0) return Unexpected(ErrorCode::kCancelled, "cancelled");
-      timeout_ms = static_cast<int>(left.count());
-    }
-    AIRLLM_TRY(const Connection::Received received, connection.receive(timeout_ms, !cancelling));
-    if (received.wake == Connection::Wake::kSignal) {
-      cancelling = true;
-      give_up = Clock::now() + kCancelPatience;
-      AIRLLM_TRY_VOID(connection.send(protocol::Cancel{id}));
-    }
-    if (received.wake != Connection::Wake::kMessage) continue;
-    const auto* event = std::get_if<protocol::Event>(&received.message);
-    if (event == nullptr) continue;
-    const auto* failed = std::get_if<protocol::Failed>(&event->body);
-    if (failed != nullptr && event->id == 0) return Unexpected(failed->error);
-    if (event->id != id) return unexpected_event();
-    AIRLLM_TRY(const bool is_last, dispatch(connection, *event, handler));
-    if (is_last) return {};
+    Outcome outcome = run_once(connection, params, handler);
+    if (!outcome.daemon_stops || handler.has_begun()) return std::move(outcome.status);
+    AIRLLM_TRY_VOID(connection.reopen(outcome.status.error()));
   }
 }
 

@@ -19,6 +19,8 @@ Status unexpected_event();
 class EventHandler {
  public:
   virtual ~EventHandler() = default;
+  // Whether some of the answer was seen, so that the request must not be sent again.
+  virtual bool has_begun() const { return false; }
   virtual Status on_accepted(const protocol::Accepted&) { return {}; }
   virtual Status on_progress(const protocol::Progress&) { return {}; }
   virtual Status on_prompt_logprobs(const protocol::PromptLogprobs&) { return unexpected_event(); }
@@ -34,6 +36,8 @@ class EventHandler {
 // Sends the request and hands its events to `handler`. A failure that the daemon reports is the
 // result. The first signal sends a cancel and waits a little for the end; when none comes, the
 // result is kCancelled.
+// A daemon that says that it is stopping before the answer has begun is waited for, and asked
+// again.
 Status run_request(Connection& connection, protocol::Params params, EventHandler& handler);
 
 // Calls `run` for each of `items`, also behind one that failed, unless the connection is gone. The

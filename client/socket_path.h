@@ -12,6 +12,13 @@ namespace airllm::client {
 
 inline constexpr const char* kSystemSocket = "/run/airllm/airllm.sock";
 
+// The socket that the user named, and by what.
+struct NamedSocket {
+  std::string path;
+  std::string source;  // "--socket" or "AIRLLM_SOCKET"
+};
+std::optional<NamedSocket> named_socket(const Globals& globals);
+
 // Paths to try, in order.
 std::vector<std::string> socket_candidates(const Globals& globals);
 // Where the user's own daemon listens: $XDG_RUNTIME_DIR/airllm/airllm.sock, else the same below

@@ -11,6 +11,7 @@
 #include <optional>
 #include <system_error>
 
+#include "base/model_name.h"
 #include "base/utf8.h"
 
 namespace airllm::client {
@@ -116,16 +117,7 @@ SourceDir::Opened SourceDir::open_file(const std::string& name) const {
 }
 
 std::string SourceDir::default_name() const {
-  const std::string hub = fs::path(repository_).filename().string();
-  constexpr std::string_view kPrefix = "models--";
-  if (!hub.starts_with(kPrefix)) {
-    return escape_for_display(fs::path(real_path_).filename().string(), true);
-  }
-  std::string name = hub.substr(kPrefix.size());
-  if (const size_t separator = name.find("--"); separator != std::string::npos) {
-    name.replace(separator, 2, "/");
-  }
-  return name;
+  return escape_for_display(model_name_from_path(real_path_), true);
 }
 
 }  // namespace airllm::client

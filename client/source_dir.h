@@ -28,8 +28,7 @@ class SourceDir {
 
   // DIR without links or dots.
   const std::string& real_path() const { return real_path_; }
-  // The model's name when the user gives none: DIR's last part, or "org/name" for the snapshot
-  // of a hub repository "models--org--name".
+  // The model's name when the user gives none (model_name_from_path), fit to be shown.
   std::string default_name() const;
 
  private:

@@ -10,13 +10,13 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <climits>
 #include <filesystem>
+#include <sstream>
 #include <thread>
 #include <vector>
 
 #include "base/utf8.h"
-#include "client/connection.h"
+#include "client/connector.h"
 #include "client/signals.h"
 #include "client/socket_path.h"
 
@@ -32,20 +32,6 @@ constexpr auto kRetryInterval = std::chrono::milliseconds(10);
 constexpr int kExitTemporary = 75;
 constexpr auto kPatienceWithOther = std::chrono::seconds(5);
 constexpr off_t kLogTailBytes = 2000;
-
-// The daemon beside this program, else the bare name for a search on PATH.
-std::string find_daemon() {
-  std::array<char, PATH_MAX> self{};
-  const ssize_t length = readlink("/proc/self/exe", self.data(), self.size() - 1);
-  if (length > 0) {
-    const std::string beside =
-        (fs::path(std::string_view(self.data(), static_cast<size_t>(length))).parent_path() /
-         "airllmd")
-            .string();
-    if (access(beside.c_str(), X_OK) == 0) return beside;
-  }
-  return "airllmd";
-}
 
 std::string absolute(const std::string& path) {
   std::error_code ignored;
@@ -188,6 +174,19 @@ Result<UniqueFd> wait_for_answer(pid_t child, const std::string& socket_path, co
 
 }  // namespace
 
+std::string find_daemon() {
+  std::error_code ignored;
+  const fs::path self = fs::read_symlink("/proc/self/exe", ignored);
+  std::string folders = self.parent_path().string();
+  if (const auto path = environment("PATH")) folders += ":" + *path;
+  std::istringstream list(folders);
+  for (std::string folder; std::getline(list, folder, ':');) {
+    const std::string program = folder + "/airllmd";
+    if (!folder.empty() && access(program.c_str(), X_OK) == 0) return program;
+  }
+  return "";
+}
+
 Result<UniqueFd> spawn_daemon(const std::string& socket_path,
                               const std::optional<std::string>& store) {
   const std::string socket = absolute(socket_path);
@@ -200,7 +199,9 @@ Result<UniqueFd> spawn_daemon(const std::string& socket_path,
                                   "name another place with --socket PATH"));
   }
   log.start = size_of(log.path);
-  std::vector<std::string> command{find_daemon(), "--foreground", "--socket", socket};
+  const std::string program = find_daemon();
+  std::vector<std::string> command{program.empty() ? "airllmd" : program, "--foreground",
+                                   "--socket", socket};
   if (store) command.insert(command.end(), {"--store", absolute(*store)});
   AIRLLM_TRY(const pid_t child, start(std::move(command), file.get()));
   return wait_for_answer(child, socket_path, log);

@@ -9,6 +9,9 @@
 
 namespace airllm::client {
 
+// The program airllmd: beside this one, else on PATH; "" when it is in neither place.
+std::string find_daemon();
+
 // Starts airllmd (found beside this program, else on PATH) in a session of its own, listening at
 // `socket_path`, with its log in "<socket_path>.log", and connects to it. When it ends, the error
 // has its exit status and the last lines of its log; no answer within a minute is kUnavailable.

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/model_name.h"
 #include "base/unique_fd.h"
 #include "base/utf8.h"
 
@@ -152,20 +153,10 @@ Result<engine::ModelRef> resolve_model(const std::string& wanted, const DefaultM
 }
 
 Result<std::string> name_from_label(const std::string& source_label) {
-  namespace fs = std::filesystem;
-  fs::path path = fs::path(source_label).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  // models--OWNER--NAME/snapshots/HASH
-  const std::string repository = path.parent_path().parent_path().filename().string();
-  if (path.parent_path().filename() == "snapshots" && repository.starts_with("models--")) {
-    return repository.substr(repository.rfind("--") + 2);
-  }
-  std::string name = path.filename().string();
-  if (name.empty() || name == "." || name == "..") {
-    return Unexpected(ErrorCode::kUsage, "'" + source_label + "' says no name for the model",
-                      "give one with --name NAME");
-  }
-  return name;
+  std::string name = model_name_from_path(source_label);
+  if (!name.empty()) return name;
+  return Unexpected(ErrorCode::kUsage, "'" + source_label + "' says no name for the model",
+                    "give one with --name NAME");
 }
 
 }  // namespace airllm::daemon

@@ -34,7 +34,7 @@ class DefaultModel {
 Result<engine::ModelRef> resolve_model(const std::string& wanted, const DefaultModel& default_model,
                                        engine::Engine& engine, const engine::Viewer& viewer);
 
-// A name for the model of a directory: its last part, or for a hub snapshot the repository's.
+// model_name_from_path() of what a client calls the directory; kUsage when that says no name.
 Result<std::string> name_from_label(const std::string& source_label);
 
 }  // namespace airllm::daemon

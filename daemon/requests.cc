@@ -11,6 +11,7 @@
 #include "base/users.h"
 #include "base/utf8.h"
 #include "base/version.h"
+#include "daemon/doctor.h"
 
 namespace airllm::daemon {
 namespace {
@@ -88,7 +89,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
 template <typename T>
 constexpr bool kIsJob =
     std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::SplitParams> ||
-    std::is_same_v<T, protocol::VerifyParams>;
+    std::is_same_v<T, protocol::VerifyParams> || std::is_same_v<T, protocol::MeasureDiskParams>;
 
 }  // namespace
 
@@ -145,6 +146,10 @@ void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
   if (auto status = start_verify(id, params); !status) refuse(id, status.error());
 }
 
+void Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
+  if (auto status = start_measure_disk(id); !status) refuse(id, status.error());
+}
+
 Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
   if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
@@ -187,6 +192,16 @@ Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params)
   AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge));
   bridge->accept(job, model.name);
   keep(id, {job, std::move(bridge), nullptr, "verify", model.name});
+  return {};
+}
+
+Status Requests::start_measure_disk(uint64_t id) {
+  if (context_.stopping) return Unexpected(engine::stopping_error());
+  AIRLLM_TRY_VOID(check_split_limit());
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.measure_disk(user_.uid, bridge));
+  bridge->accept(job, "");
+  keep(id, {job, std::move(bridge), nullptr, "measure", ""});
   return {};
 }
 
@@ -373,6 +388,10 @@ Result<Json> Requests::answer(const protocol::DefaultParams& params) {
     AIRLLM_TRY_VOID(context_.default_model.set(*params.model));
   }
   return Json{{"model", context_.default_model.get()}};
+}
+
+Result<Json> Requests::answer(const protocol::DoctorParams&) {
+  return Json{{"checks", doctor_checks(context_, viewer_to_ask(user_))}};
 }
 
 Result<Json> Requests::answer(const protocol::UnknownMethod& unknown) {

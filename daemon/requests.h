@@ -54,9 +54,11 @@ class Requests {
   void start(uint64_t id, const protocol::GenerateParams& params);
   void start(uint64_t id, const protocol::SplitParams& params);
   void start(uint64_t id, const protocol::VerifyParams& params);
+  void start(uint64_t id, const protocol::MeasureDiskParams& params);
   Status start_generate(uint64_t id, const protocol::GenerateParams& params);
   Status start_split(uint64_t id, const protocol::SplitParams& params);
   Status start_verify(uint64_t id, const protocol::VerifyParams& params);
+  Status start_measure_disk(uint64_t id);
   void keep(uint64_t id, Running running);
   Status check_split_limit() const;
   Status check_default(const std::string& name) const;
@@ -71,6 +73,7 @@ class Requests {
   Result<Json> answer(const protocol::JobParams& params);
   Result<Json> answer(const protocol::StatusParams& params);
   Result<Json> answer(const protocol::DefaultParams& params);
+  Result<Json> answer(const protocol::DoctorParams& params);
   Result<Json> answer(const protocol::UnknownMethod& unknown);
 
   void finish(uint64_t id, Result<Json> result);

@@ -232,9 +232,9 @@ struct SplitRequest {
 // A row of `airllm ps`.
 struct JobInfo {
   JobId job = 0;
-  std::string kind;  // "generate", "split", "verify"
+  std::string kind;  // "generate", "split", "verify", "measure"
   uid_t user = 0;    // whose job it is
-  ModelRef model;
+  ModelRef model;    // no name: of none
   std::string state;  // "queued", "prefill", "decode", "running"
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
@@ -265,6 +265,10 @@ class Engine {
   virtual Result<JobId> verify(const ModelRef& model, uid_t user,
                                std::shared_ptr<JobEvents> events) = 0;
 
+  // Reads from the store for a second at most: {"path","bytes","seconds","direct"}; not "direct"
+  // when the page cache may have answered.
+  virtual Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) = 0;
+
   // Honoured within one tile. The job ends with finish reason kCancelled (generate) or an error
   // kCancelled (others). An unknown job is a kNoInput error.
   virtual Status cancel(JobId job) = 0;
@@ -287,8 +291,8 @@ class Engine {
   // when a shared model has the name, kTemporary while jobs use the model.
   virtual Status share(const ModelRef& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
-  // {"device","cpu","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes","reader",
-  //  "models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer` sees.
+  // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
+  //  "reader","models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer` sees.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).

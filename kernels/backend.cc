@@ -64,4 +64,11 @@ Result<const Backend*> choose_backend() {
                     "unset it, or set it to one of: " + valid_names());
 }
 
+std::string backend_reason(std::string_view name) {
+  const char* value = std::getenv(kVariable);
+  if (value != nullptr && *value != '\0') return std::string(kVariable) + " names it";
+  if (name == scalar_backend().name) return "this CPU or this build has no AVX2 with FMA and F16C";
+  return "the best that this CPU has";
+}
+
 }  // namespace airllm::kernels

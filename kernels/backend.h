@@ -7,6 +7,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "kernels/number_format.h"
@@ -93,5 +95,8 @@ const Backend* avx2_backend();
 // The best backend of this CPU, or the one that the environment variable AIRLLM_CPU names
 // ("scalar", "avx2"). A name that is unknown or that this CPU cannot run is a kConfig error.
 Result<const Backend*> choose_backend();
+
+// Why choose_backend() takes the backend `name` here, for people.
+std::string backend_reason(std::string_view name);
 
 }  // namespace airllm::kernels

@@ -117,6 +117,8 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "share") return read_model_params<ShareParams>(map);
   if (method == "verify") return read_model_params<VerifyParams>(map);
   if (method == "status") return Params(StatusParams{});
+  if (method == "doctor") return Params(DoctorParams{});
+  if (method == "measure_disk") return Params(MeasureDiskParams{});
   if (method == "default") return read_model_params<DefaultParams>(map);
   if (method == "cancel_job") {
     JobParams params;

@@ -194,6 +194,8 @@ void write_params(Writer& out, const DefaultParams& params) {
 void write_params(Writer& out, const ListParams&) { out.map(0); }
 void write_params(Writer& out, const PsParams&) { out.map(0); }
 void write_params(Writer& out, const StatusParams&) { out.map(0); }
+void write_params(Writer& out, const DoctorParams&) { out.map(0); }
+void write_params(Writer& out, const MeasureDiskParams&) { out.map(0); }
 void write_params(Writer& out, const UnknownMethod&) { out.map(0); }
 
 struct MethodName {
@@ -208,6 +210,8 @@ struct MethodName {
   std::string_view operator()(const JobParams&) const { return "cancel_job"; }
   std::string_view operator()(const StatusParams&) const { return "status"; }
   std::string_view operator()(const DefaultParams&) const { return "default"; }
+  std::string_view operator()(const DoctorParams&) const { return "doctor"; }
+  std::string_view operator()(const MeasureDiskParams&) const { return "measure_disk"; }
   std::string_view operator()(const UnknownMethod& unknown) const { return unknown.method; }
 };
 

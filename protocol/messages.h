@@ -64,7 +64,7 @@ struct GenerateParams {
 
 // method "split". The daemon asks for files by name with events of kind "open_files".
 struct SplitParams {
-  std::string name;          // empty: made from source_label's last part
+  std::string name;          // empty: made from source_label
   std::string source_label;  // the directory as the user wrote it
   bool share = false;        // share the model when it is whole
 };
@@ -83,6 +83,10 @@ struct JobParams {
 struct ListParams {};
 struct PsParams {};
 struct StatusParams {};
+// "doctor": what the daemon sees of its store, its limits and the machine, as checks.
+struct DoctorParams {};
+// "measure_disk": a job that reads from the store for a second at most.
+struct MeasureDiskParams {};
 struct DefaultParams {
   std::optional<std::string> model;  // set: change the daemon's default; unset: tell it
 };
@@ -97,9 +101,9 @@ struct UnknownMethod {
   std::string method;
 };
 
-using Params =
-    std::variant<GenerateParams, SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
-                 ShareParams, VerifyParams, JobParams, StatusParams, DefaultParams, UnknownMethod>;
+using Params = std::variant<GenerateParams, SplitParams, ListParams, ShowParams, PsParams,
+                            RemoveParams, ShareParams, VerifyParams, JobParams, StatusParams,
+                            DefaultParams, DoctorParams, MeasureDiskParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {

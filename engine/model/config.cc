@@ -165,7 +165,7 @@ Status read_rope(const Reader& reader, Architecture& out) {
       AIRLLM_TRY(out.rope_scaling, read_llama3_scaling(rope, reader));
     } else if (type != "default") {
       return rope.impossible(type_key, "this rotary scaling is not known here",
-                             "Known are \"default\" and \"llama3\".");
+                             "known are \"default\" and \"llama3\"");
     }
     if (object->size() > 0) break;
   }
@@ -177,11 +177,11 @@ Status refuse_unknown(const Reader& reader) {
   AIRLLM_TRY(const std::string activation, reader.text("hidden_act", "silu"));
   if (activation != "silu" && activation != "swish") {
     return reader.impossible("hidden_act", "this activation is not known here",
-                             "Known is \"silu\".");
+                             "known is \"silu\"");
   }
   if (reader.find("quantization_config")) {
     return reader.impossible("quantization_config", "quantized checkpoints cannot be used",
-                             "Use the checkpoint in f32, f16 or bf16.");
+                             "use the checkpoint in f32, f16 or bf16");
   }
   AIRLLM_TRY(const double rotated, reader.positive("partial_rotary_factor", 1.0));
   if (rotated != 1.0) {
@@ -217,7 +217,7 @@ Result<Architecture> parse_config(std::string_view config_json, std::string_view
   AIRLLM_TRY(out.family, reader.text("model_type", ""));
   if (out.family != "llama") {
     return reader.impossible("model_type", "this model family is not known here",
-                             "Known is \"llama\".");
+                             "known is \"llama\"");
   }
   AIRLLM_TRY_VOID(read_llama(reader, out));
   return out;

@@ -79,7 +79,7 @@ class Reader {
 
   Unexpected wrong(const char* key, const char* expected) const {
     return Unexpected(ErrorCode::kData, std::string(what_) + ": \"" + key + "\" is not " + expected,
-                      "Correct or remove this entry of the file.");
+                      "correct or remove this entry of the file");
   }
 
   const Json& object_;

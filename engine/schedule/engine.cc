@@ -256,6 +256,18 @@ class EngineImpl : public Engine {
                            });
   }
 
+  Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) override {
+    return start_store_job("measure", user, ModelRef(), std::move(events),
+                           [this](const store::ProgressFn&, std::stop_token stop) -> Result<Json> {
+                             AIRLLM_TRY(const store::ReadSpeed speed,
+                                        store_->measure_read_speed(std::move(stop)));
+                             return Json{{"path", speed.path},
+                                         {"bytes", speed.bytes},
+                                         {"seconds", speed.seconds},
+                                         {"direct", speed.direct}};
+                           });
+  }
+
   Status cancel(JobId job) override {
     const std::shared_ptr<JobRecord> record = table_->find(job);
     if (record == nullptr) {
@@ -451,6 +463,7 @@ Json EngineImpl::status(const Viewer& viewer) {
   }
   return {{"device", device_name_},
           {"cpu", cpu_},
+          {"cpu_reason", kernels::backend_reason(cpu_)},
           {"threads", threads_},
           {"reader", "pread"},
           {"ram_bytes", budgets_.ram_bytes},

@@ -122,7 +122,7 @@ class Opener {
   Status read_config() {
     if (out_.small_files.empty() || out_.small_files.front().name != kConfigName) {
       return Unexpected(ErrorCode::kNoInput, where(kConfigName) + ": no such file",
-                        "Give the folder of a Hugging Face model.");
+                        "give the folder of a Hugging Face model");
     }
     const DiskFile& file = *out_.small_files.front().file;
     AIRLLM_TRY(out_.config_json, read_text(file, kMaxConfigBytes));
@@ -144,7 +144,7 @@ class Opener {
     if (!index_) {
       return Unexpected(ErrorCode::kNoInput,
                         label_ + ": neither " + kSingleName + " nor " + kIndexName + " is there",
-                        "Only checkpoints in the safetensors format can be used.");
+                        "only checkpoints in the safetensors format can be used");
     }
     AIRLLM_TRY_VOID(read_index());
     AIRLLM_TRY(out_.weight_files, open_names(file_names_));
@@ -152,7 +152,7 @@ class Opener {
       if (out_.weight_files[i]) continue;
       return Unexpected(ErrorCode::kNoInput,
                         where(file_names_[i]) + ": no such file, but " + kIndexName + " names it",
-                        "Download the checkpoint again; it is incomplete.");
+                        "download the checkpoint again; it is incomplete");
     }
     return {};
   }
@@ -172,7 +172,7 @@ class Opener {
                           where(kIndexName) + ": tensor " + quote(tensor) + " lies in " +
                               quote(value.is_string() ? name : dump_json(value)) +
                               ", which is not the plain name of a file",
-                          "Do not use this checkpoint unless you know where it comes from.");
+                          "do not use this checkpoint unless you know where it comes from");
       }
       numbers.emplace(name, 0);
       index_map_.emplace(tensor, name);
@@ -328,7 +328,7 @@ Status check_unchanged(const Checkpoint& checkpoint) {
     AIRLLM_TRY(const std::string identity, file.identity());
     if (identity != checkpoint.sources[i].identity) {
       return Unexpected(ErrorCode::kData, file.path() + ": it changed while it was being read",
-                        "Give the command again when nothing writes to it any more.");
+                        "give the command again when nothing writes to it any more");
     }
   }
   return {};

@@ -58,8 +58,7 @@ class Strict {
   }
   const Json& at(const char* key) const { return object_.at(key); }
   Unexpected bad(const std::string& why) const {
-    return Unexpected(ErrorCode::kData, what_ + ": " + why,
-                      "Remove the model with 'airllm rm' and split its source again.");
+    return Unexpected(ErrorCode::kData, what_ + ": " + why, kRepairRemedy);
   }
 
  private:

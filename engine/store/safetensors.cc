@@ -219,7 +219,7 @@ Status check_ranges(const std::vector<TensorRecord>& tensors, uint64_t data_byte
                         (short_file ? ": truncated: the tensors need " : ": the tensors end at ") +
                         std::to_string(at) + " bytes after the header, but the file has " +
                         std::to_string(data_bytes),
-                    short_file ? "Copy or download the file again." : "");
+                    short_file ? "copy or download the file again" : "");
 }
 
 Status check_duplicates(const std::vector<TensorRecord>& tensors, const std::string& what) {

@@ -31,7 +31,7 @@ uint64_t rows_per_block(uint64_t rows, uint64_t row_bytes);
 
 // What to do about a damaged shard.
 inline constexpr const char* kRepairRemedy =
-    "Remove the model with 'airllm rm' and split its source again.";
+    "remove the model with 'airllm rm' and split its source again";
 
 struct ShardTensor {
   std::string name;

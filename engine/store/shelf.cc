@@ -71,7 +71,7 @@ Result<std::vector<std::string>> Shelf::names() const {
   if (status) return out;
   Error error = std::move(status).error();
   error.message = "cannot list the store: " + error.message;
-  error.remedy = "See whether its disk is there and may be read; then restart the daemon.";
+  error.remedy = "see whether its disk is there and may be read; then restart the daemon";
   return Unexpected(std::move(error));
 }
 
@@ -110,7 +110,7 @@ Status Shelf::check_nesting(const std::string& name) const {
     if (other.starts_with(name + "/") || name.starts_with(other + "/")) {
       return Unexpected(ErrorCode::kCannotCreate,
                         "the name " + name + " cannot stand beside the model " + other,
-                        "Choose another name with --name.");
+                        "choose another name with --name");
     }
   }
   return {};

@@ -19,7 +19,7 @@ namespace {
 constexpr uint64_t kCopyBytes = kMiB;
 // For the manifest, the journal and the file system's own book-keeping.
 constexpr uint64_t kReserveBytes = kMiB;
-constexpr const char* kGoesOn = "The same command goes on where it stopped.";
+constexpr const char* kGoesOn = "the same command goes on where it stopped";
 
 std::string now_utc() {
   const std::time_t now = std::time(nullptr);
@@ -116,7 +116,7 @@ class Splitter {
   Unexpected taken(const std::string& why) const {
     return Unexpected(
         ErrorCode::kCannotCreate, "the model " + request_.name + " exists already and " + why,
-        "Choose another name with --name, or remove it with 'airllm rm " + request_.name + "'.");
+        "choose another name with --name, or remove it with 'airllm rm " + request_.name + "'");
   }
 
   Result<Json> compare_with(const std::string& folder) {
@@ -254,7 +254,7 @@ class Splitter {
                       "the split needs " + format_size(needed) + " (" + std::to_string(needed) +
                           " bytes), but only " + format_size(free) + " (" + std::to_string(free) +
                           " bytes) are free on the disk of " + shelf_.root(),
-                      "Free some disk space, or use a store on another disk.");
+                      "free some disk space, or use a store on another disk");
   }
 
   Status write_all() {

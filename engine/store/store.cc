@@ -37,8 +37,8 @@ Status check_name(const std::string& name) {
   return Unexpected(
       ErrorCode::kUsage,
       "'" + escape_for_display(name.substr(0, 200), true) + "' cannot be the name of a model",
-      "Names are 1 to 128 letters, digits, '.', '_', '-', and '/' between parts; no "
-      "part begins with a dot.");
+      "names are 1 to 128 letters, digits, '.', '_', '-', and '/' between parts; no "
+      "part begins with a dot");
 }
 
 ModelSummary summary_of(const Manifest& manifest) {
@@ -237,6 +237,18 @@ class StoreImpl : public Store {
                 {"ok", true}};
   }
 
+  Result<ReadSpeed> measure_read_speed(std::stop_token stop) override {
+    AIRLLM_TRY(const std::vector<ModelSummary> models, list({}));
+    std::string folder;
+    uint64_t most = 0;
+    for (const ModelSummary& model : models) {
+      if (!model.complete || !model.problem.empty() || model.bytes <= most) continue;
+      most = model.bytes;
+      folder = folder_of(model.model).path() + "/" + kShardsName;
+    }
+    return store::measure_read_speed(disk_, folder, root_, std::move(stop));
+  }
+
  private:
   // Whose private models; nobody's are the shared ones.
   using Holder = std::optional<uid_t>;
@@ -260,7 +272,7 @@ class StoreImpl : public Store {
       if (taken_) return {};
       return Unexpected(ErrorCode::kTemporary,
                         "the model " + model_.name + " is being made or removed by another job",
-                        "Wait for that job ('airllm ps' shows it), or cancel it.");
+                        "wait for that job ('airllm ps' shows it), or cancel it");
     }
 
    private:
@@ -272,7 +284,7 @@ class StoreImpl : public Store {
   Status lock_error(Error error) const {
     if (error.code == ErrorCode::kTemporary) {
       error.message = "the store " + root_ + " is in use: " + error.message;
-      error.remedy = "Stop the other airllmd, or use another store with --store.";
+      error.remedy = "stop the other airllmd, or use another store with --store";
     }
     return Unexpected(std::move(error));
   }
@@ -332,7 +344,7 @@ class StoreImpl : public Store {
       return Unexpected(ErrorCode::kCannotCreate,
                         "there is a shared model " + name + " already, owned by user " +
                             user_name(owner_of(name)),
-                        "Make yours again under another name with 'airllm split --name'.");
+                        "make yours again under another name with 'airllm split --name'");
     }
     return shared.check_nesting(name);
   }
@@ -384,9 +396,9 @@ class StoreImpl : public Store {
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
     const std::vector<std::string> near = near_names(name, names);
-    std::string remedy = "'airllm list' shows the models there are.";
-    if (names.empty()) remedy = "There is no model yet; 'airllm split DIR' makes one.";
-    if (!near.empty()) remedy = "Did you mean " + join_quoted(near) + "?";
+    std::string remedy = "'airllm list' shows the models there are";
+    if (names.empty()) remedy = "there is no model yet; 'airllm split DIR' makes one";
+    if (!near.empty()) remedy = "did you mean " + join_quoted(near) + "?";
     const std::string shown = is_valid_model_name(name)
                                   ? name
                                   : "'" + escape_for_display(name.substr(0, 200), true) + "'";
@@ -406,9 +418,9 @@ class StoreImpl : public Store {
   static Unexpected unfinished_error(const Journal& journal) {
     return Unexpected(ErrorCode::kNoInput,
                       "the model " + journal.name + " is not complete: its split is not done",
-                      "Wait for the split, or go on with 'airllm split " +
+                      "wait for the split, or go on with 'airllm split " +
                           escape_for_display(journal.source_label, true) + " --name " +
-                          journal.name + "'.");
+                          journal.name + "'");
   }
 
   Status check_exists(const ModelRef& model) {
@@ -471,7 +483,7 @@ Result<FoundModel> StoreImpl::find(const std::string& name, const Viewer& viewer
   std::string owners;
   for (const Holder& holder : fitting) owners += (owners.empty() ? "" : ", ") + user_name(*holder);
   return Unexpected(ErrorCode::kUsage, "several users have a private model " + name + ": " + owners,
-                    "Give the command as its owner: sudo -u OWNER airllm ...");
+                    "give the command as its owner: sudo -u OWNER airllm ...");
 }
 
 Result<std::vector<ModelSummary>> StoreImpl::list(const Viewer& viewer) {

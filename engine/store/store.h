@@ -22,6 +22,7 @@
 #include "engine/model/architecture.h"
 #include "engine/store/disk.h"
 #include "engine/store/model_folder.h"
+#include "engine/store/read_speed.h"
 #include "engine/store/shard.h"
 
 namespace airllm::store {
@@ -91,6 +92,8 @@ class Store {
   // Reads every byte. Returns {"name","shards","bytes","ok":true}; the first bad block is kData.
   virtual Result<Json> verify(const engine::ModelRef& model, const ProgressFn& progress,
                               std::stop_token stop) = 0;
+  // Of the largest shared model's longest shard; of a file made for it in a store without one.
+  virtual Result<ReadSpeed> measure_read_speed(std::stop_token stop) = 0;
 };
 
 }  // namespace airllm::store

@@ -19,7 +19,7 @@ Unexpected Fields::unknown(std::string_view type) const {
   return Unexpected(
       ErrorCode::kData,
       where_ + ": '" + escape_for_display(type.substr(0, 80), true) + "' is not supported",
-      "This model's tokenizer needs a newer airllm. Prompts can be given as ids.");
+      "this model's tokenizer needs a newer airllm; prompts can be given as ids");
 }
 
 Result<std::string> Fields::string(std::string_view key) const {

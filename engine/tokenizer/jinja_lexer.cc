@@ -260,7 +260,7 @@ Unexpected template_error(std::string_view what, int line, std::string_view prob
   return Unexpected(
       ErrorCode::kData,
       std::string(what) + ": line " + std::to_string(line) + ": " + std::string(problem),
-      "Use --raw to give the prompt without the model's chat template.");
+      "use --raw to give the prompt without the model's chat template");
 }
 
 Result<std::vector<Token>> tokenize(std::string_view source, std::string_view what) {

@@ -92,7 +92,7 @@ Result<Pattern> Pattern::from_json(const Json& json, const std::string& where) {
 Result<std::vector<Range>> Pattern::find_all(std::string_view text) const {
   if (text.size() >= UINT32_MAX) {
     return Unexpected(ErrorCode::kData, where_ + ": the text is longer than 4 GiB",
-                      "Give a shorter text.");
+                      "give a shorter text");
   }
   std::vector<Range> matches;
   if (regex_ != nullptr) {
@@ -121,7 +121,7 @@ Status Pattern::find_regex(std::string_view text, std::vector<Range>& matches) c
       return Unexpected(ErrorCode::kData,
                         where_ + ": the regular expression fails on this text at byte " +
                             std::to_string(from) + ": " + onig_message(found, nullptr),
-                        "Give a shorter text.");
+                        "give a shorter text");
     }
     const Range match{static_cast<uint32_t>(region->beg[0]), static_cast<uint32_t>(region->end[0])};
     if (match.begin == match.end && last_match_end == match.end) {

@@ -93,8 +93,7 @@ Result<MarkedText> join(std::span<const TextPart> parts) {
                         "the text is not UTF-8 at byte " + std::to_string(text.size() + bad));
     }
     if (parts[i].text.size() > kMaxTextBytes - text.size()) {
-      return Unexpected(ErrorCode::kData, "the text is longer than 256 MiB",
-                        "Give a shorter text.");
+      return Unexpected(ErrorCode::kData, "the text is longer than 256 MiB", "give a shorter text");
     }
     text.append(parts[i].text, parts[i].from_user ? kUserOrigin : static_cast<int32_t>(i));
   }
@@ -127,7 +126,7 @@ Status HubTokenizer::encode_raw_text(MarkedText text, bool at_start, Encoding& e
   }
   if (text.size() > kMaxWordsBytes) {
     return Unexpected(ErrorCode::kData, "the normalised text is longer than 1 GiB",
-                      "Give a shorter text.");
+                      "give a shorter text");
   }
   if (!parts_.added.has_normalized()) {
     return encode_normalized_text(text.text(), at_start, encoding);

@@ -35,6 +35,7 @@ class Running {
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
+  pid_t pid() const { return pid_; }
   void send_signal(int number) const;
   void close_stdout() { out_.reset(); }
   // Reads until stdout holds `text`; false when it ends or nothing comes for ten seconds.

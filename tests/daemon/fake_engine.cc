@@ -133,6 +133,12 @@ Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
   });
 }
 
+Result<JobId> FakeEngine::measure_disk(std::shared_ptr<JobEvents> events) {
+  return start("measure", "", std::move(events), [](JobId, JobEvents& out) {
+    out.on_done(Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});
+  });
+}
+
 Status FakeEngine::cancel(JobId job) {
   const std::lock_guard lock(mutex_);
   const auto found = jobs_.find(job);
@@ -179,7 +185,9 @@ std::vector<engine::JobInfo> FakeEngine::jobs() {
   return rows;
 }
 
-Json FakeEngine::status(const engine::Viewer&) { return Json{{"device", "fake"}}; }
+Json FakeEngine::status(const engine::Viewer&) {
+  return Json{{"device", "fake"}, {"cpu", "none"}, {"reader", "fake"}};
+}
 
 void FakeEngine::close_admission() {
   const std::lock_guard lock(mutex_);

@@ -36,6 +36,8 @@ class FakeEngine : public engine::Engine {
                               std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> verify(const engine::ModelRef& model, uid_t user,
                                std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> measure_disk(uid_t user,
+                                     std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;
   Result<engine::FoundModel> find(const std::string& name, const engine::Viewer& viewer,
                                   bool unfinished) override;

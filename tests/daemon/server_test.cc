@@ -178,6 +178,17 @@ TEST_F(ServerTest, ListShowPsStatusAndDefault) {
   EXPECT_FALSE(fs::exists(dir_ / "default"));
 }
 
+TEST_F(ServerTest, DoctorAndTheDisksSpeed) {
+  start();
+  TestPeer peer = greeted();
+  peer.request(1, protocol::DoctorParams{});
+  const Json doctor = Json::parse(peer.wait_for<protocol::Done>(1).value().result_json);
+  EXPECT_GT(doctor["checks"].size(), 5u);
+  peer.request(2, protocol::MeasureDiskParams{});
+  const Json speed = Json::parse(peer.wait_for<protocol::Done>(2).value().result_json);
+  EXPECT_EQ(speed["path"], "shard");
+}
+
 TEST_F(ServerTest, DefaultOfAnUnknownModelIsRefused) {
   start();
   TestPeer peer = greeted();

@@ -213,7 +213,7 @@ class Commands(harness.SharedDaemonTest):
 
     def test_help_of_every_command(self):
         for command in ("ask", "split", "list", "show", "ps", "rm", "verify", "cancel", "status",
-                        "default", "version"):
+                        "doctor", "default", "version"):
             self.assertIn(command, self.ok(self.shared.client(command, "--help")).out)
 
     def test_failures_as_json(self):

@@ -307,7 +307,7 @@ class Running(harness.E2eTest):
         _, err = client.communicate(timeout=20 * harness.SLOWNESS)
         self.assertIn(client.returncode, (69, 74, 76))
         self.assertNotEqual(err.strip(), b"")
-        self.assert_fails(daemon.client("status"), 69)
+        self.assert_fails(daemon.client("status", "--connect-timeout", 0), 69)
         daemon.start()
         self.assertIn("Paris", self.ok(daemon.client("ask", "-m", "demo", QUESTION)).out)
 

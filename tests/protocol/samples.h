@@ -46,6 +46,8 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{9, verify},
           Request{10, JobParams{1ULL << 40}},
           Request{11, StatusParams{}},
+          Request{13, DoctorParams{}},
+          Request{14, MeasureDiskParams{}},
           Request{12, DefaultParams{}},
           Request{18446744073709551615U, DefaultParams{""}},
           Cancel{7},
