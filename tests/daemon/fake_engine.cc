@@ -133,8 +133,8 @@ Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
   });
 }
 
-Result<JobId> FakeEngine::measure_disk(std::shared_ptr<JobEvents> events) {
-  return start("measure", "", std::move(events), [](JobId, JobEvents& out) {
+Result<JobId> FakeEngine::measure_disk(uid_t user, std::shared_ptr<JobEvents> events) {
+  return start("measure", user, {}, std::move(events), [](JobId, JobEvents& out) {
     out.on_done(Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});
   });
 }

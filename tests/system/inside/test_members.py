@@ -36,3 +36,35 @@ class Members(machine.MachineTest):
             self.assertEqual(client.returncode, 0, err)
             self.assertIn(b"Paris", out)
         self.figure(f"{len(clients)} asks")
+
+    def test_a_job_is_its_users(self):
+        owner, other = MEMBERS
+        client = self.start_endless(user=owner)
+        (mine,) = self.client("ps", "--json", user=owner).json
+        (theirs,) = self.client("ps", "--json", user=other).json
+        self.assertIn("prompt_tokens", mine)
+        self.assertNotIn("prompt_tokens", theirs)
+        job = str(mine["job"])
+        self.assertEqual(self.client("cancel", job, user=other).status, 77)
+        self.assertIsNone(client.poll())
+        self.assertEqual(self.client("cancel", job, user=None).status, 0)
+        client.communicate(timeout=20)
+
+    def test_a_model_is_its_users_until_it_is_shared(self):
+        owner, other = MEMBERS
+        result = self.client("split", machine.DEMO, "--name", "own", user=owner)
+        self.assertEqual(result.status, 0, result)
+        self.addCleanup(self.client, "rm", "own", user=owner)
+        asked = ("ask", "-m", "own", "--temperature", "0", machine.QUESTION)
+        self.assertIn("Paris", self.client(*asked, user=owner).out)
+        self.assertEqual(self.client(*asked, user=other).status, 66)
+        self.assertEqual(self.client("share", "own", user=other).status, 66)
+        self.assertEqual(self.client("share", "own", user=owner).status, 0)
+        self.assertIn("Paris", self.client(*asked, user=other).out)
+        self.assertEqual(self.client("rm", "own", user=other).status, 77)
+
+    def test_doctor_knows_who_may_ask(self):
+        self.assertEqual(self.client("doctor").status, 0)
+        result = self.client("doctor", user=STRANGER)
+        self.assertNotEqual(result.status, 0)
+        self.assertIn("usermod", result.out + result.err)
