@@ -118,6 +118,11 @@ Status Connection::take_bytes(Received received) {
   return count_received();
 }
 
+void Connection::drop_received() {
+  frames_.drop();
+  context_.received.give(user_.uid, std::exchange(counted_bytes_, 0));
+}
+
 // Half a frame waits in memory until the rest comes; many of them are a limit's affair.
 Status Connection::count_received() {
   const uint64_t bytes = frames_.pending_bytes();
@@ -270,6 +275,7 @@ void Connection::finish() {
   state_ = State::kFinishing;
   hello_timer_.cancel();
   requests_->abandon();
+  drop_received();
   arm(linger_timer_, context_.options.linger, &Connection::close);
   // Not from here: the caller may be in the middle of reading.
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->pump(); });
@@ -290,7 +296,7 @@ void Connection::close() {
   linger_timer_.cancel();
   requests_->abandon();
   outbox_->close();
-  context_.received.give(user_.uid, std::exchange(counted_bytes_, 0));
+  drop_received();
   std::error_code ignored;
   socket_.close(ignored);
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->on_closed_(*self); });

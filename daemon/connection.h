@@ -51,6 +51,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read_bytes();
   Status take_bytes(Received received);
   Status count_received();
+  void drop_received();
   Status handle_payload(std::string_view payload, std::vector<UniqueFd> descriptors);
   Status handle_hello(const protocol::Hello& hello);
   void pump();

@@ -1,6 +1,7 @@
 #include "daemon/server.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -17,6 +18,8 @@ namespace {
 constexpr int kAcceptsPerTurn = 16;
 // Out of descriptors: others must close some first.
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+// Behind the end of a connection: those that end together are tidied up after together.
+constexpr auto kTrimDelay = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -37,7 +40,8 @@ Server::Server(asio::io_context& io, engine::Engine& engine, DefaultModel defaul
       on_stopped_(std::move(on_stopped)),
       listening_(io),
       accept_timer_(io),
-      stop_timer_(io) {}
+      stop_timer_(io),
+      trim_timer_(io) {}
 
 Server::~Server() {
   for (const auto& connection : std::exchange(connections_, {})) connection->close();
@@ -105,11 +109,7 @@ void Server::admit(UniqueFd client) {
                                           [this](Connection& gone) { closed(gone); }));
   const auto connection = connections_.back();
   connection->start();
-  if (!room) {
-    connection->refuse(room.error());
-  } else if (finishing_) {
-    connection->refuse(engine::stopping_error());
-  }
+  if (!room) connection->refuse(room.error());
 }
 
 Status Server::make_room(uid_t user) {
@@ -137,7 +137,19 @@ void Server::close_oldest_ending() {
 
 void Server::closed(Connection& connection) {
   std::erase(connections_, connection.shared_from_this());
+  trim_memory_soon();
   check_stopped();
+}
+
+// What many small frames leave behind lies scattered on the heap, which gives nothing back by itself.
+void Server::trim_memory_soon() {
+  if (std::exchange(trim_is_due_, true)) return;
+  trim_timer_.expires_after(kTrimDelay);
+  trim_timer_.async_wait([this](const std::error_code& error) {
+    if (error) return;
+    trim_is_due_ = false;
+    ::malloc_trim(0);
+  });
 }
 
 void Server::stop() {
@@ -177,13 +189,15 @@ void Server::end_jobs() {
 void Server::finish_connections() {
   if (std::exchange(finishing_, true)) return;
   stop_timer_.cancel();
+  // Clients that wait for the next daemon come again and again; they would never let this one end.
+  stop_accepting();
   for (const auto& connection : connections_) connection->finish();
   check_stopped();
 }
 
 void Server::check_stopped() {
   if (!finishing_ || !connections_.empty() || std::exchange(stopped_, true)) return;
-  stop_accepting();
+  trim_timer_.cancel();
   on_stopped_();
 }
 

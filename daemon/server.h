@@ -49,6 +49,7 @@ class Server {
   Status make_room(uid_t user);
   void close_oldest_ending();
   void closed(Connection& connection);
+  void trim_memory_soon();
   void stop_accepting();
   void end_jobs();
   void finish_connections();
@@ -64,7 +65,9 @@ class Server {
   asio::posix::stream_descriptor listening_;
   asio::steady_timer accept_timer_;
   asio::steady_timer stop_timer_;
+  asio::steady_timer trim_timer_;
   std::vector<std::shared_ptr<Connection>> connections_;  // in the order of arrival
+  bool trim_is_due_ = false;
   bool finishing_ = false;
   bool stopped_ = false;
 };

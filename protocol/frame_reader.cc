@@ -39,4 +39,9 @@ Result<std::optional<std::string>> FrameReader::next() {
   return std::optional<std::string>(rest.substr(kLengthBytes, length));
 }
 
+void FrameReader::drop() {
+  std::string().swap(buffer_);  // an assignment would keep the capacity
+  consumed_ = 0;
+}
+
 }  // namespace airllm::protocol

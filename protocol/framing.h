@@ -33,6 +33,8 @@ class FrameReader {
   // The next whole payload, or nothing when more bytes are needed. A length of zero or above the
   // limit is a kProtocol error, found as soon as the four bytes are there; the stream is then lost.
   Result<std::optional<std::string>> next();
+  // Forgets what has come, and gives its memory back.
+  void drop();
   // Bytes held that are not a whole frame yet.
   size_t pending_bytes() const { return buffer_.size() - consumed_; }
 

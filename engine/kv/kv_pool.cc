@@ -57,6 +57,12 @@ float* KvPool::block(uint32_t index) const {
 }
 
 void KvPool::trim() {
+  if (used_ == 0) {
+    if (touched_ > 0) ::madvise(base_, touched_ * shape_.block_bytes(), MADV_DONTNEED);
+    touched_ = 0;
+    free_.clear();
+    return;
+  }
   // Blocks need not be whole pages: only what lies wholly inside a free block is given back.
   for (const uint32_t index : free_) {
     const auto begin = reinterpret_cast<uintptr_t>(block(index));

@@ -121,6 +121,7 @@ bool Scheduler::wait_for_work() {
   };
   alive();
   drop_unused();
+  if (active_ != nullptr && running_.empty()) active_->kv().trim();
   {
     std::unique_lock lock(mutex_);
     if (!options_.on_alive && set_aside_.empty()) {

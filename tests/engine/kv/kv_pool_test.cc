@@ -1,6 +1,9 @@
 #include "engine/kv/kv_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <cstring>
 
 #include "tests/engine/memory_flags.h"
 
@@ -70,6 +73,24 @@ TEST(KvPool, IsLeftOutOfCoreFiles) {
   const auto pool = KvPool::create(kShape, 8 * kShape.block_bytes());
   ASSERT_TRUE(pool);
   EXPECT_TRUE(testing::is_left_out_of_core_files((*pool)->block(0)));
+}
+
+TEST(KvPool, AnIdlePoolGivesItsMemoryBack) {
+  const auto pool = KvPool::create(kShape, 64 * kShape.block_bytes());
+  ASSERT_TRUE(pool);
+  KvSequence sequence(**pool);
+  ASSERT_TRUE(sequence.reserve(64 * 32));
+  float* const first = (*pool)->block(0);
+  std::memset(first, 1, 64 * kShape.block_bytes());
+  const auto is_resident = [&] {
+    unsigned char page = 0;
+    EXPECT_EQ(::mincore(first, 1, &page), 0);
+    return (page & 1) != 0;
+  };
+  EXPECT_TRUE(is_resident());
+  sequence.clear();
+  (*pool)->trim();
+  EXPECT_FALSE(is_resident());
 }
 
 TEST(KvPool, TrimmedBlocksCanBeUsedAgain) {
