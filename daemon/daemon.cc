@@ -1,6 +1,7 @@
 #include "daemon/daemon.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -36,6 +37,9 @@ int report(const Error& error) {
 
 void prepare_process() {
   std::signal(SIGPIPE, SIG_IGN);  // NOLINT(bugprone-signal-handler)
+  // A fixed threshold: what one long frame took goes back to the system when it is freed. By default
+  // the first one that is freed raises the threshold for all later ones.
+  ::mallopt(M_MMAP_THRESHOLD, 128 * 1024);
   // Prompts and answers are in memory: no core files.
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
@@ -79,7 +83,7 @@ engine::EngineOptions engine_options(const Options& options) {
   out.max_jobs = options.max_jobs;
   out.max_splits = options.max_splits;
   out.store_quota_bytes = options.store_quota_bytes;
-  out.max_jobs_per_user = options.max_jobs_per_user;
+  out.max_jobs_per_user = options.jobs_per_user();
   out.max_prompt_bytes = options.max_prompt_bytes;
   out.max_prompts_bytes = options.max_prompts_bytes;
   out.max_prompts_per_user_bytes = options.prompts_per_user_bytes();
@@ -140,10 +144,7 @@ class Service {
         read_options_(std::move(read_options)),
         server_(io, engine, std::move(default_model), server_options(options_, listener),
                 [&io] { io.stop(); }),
-        status_(io, [this] { return describe(); }),
-        signals_(
-            io, hangup_at_start(),
-            {[this](int signal, bool at_once) { stop(signal, at_once); }, [this] { reload(); }}) {
+        status_(io, [this] { return describe(); }) {
     server_.on_jobs_changed([this] { status_.changed(); });
   }
 
@@ -156,7 +157,7 @@ class Service {
     return {};
   }
 
- private:
+  // What signals ask for.
   void stop(int signal, bool at_once) {
     const size_t jobs = server_.jobs();
     if (at_once) {
@@ -178,6 +179,7 @@ class Service {
     tell_reloading();
     Result<Options> options = read_options_();
     if (options) {
+      options->has_other_users = options_.has_other_users;
       apply(std::move(*options));
     } else {
       log::event_happened(log::event::kSettingsWrong,
@@ -187,6 +189,7 @@ class Service {
     tell_ready();
   }
 
+ private:
   void apply(Options options) {
     const SettingsChange change = changed_settings(options_, options);
     log::set_level(options.log_level);
@@ -229,12 +232,12 @@ class Service {
   const std::function<Result<Options>()> read_options_;
   Server server_;
   StatusLine status_;
-  Signals signals_;
 };
 
-Status serve(const Options& options, const std::function<Result<Options>()>& read_options,
+Status serve(Options options, const std::function<Result<Options>()>& read_options,
              const OpenEngine& open_engine) {
   AIRLLM_TRY(Listener listener, reserve_socket(options));
+  options.has_other_users = listener.others_may_connect();
   AIRLLM_TRY_VOID(make_parents(options.store_dir));
   // Outlives the engine, whose threads wake connections through it.
   asio::io_context io(1);
@@ -249,8 +252,13 @@ Status serve(const Options& options, const std::function<Result<Options>()>& rea
   for_engine.on_opening = [&start_progress] { start_progress.advance(); };
   AIRLLM_TRY(std::unique_ptr<engine::Engine> engine, open_engine(for_engine));
   AIRLLM_TRY(DefaultModel default_model, DefaultModel::load(options.store_dir, options.model));
+  // Outlives the service: a signal while the engine closes is no reason to die of it.
+  std::optional<Signals> signals;
   {
     Service service(io, *engine, listener, options, std::move(default_model), read_options);
+    signals.emplace(io, hangup_at_start(),
+                    Signals::Handlers{[&](int signal, bool at_once) { service.stop(signal, at_once); },
+                                      [&] { service.reload(); }});
     AIRLLM_TRY_VOID(listener.publish());
     AIRLLM_TRY_VOID(service.start());
     io.run();

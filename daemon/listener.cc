@@ -89,6 +89,9 @@ Result<std::optional<Listener>> Listener::from_systemd() {
   socklen_t length = sizeof(address);
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0) {
     listener.options_.path.assign(address.sun_path, ::strnlen(address.sun_path, kMaxSocketPath));
+    struct stat info {};
+    const bool is_there = ::stat(listener.options_.path.c_str(), &info) == 0;
+    listener.options_.group_may_connect = !is_there || (info.st_mode & 0077) != 0;
   }
   return std::optional<Listener>(std::move(listener));
 }

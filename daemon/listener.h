@@ -42,6 +42,8 @@ class Listener {
   void withdraw();
 
   int fd() const { return fd_.get(); }
+  // Whether the socket is for others than the daemon's own user, too.
+  bool others_may_connect() const { return options_.group_may_connect; }
   // Whether the socket is one that systemd passed: it outlives this process and is never unlinked.
   bool is_systemds() const { return !lock_; }
   const std::string& path() const { return options_.path; }

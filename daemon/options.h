@@ -13,7 +13,6 @@
 
 #include "base/log.h"
 #include "base/result.h"
-#include "base/share.h"
 #include "engine/engine.h"
 
 namespace airllm::daemon {
@@ -35,6 +34,7 @@ struct Options {
   uint64_t send_buffers_bytes = uint64_t{256} << 20;  // of all connections
   std::optional<uint64_t> send_buffers_per_user_bytes;
   uint64_t send_timeout_seconds = 10;
+  uint64_t read_timeout_seconds = 120;
   uint64_t max_connections = 256;
   uint64_t max_jobs = 64;
   uint64_t max_splits = 4;
@@ -44,26 +44,32 @@ struct Options {
   uint64_t max_prompt_bytes = uint64_t{8} << 20;    // of one request
   uint64_t max_prompts_bytes = uint64_t{64} << 20;  // of all jobs
   uint64_t max_logprobs = uint64_t{1} << 28;        // prompt tokens times log-probabilities each
-  // What one user may take; unset: all but an eighth, and of kv all.
+  // Whether others than the daemon's own user (and root) may connect.
+  bool has_other_users = true;
+  // What one user may take. Unset: where others may connect, all but an eighth; else, and of kv, all.
   std::optional<uint64_t> max_connections_per_user;
   std::optional<uint64_t> max_jobs_per_user;
   std::optional<uint64_t> max_prompts_per_user_bytes;
   std::optional<uint64_t> kv_per_user_bytes;
-
-  uint64_t prompts_per_user_bytes() const {
-    return max_prompts_per_user_bytes.value_or(share_of_one_user(max_prompts_bytes));
-  }
-  uint64_t send_buffers_per_user() const {
-    return send_buffers_per_user_bytes.value_or(share_of_one_user(send_buffers_bytes));
-  }
-  uint64_t connections_per_user() const {
-    return max_connections_per_user.value_or(share_of_one_user(max_connections));
-  }
-  uint64_t read_timeout_seconds = 120;
   std::optional<engine::DebugHang> debug_hang;  // AIRLLM_DEBUG_HANG
 
   // The text of each setting that the file or a flag gave, by name.
   std::map<std::string, std::string, std::less<>> given;
+
+  uint64_t prompts_per_user_bytes() const {
+    return max_prompts_per_user_bytes.value_or(share_of(max_prompts_bytes));
+  }
+  uint64_t send_buffers_per_user() const {
+    return send_buffers_per_user_bytes.value_or(share_of(send_buffers_bytes));
+  }
+  uint64_t connections_per_user() const {
+    return max_connections_per_user.value_or(share_of(max_connections));
+  }
+  uint64_t jobs_per_user() const { return max_jobs_per_user.value_or(share_of(max_jobs)); }
+
+ private:
+  // Of less than eight things there is no eighth.
+  uint64_t share_of(uint64_t all) const { return has_other_users ? all - all / 8 : all; }
 };
 
 // What the environment says, so that tests can say it too.

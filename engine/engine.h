@@ -46,10 +46,10 @@ struct EngineOptions {
   // file system. Splits say whether it counts for them.
   std::optional<uint64_t> store_quota_bytes;
 
-  // What one user may take. Unset: all but an eighth of what there is for all.
+  // What one user may take. Unset: all there is.
   std::optional<uint64_t> max_jobs_per_user;
   std::optional<uint64_t> max_prompts_per_user_bytes;
-  // A user's jobs beyond this wait for each other. Unset: all of kv.
+  // A user's jobs beyond this wait for each other.
   std::optional<uint64_t> kv_per_user_bytes;
 
   uint64_t max_prompt_bytes = uint64_t{8} << 20;    // of one request; a longer one is kUsage

@@ -3,7 +3,6 @@
 #include <string>
 #include <utility>
 
-#include "base/share.h"
 #include "base/units.h"
 
 namespace airllm::schedule {
@@ -31,11 +30,11 @@ JobLoad::JobLoad(const engine::EngineOptions& options) { set_limits(options); }
 
 void JobLoad::set_limits(const engine::EngineOptions& options) {
   max_jobs_ = options.max_jobs;
-  max_jobs_per_user_ = options.max_jobs_per_user.value_or(share_of_one_user(options.max_jobs));
+  max_jobs_per_user_ = options.max_jobs_per_user.value_or(options.max_jobs);
   max_prompt_bytes_ = options.max_prompt_bytes;
   max_prompts_bytes_ = options.max_prompts_bytes;
   max_prompts_per_user_bytes_ =
-      options.max_prompts_per_user_bytes.value_or(share_of_one_user(options.max_prompts_bytes));
+      options.max_prompts_per_user_bytes.value_or(options.max_prompts_bytes);
 }
 
 Status JobLoad::take(engine::JobId job, uid_t user, uint64_t bytes) {

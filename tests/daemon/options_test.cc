@@ -124,6 +124,14 @@ TEST_F(OptionsTest, FlagsGoBeforeTheFile) {
 TEST_F(OptionsTest, WithoutASettingAnEighthIsLeftToOthers) {
   const auto line = parse_command_line({"--max-connections", "80"}, user());
   EXPECT_EQ(line->options.connections_per_user(), 70u);
+  EXPECT_EQ(line->options.jobs_per_user(), 56u);
+}
+
+TEST_F(OptionsTest, WhereNoOthersConnectOneUserHasAll) {
+  auto line = parse_command_line({"--max-connections", "80", "--max-jobs-per-user", "9"}, user());
+  line->options.has_other_users = false;
+  EXPECT_EQ(line->options.connections_per_user(), 80u);
+  EXPECT_EQ(line->options.jobs_per_user(), 9u);
 }
 
 TEST_F(OptionsTest, WrongLinesAreNamedWithTheirPlace) {

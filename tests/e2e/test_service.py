@@ -289,7 +289,11 @@ class Activation(ServiceTest):
             out, err = client.communicate(timeout=60 * harness.SLOWNESS)
             self.assertIn(b"Paris", out, err)
 
-    def test_by_hand_a_new_request_is_told(self):
+
+class Stopping(ServiceTest):
+    """By hand, with a socket of the daemon's own."""
+
+    def test_a_new_request_is_told(self):
         daemon = self.service(stop_timeout=3)
         with harness.Wire(daemon.socket) as wire:
             self.begin(daemon)
@@ -429,7 +433,7 @@ class Journal(ServiceTest):
     def test_events_have_their_fields(self):
         daemon = self.started()
         self.ok(self.ask(daemon))
-        self.assert_fails(daemon.client("ask", "-m", "missing", QUESTION), 66)
+        self.assert_fails(daemon.client("ask", "-m", "demo", "--prompt-ids", "999999"), 64)
         started = self.event("listens on")
         self.assertEqual(started["MESSAGE_ID"], "3a747d9506e6435eab65d8aa1584ae4b")
         self.assertEqual(started["SYSLOG_IDENTIFIER"], "airllmd")
@@ -441,9 +445,9 @@ class Journal(ServiceTest):
         self.assertEqual(accepted["AIRLLM_KIND"], "generate")
         finished = self.event("is done")
         self.assertEqual(finished["AIRLLM_JOB"], accepted["AIRLLM_JOB"])
-        failed = self.event("ended: no_input")
+        failed = self.event("ended: usage")
         self.assertEqual(failed["MESSAGE_ID"], "a520c0a409f244d4b4807a74708e60a9")
-        self.assertEqual(failed["AIRLLM_ERROR"], "no_input")
+        self.assertEqual(failed["AIRLLM_ERROR"], "usage")
         self.assertNotIn("capital", str(self.journal.all()))
 
 

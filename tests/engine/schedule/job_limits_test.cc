@@ -56,14 +56,13 @@ TEST(JobLoad, WaitingPromptsAreCountedForTheUserAndInAll) {
   EXPECT_TRUE(load.take(4, 9, 1));
 }
 
-TEST(JobLoad, WithoutASettingAnEighthIsLeftToOthers) {
+TEST(JobLoad, WithoutALimitOfItsOwnAUserMayTakeAll) {
   engine::EngineOptions options;
   options.max_jobs = 16;
   JobLoad load(options);
-  for (engine::JobId job = 1; job <= 14; ++job) ASSERT_TRUE(load.take(job, 7, 0));
-  EXPECT_FALSE(load.take(15, 7, 0));
-  EXPECT_TRUE(load.take(15, 0, 0));
-  EXPECT_TRUE(load.take(16, 8, 0));
+  for (engine::JobId job = 1; job <= 16; ++job) ASSERT_TRUE(load.take(job, 7, 0));
+  EXPECT_FALSE(load.take(17, 7, 0));
+  EXPECT_FALSE(load.take(17, 8, 0));
 }
 
 TEST(JobLoad, EndedJobsLeaveNothingBehind) {

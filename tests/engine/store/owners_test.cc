@@ -140,7 +140,7 @@ TEST_F(Owners, WhatIsNotSeenIsAsIfItWereNotThere) {
       const Error hidden = store_->find(name, {kBen}, unfinished).error();
       EXPECT_EQ(hidden.code, ErrorCode::kNoInput);
       EXPECT_EQ(hidden.message, "there is no model " + std::string(name));
-      EXPECT_EQ(hidden.remedy, "There is no model yet; 'airllm split DIR' makes one.");
+      EXPECT_EQ(hidden.remedy, "there is no model yet; 'airllm split DIR' makes one");
     }
   }
   EXPECT_TRUE(contains(store_->find("secret-mode", {kAnn}, false).error().remedy, "secret-model"));
