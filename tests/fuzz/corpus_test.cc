@@ -6,8 +6,13 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
+#include <variant>
 
+#include "protocol/framing.h"
+#include "protocol/msgpack_view.h"
 #include "tests/fuzz/targets.h"
+#include "tests/protocol/samples.h"
 
 namespace airllm::fuzz {
 namespace {
@@ -56,6 +61,29 @@ TEST(CorpusFolder, HoldsNothingElse) {
     const std::string name = entry.path().filename().string();
     const auto is_name = [&](const Target& target) { return target.name == name; };
     EXPECT_TRUE(std::any_of(targets().begin(), targets().end(), is_name)) << name;
+  }
+}
+
+// The text at `key` of every sample that has one: the kinds of requests, or of events.
+template <typename Message>
+std::set<std::string> kinds(const std::vector<Message>& samples, const char* key) {
+  std::set<std::string> out;
+  for (const Message& sample : samples) {
+    const std::string frame = protocol::encode(sample).value();
+    const auto map = protocol::MapView::parse(std::string_view(frame).substr(4), "message");
+    if (const auto value = map->find(key)) out.emplace(value->substr(1));  // a short string's head
+  }
+  return out;
+}
+
+TEST(Targets, EveryRequestAndEveryEventHasOne) {
+  std::set<std::string> wanted = kinds(protocol::sample_client_messages(), "method");
+  // The samples are one of each kind; the last is what a later version may send.
+  EXPECT_EQ(wanted.size(), std::variant_size_v<protocol::Params> - 1);
+  wanted.merge(kinds(protocol::sample_server_messages(), "event"));
+  for (const std::string& kind : wanted) {
+    const auto has_name = [&](const Target& target) { return target.name == kind; };
+    EXPECT_TRUE(std::any_of(targets().begin(), targets().end(), has_name)) << kind;
   }
 }
 

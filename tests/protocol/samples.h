@@ -42,7 +42,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{6, show},
           Request{7, PsParams{}},
           Request{8, remove},
-          Request{13, share},
+          Request{15, share},
           Request{9, verify},
           Request{10, JobParams{1ULL << 40}},
           Request{11, StatusParams{}},
