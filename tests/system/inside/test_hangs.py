@@ -17,6 +17,21 @@ class Hangs(machine.MachineTest):
         self.assert_answers()
         self.figure(f"WatchdogSec=3: the client was told after {result.seconds:.1f} s")
 
+    def test_a_model_that_brings_it_down_twice_is_refused_until_verified(self):
+        with drop_in("Environment=AIRLLM_DEBUG_HANG=engine:0", "WatchdogSec=2"):
+            for _ in range(2):
+                pid = wait_until(main_pid, what="the daemon")
+                self.assertNotEqual(self.ask(machine.QUESTION).status, 0)
+                wait_until(lambda old=pid: main_pid() not in (0, old), what="a new daemon")
+            result = self.ask(machine.QUESTION)
+            self.assertEqual(result.status, 65, result)
+            self.assertIn("airllm verify demo", result.err)
+        # A restart does not make it sound.
+        self.assertEqual(self.ask(machine.QUESTION).status, 65)
+        self.assertEqual(self.client("verify", "demo").status, 0)
+        self.assert_answers()
+        self.figure(result.err.strip().splitlines()[0])
+
     def test_a_daemon_that_has_work_or_none_is_left_alone(self):
         with drop_in("WatchdogSec=2"):
             pid, client = main_pid(), self.start_endless()

@@ -8,7 +8,7 @@ import harness
 from harness import DEMO, QUESTION
 
 
-class Restart(harness.E2eTest):
+class Waiting(harness.E2eTest):
     """One daemon ends and the next one comes, with clients that wait for it meanwhile."""
 
     def setUp(self):
