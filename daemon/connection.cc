@@ -17,7 +17,9 @@ namespace {
 // Reads of one turn, so that a peer that floods does not keep the others waiting.
 constexpr int kReadsPerTurn = 16;
 // What is handed to the kernel at once.
-constexpr uint64_t kWriteBytes = uint64_t{256} << 10;
+constexpr uint64_t kWriteBytes = uint64_t{64} << 10;
+// Of the socket of a peer that has not read its end; the kernel takes as much of it as it allows.
+constexpr int kLastSendBuffer = 4 << 20;
 
 template <typename... Functions>
 struct Overloaded : Functions... {
@@ -276,7 +278,7 @@ void Connection::finish() {
   hello_timer_.cancel();
   requests_->abandon();
   drop_received();
-  arm(linger_timer_, context_.options.linger, &Connection::close);
+  arm(linger_timer_, context_.options.linger, &Connection::linger_is_over);
   // Not from here: the caller may be in the middle of reading.
   asio::post(socket_.get_executor(), [self = shared_from_this()] { self->pump(); });
 }
@@ -286,6 +288,32 @@ void Connection::shut_down_sending() {
   // The peer reads to our end, then closes, which ends the reading here. Closing at once could cost
   // it our last frames.
   ::shutdown(socket_.native_handle(), SHUT_WR);
+}
+
+void Connection::linger_is_over() {
+  if (!sending_shut_) leave_last_words();
+  close();
+}
+
+// The peer has not read on, and its socket is full. What it must know (ends and errors) is put right
+// behind what lies there: a client whose output waits for a pager learns why its answer ended.
+void Connection::leave_last_words() {
+  std::string words;
+  for (const Outbox::Entry& entry : writing_) {
+    const bool is_begun = &entry == &writing_.front() && written_of_first_ > 0;
+    if (is_begun) words += std::string_view(entry.frame).substr(written_of_first_);
+    if (!is_begun && entry.is_final) words += entry.frame;
+  }
+  for (const Outbox::Entry& entry : outbox_->take(~uint64_t{0}).entries) {
+    if (entry.is_final) words += entry.frame;
+  }
+  const int socket = socket_.native_handle();
+  ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kLastSendBuffer, sizeof(kLastSendBuffer));
+  for (std::string_view rest = words; !rest.empty();) {
+    const ssize_t size = ::send(socket, rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (size <= 0) return;
+    rest.remove_prefix(static_cast<size_t>(size));
+  }
 }
 
 void Connection::close() {

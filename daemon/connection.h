@@ -61,6 +61,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void watch_stuck();
   void check_stuck();
   void shut_down_sending();
+  void linger_is_over();
+  void leave_last_words();
   void arm(asio::steady_timer& timer, std::chrono::milliseconds delay, void (Connection::*then)());
   void hello_is_late();
 

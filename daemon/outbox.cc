@@ -13,17 +13,17 @@ constexpr uint64_t kAlwaysBytes = uint64_t{64} << 10;
 
 }  // namespace
 
-Outbox::Pushed Outbox::push(std::string frame) { return push_entry({std::move(frame), 0}, false); }
+Outbox::Pushed Outbox::push(std::string frame) { return push_entry({std::move(frame)}); }
 
 Outbox::Pushed Outbox::push_final(std::string frame, uint64_t ends_request) {
-  return push_entry({std::move(frame), ends_request}, true);
+  return push_entry({std::move(frame), true, ends_request});
 }
 
-Outbox::Pushed Outbox::push_entry(Entry entry, bool is_final) {
+Outbox::Pushed Outbox::push_entry(Entry entry) {
   std::unique_lock lock(mutex_);
   if (closed_ || broken_) return Pushed::kClosed;
-  if (!reserve(entry.frame.size(), is_final)) {
-    if (is_final) {
+  if (!reserve(entry.frame.size(), entry.is_final)) {
+    if (entry.is_final) {
       broken_ = true;
       wake_once(lock);
     }

@@ -20,6 +20,7 @@ class Outbox {
  public:
   struct Entry {
     std::string frame;
+    bool is_final = false;      // an end or an error, not a part of an answer
     uint64_t ends_request = 0;  // the request that ends with this frame; 0: none
   };
   enum class Pushed { kQueued, kFull, kClosed };
@@ -60,7 +61,7 @@ class Outbox {
   void close();
 
  private:
-  Pushed push_entry(Entry entry, bool is_final);
+  Pushed push_entry(Entry entry);
   bool reserve(uint64_t bytes, bool is_final);
   void wake_once(std::unique_lock<std::mutex>& lock);
 

@@ -315,6 +315,19 @@ class Stopping(ServiceTest):
         self.assertEqual(waiting.returncode, 69)
 
 
+    def test_who_does_not_read_is_told_all_the_same(self):
+        daemon = self.service(stop_timeout=1)
+        with harness.Wire(daemon.socket, timeout=60) as wire:
+            wire.send(wire.generate(1, model="endless", prompt_ids=[1, 5], ignore_eos=True,
+                                    sampling={}, logprobs=20))
+            harness.wait_until(lambda: any(job["completion_tokens"] > 1000
+                                           for job in daemon.jobs()), what="a full socket")
+            daemon.process.terminate()
+            self.assertEqual(daemon.process.wait(30 * harness.SLOWNESS), 0)
+            body = wire.until_ended([1])[1]["body"]
+        self.assertIn("restarted, ask again", body["message"])
+
+
 class CrashLoop(ServiceTest):
     """A model that was loading at two crashes in a row is refused, and no other."""
 
