@@ -178,7 +178,7 @@ std::unique_ptr<Answer> make_answer(const AskOptions& options) {
 Result<int> ask(AskOptions& options) {
   AIRLLM_TRY(Connection connection, Connection::open(options.globals));
   const std::unique_ptr<Answer> answer = make_answer(options);
-  const Status status = run_request(connection, std::move(options.params), *answer);
+  const Status status = run_request(connection, options.params, *answer);
   answer->finish();
   if (!status) return Unexpected(with_source_of_name(status.error(), options.chosen));
   if (options.verbose) {

@@ -121,7 +121,7 @@ Status unexpected_event() {
                     "install the same release of airllm and airllmd, and restart the daemon");
 }
 
-Status run_request(Connection& connection, protocol::Params params, EventHandler& handler) {
+Status run_request(Connection& connection, const protocol::Params& params, EventHandler& handler) {
   for (;;) {
     Outcome outcome = run_once(connection, params, handler);
     if (!outcome.daemon_stops || handler.has_begun()) return std::move(outcome.status);
@@ -156,7 +156,7 @@ Status run_each(const std::vector<std::string>& items, std::string_view done,
 
 Result<std::string> simple_request(Connection& connection, protocol::Params params) {
   DoneHandler handler;
-  AIRLLM_TRY_VOID(run_request(connection, std::move(params), handler));
+  AIRLLM_TRY_VOID(run_request(connection, params, handler));
   return handler.take();
 }
 

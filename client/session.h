@@ -38,7 +38,7 @@ class EventHandler {
 // result is kCancelled.
 // A daemon that says that it is stopping before the answer has begun is waited for, and asked
 // again.
-Status run_request(Connection& connection, protocol::Params params, EventHandler& handler);
+Status run_request(Connection& connection, const protocol::Params& params, EventHandler& handler);
 
 // Calls `run` for each of `items`, also behind one that failed, unless the connection is gone. The
 // error is the first one; its message also has the other failures, and behind `done` ("removed")

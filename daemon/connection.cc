@@ -295,8 +295,9 @@ void Connection::linger_is_over() {
   close();
 }
 
-// The peer has not read on, and its socket is full. What it must know (ends and errors) is put right
-// behind what lies there: a client whose output waits for a pager learns why its answer ended.
+// The peer has not read on, and its socket is full. What it must know (ends and errors) is put
+// right behind what lies there: a client whose output waits for a pager learns why its answer
+// ended.
 void Connection::leave_last_words() {
   std::string words;
   for (const Outbox::Entry& entry : writing_) {

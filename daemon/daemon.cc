@@ -37,8 +37,8 @@ int report(const Error& error) {
 
 void prepare_process() {
   std::signal(SIGPIPE, SIG_IGN);  // NOLINT(bugprone-signal-handler)
-  // A fixed threshold: what one long frame took goes back to the system when it is freed. By default
-  // the first one that is freed raises the threshold for all later ones.
+  // A fixed threshold: what one long frame took goes back to the system when it is freed. By
+  // default the first one that is freed raises the threshold for all later ones.
   ::mallopt(M_MMAP_THRESHOLD, 128 * 1024);
   // Prompts and answers are in memory: no core files.
   const rlimit no_core{0, 0};
@@ -256,9 +256,10 @@ Status serve(Options options, const std::function<Result<Options>()>& read_optio
   std::optional<Signals> signals;
   {
     Service service(io, *engine, listener, options, std::move(default_model), read_options);
-    signals.emplace(io, hangup_at_start(),
-                    Signals::Handlers{[&](int signal, bool at_once) { service.stop(signal, at_once); },
-                                      [&] { service.reload(); }});
+    signals.emplace(
+        io, hangup_at_start(),
+        Signals::Handlers{[&](int signal, bool at_once) { service.stop(signal, at_once); },
+                          [&] { service.reload(); }});
     AIRLLM_TRY_VOID(listener.publish());
     AIRLLM_TRY_VOID(service.start());
     io.run();

@@ -145,9 +145,8 @@ const auto kSettings = std::to_array<Setting>({
      },
      true},
     {"max-connections", "N", "clients at once",
-     [](const std::string& text, Options& o) {
-       return set_count(text, 1, 100000, o.max_connections);
-     },
+     [](const std::string& text,
+        Options& o) { return set_count(text, 1, 100000, o.max_connections); },
      true},
     {"max-connections-per-user", "N", "of them, those of one user",
      [](const std::string& text, Options& o) {
@@ -169,8 +168,7 @@ const auto kSettings = std::to_array<Setting>({
      [](const std::string& text, Options& o) { return set_size(text, 0, o.store_quota_bytes); },
      true},
     {"admin-group", "GROUP", "the group whose members may remove and share all models",
-     [](const std::string& text, Options& o) { return set_group(text, o.admin_group); },
-     true},
+     [](const std::string& text, Options& o) { return set_group(text, o.admin_group); }, true},
     {"max-jobs-per-user", "N", "of them, those of one user",
      [](const std::string& text, Options& o) {
        return set_count(text, 1, 100000, o.max_jobs_per_user);

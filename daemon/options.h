@@ -46,7 +46,8 @@ struct Options {
   uint64_t max_logprobs = uint64_t{1} << 28;        // prompt tokens times log-probabilities each
   // Whether others than the daemon's own user (and root) may connect.
   bool has_other_users = true;
-  // What one user may take. Unset: where others may connect, all but an eighth; else, and of kv, all.
+  // What one user may take. Unset: where others may connect, all but an eighth; else, and of kv,
+  // all.
   std::optional<uint64_t> max_connections_per_user;
   std::optional<uint64_t> max_jobs_per_user;
   std::optional<uint64_t> max_prompts_per_user_bytes;

@@ -141,7 +141,8 @@ void Server::closed(Connection& connection) {
   check_stopped();
 }
 
-// What many small frames leave behind lies scattered on the heap, which gives nothing back by itself.
+// What many small frames leave behind lies scattered on the heap, which gives nothing back by
+// itself.
 void Server::trim_memory_soon() {
   if (std::exchange(trim_is_due_, true)) return;
   trim_timer_.expires_after(kTrimDelay);

@@ -232,9 +232,9 @@ struct SplitRequest {
 // A row of `airllm ps`.
 struct JobInfo {
   JobId job = 0;
-  std::string kind;  // "generate", "split", "verify", "measure"
-  uid_t user = 0;    // whose job it is
-  ModelRef model;    // no name: of none
+  std::string kind;   // "generate", "split", "verify", "measure"
+  uid_t user = 0;     // whose job it is
+  ModelRef model;     // no name: of none
   std::string state;  // "queued", "prefill", "decode", "running"
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
@@ -292,7 +292,8 @@ class Engine {
   virtual Status share(const ModelRef& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
-  //  "reader","models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer` sees.
+  //  "reader","models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer`
+  //  sees.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).

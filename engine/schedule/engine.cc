@@ -352,8 +352,7 @@ void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const Generat
   Result<std::vector<int32_t>> prompt = (*model)->encode_prompt(request);
   if (!prompt) return events->on_error(prompt.error());
   const uint64_t logprobs = std::min(request.prompt_logprobs, (*model)->architecture().vocabulary);
-  if (auto status =
-          schedule::check_prompt_logprobs(prompt->size(), logprobs, max_logprobs_);
+  if (auto status = schedule::check_prompt_logprobs(prompt->size(), logprobs, max_logprobs_);
       !status) {
     return events->on_error(status.error());
   }

@@ -78,7 +78,8 @@ Result<ReadSpeed> measure_scratch(Disk& disk, const std::string& path, std::byte
 }  // namespace
 
 Result<ReadSpeed> measure_read_speed(Disk& disk, const std::string& folder,
-                                     const std::string& scratch_folder, std::stop_token stop) {
+                                     const std::string& scratch_folder,
+                                     const std::stop_token& stop) {
   const Buffer buffer(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kReadBytes)));
   if (!buffer) return Unexpected(ErrorCode::kOs, "no memory for reading from " + scratch_folder);
   AIRLLM_TRY(const std::unique_ptr<DiskFile> longest, longest_file(disk, folder));

@@ -21,6 +21,7 @@ struct ReadSpeed {
 // there is none, a file of 8 MiB is made in `scratch_folder` and removed again. kCancelled when
 // `stop` asks for it.
 Result<ReadSpeed> measure_read_speed(Disk& disk, const std::string& folder,
-                                     const std::string& scratch_folder, std::stop_token stop);
+                                     const std::string& scratch_folder,
+                                     const std::stop_token& stop);
 
 }  // namespace airllm::store

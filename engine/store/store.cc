@@ -246,7 +246,7 @@ class StoreImpl : public Store {
       most = model.bytes;
       folder = folder_of(model.model).path() + "/" + kShardsName;
     }
-    return store::measure_read_speed(disk_, folder, root_, std::move(stop));
+    return store::measure_read_speed(disk_, folder, root_, stop);
   }
 
  private:
