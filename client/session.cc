@@ -154,7 +154,7 @@ Status run_each(const std::vector<std::string>& items, std::string_view done,
   return Unexpected(std::move(*first));
 }
 
-Result<std::string> simple_request(Connection& connection, protocol::Params params) {
+Result<std::string> simple_request(Connection& connection, const protocol::Params& params) {
   DoneHandler handler;
   AIRLLM_TRY_VOID(run_request(connection, params, handler));
   return handler.take();

@@ -48,6 +48,6 @@ Status run_each(const std::vector<std::string>& items, std::string_view done,
 
 // For requests that end with Done: connects, runs, and gives the JSON text of the result.
 // Progress is shown on a terminal.
-Result<std::string> simple_request(Connection& connection, protocol::Params params);
+Result<std::string> simple_request(Connection& connection, const protocol::Params& params);
 
 }  // namespace airllm::client
