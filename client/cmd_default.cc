@@ -60,7 +60,7 @@ void warn_if_unknown(Globals globals, const std::string& model) {
   if (!connection) return;
   protocol::ShowParams params;
   params.model = model;
-  const Result<std::string> shown = simple_request(*connection, std::move(params));
+  const Result<std::string> shown = simple_request(*connection, params);
   if (shown || shown.error().code != ErrorCode::kNoInput) return;
   Error warning = shown.error();
   warning.message = "your default is set, but " + warning.message;

@@ -153,8 +153,8 @@ void check_versions(const Connection& connection, Diagnosis& diagnosis) {
                     "install the same release of both, and restart the daemon");
 }
 
-Result<Json> request(Connection& connection, protocol::Params params) {
-  AIRLLM_TRY(const std::string text, simple_request(connection, std::move(params)));
+Result<Json> request(Connection& connection, const protocol::Params& params) {
+  AIRLLM_TRY(const std::string text, simple_request(connection, params));
   return parse_result(text);
 }
 
@@ -178,7 +178,7 @@ void check_model(Connection& connection, const std::optional<std::string>& optio
     params.model = (*chosen)->name;
     source = "from " + (*chosen)->source;
   }
-  const Result<Json> shown = request(connection, std::move(params));
+  const Result<Json> shown = request(connection, params);
   if (!shown) {
     Error error = shown.error();
     error.message += " (" + source + ")";

@@ -50,7 +50,7 @@ Result<int> run_rm(const Invocation& call) {
   const Status removed = run_each(names, "removed", [&](const std::string& name) -> Status {
     protocol::RemoveParams params;
     params.model = name;
-    AIRLLM_TRY_VOID(simple_request(connection, std::move(params)));
+    AIRLLM_TRY_VOID(simple_request(connection, params));
     return {};
   });
   AIRLLM_TRY_VOID(removed);

@@ -20,7 +20,7 @@ Result<int> run_share(const Invocation& call) {
   AIRLLM_TRY(Connection connection, Connection::open(globals));
   protocol::ShareParams params;
   params.model = names.front();
-  AIRLLM_TRY(const std::string text, simple_request(connection, std::move(params)));
+  AIRLLM_TRY(const std::string text, simple_request(connection, params));
   AIRLLM_TRY(const Json result, parse_result(text));
   const bool unchanged = result.is_object() && result.value("unchanged", Json()) == Json(true);
   AIRLLM_TRY_VOID(globals.json ? print_result_json(text)

@@ -14,7 +14,7 @@ Result<int> run_show(const Invocation& invocation) {
   protocol::ShowParams params;
   params.model = call->model();
   AIRLLM_TRY(Connection connection, Connection::open(call->globals));
-  const Result<std::string> answer = simple_request(connection, std::move(params));
+  const Result<std::string> answer = simple_request(connection, params);
   if (!answer) return Unexpected(with_source_of_name(answer.error(), call->chosen));
   const std::string& result = *answer;
   AIRLLM_TRY(const Json model, parse_result(result));
