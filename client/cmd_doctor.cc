@@ -28,7 +28,7 @@ constexpr double kSlowDiskBytesPerSecond = 150e6;
 struct DoctorOptions {
   Globals globals;
   std::optional<std::string> model;
-  bool disk = false;
+  bool no_disk = false;
 };
 
 // A place where a daemon is looked for, and what is there.
@@ -220,7 +220,7 @@ void check_daemon(const DoctorOptions& options, Diagnosis& diagnosis) {
   check_versions(*connection, diagnosis);
   check_daemon_side(*connection, diagnosis);
   check_model(*connection, options.model, diagnosis);
-  if (options.disk) check_disk(*connection, diagnosis);
+  if (!options.no_disk) check_disk(*connection, diagnosis);
 }
 
 Diagnosis diagnose(const DoctorOptions& options) {
@@ -244,7 +244,7 @@ Result<int> run_doctor(const Invocation& call) {
   ArgParser parser("airllm doctor",
                    "Check whether asking works, and say what to do where something is wrong.");
   parser.text("-m,--model", options.model, "MODEL", "The model that 'ask' would be given");
-  parser.flag("--disk", options.disk, "Also measure how fast the store's disk reads");
+  parser.flag("--no-disk", options.no_disk, "Do not measure how fast the store's disk reads");
   parser.add_globals(options.globals);
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;

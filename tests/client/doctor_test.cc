@@ -57,7 +57,8 @@ TEST(Doctor, FindsNothingWrongWhereAskingWorks) {
   EXPECT_NE(check_named(finished, "socket")["message"].get<std::string>().find(
                 daemon.socket() + " (from AIRLLM_SOCKET)"),
             std::string::npos);
-  EXPECT_TRUE(check_named(finished, "disk").is_null());
+  EXPECT_FALSE(check_named(finished, "disk").is_null());
+  EXPECT_TRUE(check_named(daemon.run({"doctor", "--json", "--no-disk"}), "disk").is_null());
 }
 
 TEST(Doctor, OfAnotherReleaseIsAWarning) {
@@ -67,19 +68,19 @@ TEST(Doctor, OfAnotherReleaseIsAWarning) {
   EXPECT_NE(check["remedy"].get<std::string>().find("same release"), std::string::npos);
 }
 
-TEST(Doctor, MeasuresTheDiskWhenAsked) {
+TEST(Doctor, MeasuresTheDisk) {
   const FakeDaemon quick(healthy(
       kStoreIsFine, R"({"path":"/s/shard","bytes":1000000000,"seconds":0.5,"direct":true})"));
-  const Json check = check_named(quick.run({"doctor", "--json", "--disk"}), "disk");
+  const Json check = check_named(quick.run({"doctor", "--json"}), "disk");
   EXPECT_EQ(check["status"], "ok");
   EXPECT_EQ(check["message"].get<std::string>().find("2.00 GB/s"), 0u) << check;
   const FakeDaemon slow(
       healthy(kStoreIsFine, R"({"path":"/s/shard","bytes":1000000,"seconds":1,"direct":false})"));
-  const Finished finished = slow.run({"doctor", "--json", "--disk"});
+  const Finished finished = slow.run({"doctor", "--json"});
   EXPECT_EQ(finished.status, 0);  // slow, but it answers
   EXPECT_EQ(check_named(finished, "disk")["status"], "warning");
   const FakeDaemon strange(healthy(kStoreIsFine, "[]"));
-  EXPECT_EQ(check_named(strange.run({"doctor", "--json", "--disk"}), "disk")["status"], "warning");
+  EXPECT_EQ(check_named(strange.run({"doctor", "--json"}), "disk")["status"], "warning");
 }
 
 TEST(Doctor, ProblemOfTheDaemonsOwnEndsIt) {

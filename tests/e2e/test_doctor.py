@@ -63,7 +63,7 @@ class Doctor(harness.E2eTest):
         self.assertEqual(checks["store"]["status"], "ok")
         self.assertIn(daemon.store, checks["store"]["message"])
         self.assertIn("pread", checks["io_uring"]["message"])
-        self.assertNotIn("disk", checks)
+        self.assertNotIn("disk", self.diagnose(daemon, "--no-disk"))
         text = self.ok(daemon.client("doctor"))
         self.assertTrue(text.out.endswith("\nasking works\n"), text)
         self.assertNotIn("\x1b", text.out)
@@ -77,12 +77,12 @@ class Doctor(harness.E2eTest):
 
     def test_the_disks_speed_with_and_without_a_model(self):
         daemon = self.daemon()
-        result = daemon.client("doctor", "--json", "--disk")
+        result = daemon.client("doctor", "--json")
         self.assertIn("GB/s", by_name(result)["disk"]["message"])
         self.assertIn("speed-test", by_name(result)["disk"]["message"])
         self.assertNotIn("speed-test", os.listdir(daemon.store))
         self.split(daemon, DEMO, "demo")
-        checks = self.diagnose(daemon, "--disk")
+        checks = self.diagnose(daemon)
         self.assertIn("models/demo/shards/", checks["disk"]["message"])
 
     def test_a_store_that_may_not_be_written(self):

@@ -16,6 +16,9 @@ using testing::RecordedJob;
 
 class LivenessTest : public EngineTest {
  protected:
+  // Before what its thread counts in.
+  ~LivenessTest() override { engine.reset(); }
+
   void SetUp() override {
     open(kMiB);
     ASSERT_TRUE(split(demo_directory(), "demo")->done);
