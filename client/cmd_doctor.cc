@@ -195,12 +195,15 @@ double number(const Json& object, const char* key) {
 void check_disk(Connection& connection, Diagnosis& diagnosis) {
   const Result<Json> result = request(connection, protocol::MeasureDiskParams{});
   if (!result) {
-    return diagnosis.warning("disk", result.error().message, result.error().remedy);
+    const Error& error = result.error();
+    return diagnosis.warning(
+        "disk", error.message,
+        error.remedy.empty() ? "look at what the check 'store' says" : error.remedy);
   }
   const double bytes = number(*result, "bytes");
   const double seconds = number(*result, "seconds");
   if (bytes <= 0 || seconds <= 0) {
-    return diagnosis.warning("disk", "the daemon read nothing", "");
+    return diagnosis.warning("disk", "the daemon read nothing", "install the same release of both");
   }
   std::array<char, 64> rate{};
   std::snprintf(rate.data(), rate.size(), "%.2f GB/s", bytes / seconds / 1e9);

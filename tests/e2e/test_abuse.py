@@ -330,17 +330,18 @@ class SlowReaders(AbuseTest):
 class DeafClients(AbuseTest):
     options = {"send_buffers": "64M"}
 
-    def test_200_clients_that_ask_and_never_read(self):
+    def test_clients_that_ask_and_never_read(self):
         requests = b"".join(Wire.frame({**LIST, "id": 1 + n}) for n in range(1000))
         sent = 0
-        for _ in range(200):
+        clients = 20 if harness.SANITIZED else 200
+        for _ in range(clients):
             peer = self.raw(greet=True)
             peer.settimeout(0.5)
             with contextlib.suppress(OSError):
                 for _ in range(1 if harness.SANITIZED else 4):
                     peer.sendall(requests)
                     sent += 1000
-        self.served_meanwhile(f"200 deaf clients with {sent} requests")
+        self.served_meanwhile(f"{clients} deaf clients with {sent} requests")
         if not harness.SANITIZED:
             self.assertLess(self.held()[1], self.before[1] + 128 * MIB)
         self.hang_up()
