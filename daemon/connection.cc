@@ -1,5 +1,6 @@
 #include "daemon/connection.h"
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -76,6 +77,11 @@ void Connection::start() {
 }
 
 void Connection::hello_is_late() {
+  // What has come and was not read yet is late by our own fault: others keep us busy.
+  int unread = 0;
+  if (::ioctl(socket_.native_handle(), FIONREAD, &unread) == 0 && unread > 0) {
+    return arm(hello_timer_, context_.options.hello_timeout, &Connection::hello_is_late);
+  }
   refuse({ErrorCode::kProtocol, "no hello came", "the peer does not speak airllm's protocol"});
 }
 
