@@ -192,7 +192,9 @@ void Server::finish_connections() {
   stop_timer_.cancel();
   // Clients that wait for the next daemon come again and again; they would never let this one end.
   stop_accepting();
-  for (const auto& connection : connections_) connection->finish();
+  // Told also where no job runs: a request may be on its way, which would otherwise end without a
+  // word.
+  for (const auto& connection : connections_) connection->refuse(engine::stopping_error());
   check_stopped();
 }
 
