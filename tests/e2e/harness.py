@@ -308,6 +308,22 @@ class E2eTest(unittest.TestCase):
         return result
 
 
+class NobodyTest(E2eTest):
+    """Tests with another user, who may reach the test's folder; needs root."""
+
+    NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+    def setUp(self):
+        super().setUp()
+        os.chmod(self.home, 0o755)
+        os.chmod(self.folder, 0o755)
+        if shutil.which("setpriv") is None:
+            self.skipTest("no setpriv")
+        if subprocess.run([*self.NOBODY, AIRLLM, "version"], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, check=False).returncode != 0:
+            self.skipTest("another user cannot run the programs where they lie")
+
+
 class SharedDaemonTest(E2eTest):
     """One daemon with the bundled model (as `demo`) for all tests of a class."""
 
