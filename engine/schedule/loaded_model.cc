@@ -11,13 +11,14 @@ Status load_text_side(LoadedModel& model) {
     AIRLLM_TRY(model.tokenizer, tokenizer::Tokenizer::from_json(*stored.tokenizer_json,
                                                                 model.name() + "/tokenizer.json"));
   }
+  Json special_tokens = Json::object();
   std::optional<std::string> source = stored.chat_template_jinja;
   std::string what = model.name() + "/chat_template.jinja";
   if (stored.tokenizer_config_json) {
     const std::string config_what = model.name() + "/tokenizer_config.json";
     AIRLLM_TRY(tokenizer::TokenizerConfig config,
                tokenizer::parse_tokenizer_config(*stored.tokenizer_config_json, config_what));
-    model.template_variables = std::move(config.variables);
+    special_tokens = std::move(config.special_tokens);
     // A file of its own goes before the setting, as in transformers.
     if (!source && config.chat_template) {
       source = std::move(config.chat_template);
@@ -25,7 +26,7 @@ Status load_text_side(LoadedModel& model) {
     }
   }
   if (source) {
-    AIRLLM_TRY(model.chat_template, tokenizer::ChatTemplate::parse(*source, what));
+    AIRLLM_TRY(model.chat_template, tokenizer::ChatTemplate::parse(*source, special_tokens, what));
   }
   return {};
 }
@@ -67,11 +68,11 @@ Result<std::vector<tokenizer::TextPart>> render(const LoadedModel& model,
     return Unexpected(ErrorCode::kUsage, "the model '" + model.name() + "' has no chat template",
                       "give the prompt with --raw, as the model expects it");
   }
-  std::vector<tokenizer::TemplateMessage> messages;
+  tokenizer::TemplateInput input{.add_generation_prompt = true};
   for (const engine::ChatMessage& message : request.messages) {
-    messages.push_back({message.role, message.content});
+    input.messages.push_back(tokenizer::text_message(message.role, message.content));
   }
-  return model.chat_template->render(messages, true, model.template_variables);
+  return model.chat_template->render(input);
 }
 
 Result<std::vector<int32_t>> encode_text(const LoadedModel& model,

@@ -18,7 +18,6 @@ struct LoadedModel {
   store::StoredModel stored;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;         // null: prompts are ids
   std::unique_ptr<tokenizer::ChatTemplate> chat_template;  // null: the model has none
-  Json template_variables = Json::object();
   sampling::GenerationConfig generation;
   std::vector<int32_t> end_tokens;
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/utf8.h"
+#include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"
-#include "engine/tokenizer/unicode.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -30,15 +30,15 @@ Result<AddedToken> read_token(const Json& json, const std::string& where) {
 
 bool stands_alone(std::string_view text, size_t begin, size_t end) {
   size_t at = begin;
-  if (begin > 0 && is_word(previous_code_point(text, at))) return false;
+  if (begin > 0 && text::is_word(text::previous_code_point(text, at))) return false;
   at = end;
-  return end == text.size() || !is_word(next_code_point(text, at));
+  return end == text.size() || !text::is_word(text::next_code_point(text, at));
 }
 
 size_t skip_space_back(std::string_view text, size_t at) {
   while (at > 0) {
     size_t before = at;
-    if (!is_space(previous_code_point(text, before))) break;
+    if (!text::is_space(text::previous_code_point(text, before))) break;
     at = before;
   }
   return at;
@@ -47,7 +47,7 @@ size_t skip_space_back(std::string_view text, size_t at) {
 size_t skip_space(std::string_view text, size_t at) {
   while (at < text.size()) {
     size_t behind = at;
-    if (!is_space(next_code_point(text, behind))) break;
+    if (!text::is_space(text::next_code_point(text, behind))) break;
     at = behind;
   }
   return at;
@@ -96,7 +96,8 @@ Status AddedTokens::build_matchers(const Normalizer* normalizer) {
     AddedToken& token = tokens_[i];
     token.text = token.content;
     if (token.normalized && normalizer != nullptr) {
-      AIRLLM_TRY(const MarkedText content, normalizer->apply(MarkedText(token.content, 0)));
+      AIRLLM_TRY(const text::MarkedText content,
+                 normalizer->apply(text::MarkedText(token.content, 0)));
       token.text = content.text();
     }
     if (!token.text.empty()) {
@@ -139,7 +140,7 @@ AddedTokens::Match AddedTokens::longest_match(const Matcher& matcher, std::strin
   return match;
 }
 
-std::vector<AddedTokens::Section> AddedTokens::cut(const MarkedText& marked,
+std::vector<AddedTokens::Section> AddedTokens::cut(const text::MarkedText& marked,
                                                    const Matcher& matcher) const {
   const std::string_view text(marked.text());
   std::vector<Section> sections;
@@ -154,10 +155,10 @@ std::vector<AddedTokens::Section> AddedTokens::cut(const MarkedText& marked,
     done = end;
   };
   size_t run_begin = 0;
-  for (const MarkedText::Run& run : marked.runs()) {
+  for (const text::MarkedText::Run& run : marked.runs()) {
     size_t at = run_begin;
     run_begin = run.end;
-    if (run.origin == kUserOrigin || matcher.patterns.empty()) continue;
+    if (run.origin == text::kUserOrigin || matcher.patterns.empty()) continue;
     while (at < run.end) {
       if (!matcher.first_bytes[static_cast<unsigned char>(text[at])]) {
         ++at;

@@ -12,7 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
-#include "engine/tokenizer/marked_text.h"
+#include "engine/text/marked_text.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/vocabulary.h"
 
@@ -45,8 +45,8 @@ class AddedTokens {
 
   // Cuts a text before it is normalised, or a normalised one: at the leftmost and longest matches
   // that lie within one run of the text that is not the user's.
-  std::vector<Section> cut_raw(const MarkedText& text) const { return cut(text, raw_); }
-  std::vector<Section> cut_normalized(const MarkedText& text) const {
+  std::vector<Section> cut_raw(const text::MarkedText& text) const { return cut(text, raw_); }
+  std::vector<Section> cut_normalized(const text::MarkedText& text) const {
     return cut(text, normalized_);
   }
   bool has_normalized() const { return !normalized_.patterns.empty(); }
@@ -74,7 +74,7 @@ class AddedTokens {
   Status read(const Json& list, const Vocabulary& vocabulary, const std::string& where);
   Status build_matchers(const Normalizer* normalizer);
   static Match longest_match(const Matcher& matcher, std::string_view text);
-  std::vector<Section> cut(const MarkedText& text, const Matcher& matcher) const;
+  std::vector<Section> cut(const text::MarkedText& text, const Matcher& matcher) const;
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string_view, size_t> by_content_;  // keys borrow from tokens_

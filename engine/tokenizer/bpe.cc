@@ -6,8 +6,8 @@
 #include <string>
 
 #include "base/utf8.h"
+#include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"
-#include "engine/tokenizer/unicode.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -119,7 +119,7 @@ std::optional<int32_t> Bpe::character_id(std::string_view character, bool first,
   const bool suffixed = last && !word_suffix_.empty();
   if (!prefixed && !suffixed) {
     size_t at = 0;
-    const char32_t c = next_code_point(character, at);
+    const char32_t c = text::next_code_point(character, at);
     if (c >= kDirectCharacters) return vocabulary_.id(character);
     if (direct_ids_[c] < 0) return std::nullopt;
     return direct_ids_[c];
@@ -154,7 +154,7 @@ void Bpe::split_into_symbols(std::string_view word, Scratch& scratch) const {
   size_t at = 0;
   while (at < word.size()) {
     const size_t begin = at;
-    next_code_point(word, at);
+    text::next_code_point(word, at);
     const std::string_view character = word.substr(begin, at - begin);
     const bool first = begin == 0;
     const bool last = at == word.size();

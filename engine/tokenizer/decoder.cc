@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "engine/text/unicode.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/fields.h"
 #include "engine/tokenizer/regex.h"
-#include "engine/tokenizer/unicode.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -81,7 +81,7 @@ class ByteLevel : public WholeTokenStep {
   void append_bytes(std::string_view token) {
     const size_t before = bytes_.size();
     for (size_t at = 0; at < token.size();) {
-      const auto byte = byte_of_character(next_code_point(token, at));
+      const auto byte = byte_of_character(text::next_code_point(token, at));
       if (!byte.has_value()) {
         bytes_.replace(before, std::string::npos, token);
         return;
@@ -251,7 +251,7 @@ Result<size_t> strip_count(const Fields& fields, const char* key) {
 
 Result<std::string> one_character(const Fields& fields, std::string_view key, std::string text) {
   size_t at = 0;
-  if (!text.empty()) next_code_point(text, at);
+  if (!text.empty()) text::next_code_point(text, at);
   if (at == 0 || at != text.size()) return fields.wrong(key, "one character");
   return text;
 }

@@ -18,9 +18,9 @@ using NormalizerPtr = std::unique_ptr<Normalizer>;
 class Prepend : public Normalizer {
  public:
   explicit Prepend(std::string text) : text_(std::move(text)) {}
-  Result<MarkedText> apply(MarkedText text) const override {
+  Result<text::MarkedText> apply(text::MarkedText text) const override {
     if (text.empty()) return text;
-    MarkedText result(text_, text.origin_at(0));
+    text::MarkedText result(text_, text.origin_at(0));
     result.append(text);
     return result;
   }
@@ -33,10 +33,10 @@ class Replace : public Normalizer {
  public:
   Replace(Pattern pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  Result<MarkedText> apply(MarkedText text) const override {
+  Result<text::MarkedText> apply(text::MarkedText text) const override {
     AIRLLM_TRY(const std::vector<Range> matches, pattern_.find_all(text.text()));
     if (matches.empty()) return text;
-    MarkedText result;
+    text::MarkedText result;
     size_t done = 0;
     for (const Range& match : matches) {
       result.append_range(text, done, match.begin);
@@ -57,10 +57,10 @@ class UnicodeForm : public Normalizer {
  public:
   explicit UnicodeForm(utf8proc_option_t form) : form_(form) {}
 
-  Result<MarkedText> apply(MarkedText text) const override {
+  Result<text::MarkedText> apply(text::MarkedText text) const override {
     const std::string_view bytes(text.text());
     const auto is_ascii = [&](size_t i) { return static_cast<unsigned char>(bytes[i]) < 0x80; };
-    MarkedText result;
+    text::MarkedText result;
     size_t done = 0;
     size_t at = 0;
     while (at < bytes.size()) {
@@ -82,7 +82,8 @@ class UnicodeForm : public Normalizer {
   }
 
  private:
-  Status append_run(const MarkedText& text, size_t begin, size_t end, MarkedText& result) const {
+  Status append_run(const text::MarkedText& text, size_t begin, size_t end,
+                    text::MarkedText& result) const {
     const std::string_view run = std::string_view(text.text()).substr(begin, end - begin);
     AIRLLM_TRY(const std::string whole, normalise(run));
     if (text.run_end(begin) >= end) {
@@ -90,7 +91,7 @@ class UnicodeForm : public Normalizer {
       return {};
     }
     // Several parts: where they do not compose with each other, each keeps its origin.
-    MarkedText pieces;
+    text::MarkedText pieces;
     for (size_t at = begin; at < end;) {
       const size_t stop = std::min(end, text.run_end(at));
       AIRLLM_TRY(const std::string piece,
@@ -101,7 +102,7 @@ class UnicodeForm : public Normalizer {
     if (pieces.text() == whole) {
       result.append(pieces);
     } else {
-      result.append(whole, kUserOrigin);
+      result.append(whole, text::kUserOrigin);
     }
     return {};
   }
@@ -126,7 +127,7 @@ class UnicodeForm : public Normalizer {
 class Sequence : public Normalizer {
  public:
   explicit Sequence(std::vector<NormalizerPtr> steps) : steps_(std::move(steps)) {}
-  Result<MarkedText> apply(MarkedText text) const override {
+  Result<text::MarkedText> apply(text::MarkedText text) const override {
     for (const NormalizerPtr& step : steps_) {
       AIRLLM_TRY(text, step->apply(std::move(text)));
     }

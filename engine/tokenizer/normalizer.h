@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
-#include "engine/tokenizer/marked_text.h"
+#include "engine/text/marked_text.h"
 
 namespace airllm::tokenizer {
 
@@ -19,7 +19,7 @@ class Normalizer {
   virtual ~Normalizer() = default;
 
   // New text stems from what it replaces, and from kUserOrigin where that was mixed.
-  virtual Result<MarkedText> apply(MarkedText text) const = 0;
+  virtual Result<text::MarkedText> apply(text::MarkedText text) const = 0;
 };
 
 }  // namespace airllm::tokenizer

@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "engine/text/marked_text.h"
 #include "engine/tokenizer/added_tokens.h"
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/decoder.h"
 #include "engine/tokenizer/fields.h"
-#include "engine/tokenizer/marked_text.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/post_processor.h"
 #include "engine/tokenizer/pre_tokenizer.h"
@@ -63,7 +63,7 @@ class HubTokenizer : public Tokenizer {
     std::vector<int32_t> ids;
     Bpe::Scratch scratch;
   };
-  Status encode_raw_text(MarkedText text, bool at_start, Encoding& encoding) const;
+  Status encode_raw_text(text::MarkedText text, bool at_start, Encoding& encoding) const;
   Status encode_normalized_text(std::string text, bool at_start, Encoding& encoding) const;
 
   Components parts_;
@@ -85,8 +85,8 @@ class HubStream : public Tokenizer::Stream {
   bool skip_special_;
 };
 
-Result<MarkedText> join(std::span<const TextPart> parts) {
-  MarkedText text;
+Result<text::MarkedText> join(std::span<const TextPart> parts) {
+  text::MarkedText text;
   for (size_t i = 0; i < parts.size(); ++i) {
     if (const size_t bad = find_invalid_utf8(parts[i].text); bad != kValidUtf8) {
       return Unexpected(ErrorCode::kData,
@@ -95,14 +95,14 @@ Result<MarkedText> join(std::span<const TextPart> parts) {
     if (parts[i].text.size() > kMaxTextBytes - text.size()) {
       return Unexpected(ErrorCode::kData, "the text is longer than 256 MiB", "give a shorter text");
     }
-    text.append(parts[i].text, parts[i].from_user ? kUserOrigin : static_cast<int32_t>(i));
+    text.append(parts[i].text, parts[i].from_user ? text::kUserOrigin : static_cast<int32_t>(i));
   }
   return text;
 }
 
 Result<std::vector<int32_t>> HubTokenizer::encode(std::span<const TextPart> parts,
                                                   const EncodeOptions& options) const {
-  AIRLLM_TRY(const MarkedText text, join(parts));
+  AIRLLM_TRY(const text::MarkedText text, join(parts));
   Encoding encoding;
   for (const AddedTokens::Section& section : parts_.added.cut_raw(text)) {
     if (section.id >= 0) {
@@ -120,7 +120,8 @@ Result<std::vector<int32_t>> HubTokenizer::encode(std::span<const TextPart> part
   return parts_.post_processor.apply(std::move(encoding.ids), options.add_special);
 }
 
-Status HubTokenizer::encode_raw_text(MarkedText text, bool at_start, Encoding& encoding) const {
+Status HubTokenizer::encode_raw_text(text::MarkedText text, bool at_start,
+                                     Encoding& encoding) const {
   if (parts_.normalizer != nullptr) {
     AIRLLM_TRY(text, parts_.normalizer->apply(std::move(text)));
   }

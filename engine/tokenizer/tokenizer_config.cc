@@ -43,7 +43,7 @@ Result<TokenizerConfig> parse_tokenizer_config(std::string_view json, std::strin
   AIRLLM_TRY(config.chat_template, template_text(fields));
   for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
     AIRLLM_TRY(const std::optional<std::string> text, token_text(fields, key));
-    if (text.has_value()) config.variables[key] = *text;
+    if (text.has_value()) config.special_tokens[key] = *text;
   }
   return config;
 }

@@ -175,15 +175,20 @@ Target tokenizer_file() {
 // ---- chat templates ----------------------------------------------------------------------------
 
 bool run_chat_template(std::string_view input) {
-  const auto made = tokenizer::ChatTemplate::parse(input, "t");
+  const Json special_tokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
+  const auto made = tokenizer::ChatTemplate::parse(input, special_tokens, "t");
   if (!made) {
     AIRLLM_CHECK(made.error().code == ErrorCode::kData);
     return false;
   }
-  const std::vector<tokenizer::TemplateMessage> messages = {
-      {"system", "Be brief."}, {"user", "Hi {{ x }}"}, {"assistant", ""}, {"user", "Ä "}};
-  const Json variables = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
-  return (*made)->render(messages, true, variables).has_value();
+  tokenizer::TemplateInput conversation{.add_generation_prompt = true};
+  for (const auto& [role, content] : {std::pair{"system", "Be brief."},
+                                      {"user", "Hi {{ x }}"},
+                                      {"assistant", ""},
+                                      {"user", "Ä "}}) {
+    conversation.messages.push_back(tokenizer::text_message(role, content));
+  }
+  return (*made)->render(conversation).has_value();
 }
 
 Target chat_template() {

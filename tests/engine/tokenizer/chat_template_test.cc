@@ -9,11 +9,16 @@ namespace {
 
 const Json kTokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
 
-Result<std::vector<TextPart>> render(const std::string& source,
-                                     const std::vector<TemplateMessage>& messages,
+using Messages = std::vector<std::pair<std::string, std::string>>;  // role, content
+
+Result<std::vector<TextPart>> render(const std::string& source, const Messages& messages,
                                      bool add_generation_prompt = false) {
-  AIRLLM_TRY(const auto compiled, ChatTemplate::parse(source, "t"));
-  return compiled->render(messages, add_generation_prompt, kTokens);
+  AIRLLM_TRY(const auto compiled, ChatTemplate::parse(source, kTokens, "t"));
+  TemplateInput input{.add_generation_prompt = add_generation_prompt};
+  for (const auto& [role, content] : messages) {
+    input.messages.push_back(text_message(role, content));
+  }
+  return compiled->render(input);
 }
 
 std::string joined(const std::vector<TextPart>& parts) {
@@ -24,7 +29,7 @@ std::string joined(const std::vector<TextPart>& parts) {
 
 TEST(ChatTemplate, AgreesWithJinja) {
   const Json fixture = read_fixture("templates.json");
-  std::vector<TemplateMessage> messages;
+  Messages messages;
   for (const Json& message : fixture["messages"]) {
     messages.push_back({message["role"].get<std::string>(), message["content"].get<std::string>()});
   }
@@ -148,9 +153,11 @@ TEST(ChatTemplate, BundledTemplateRenders) {
   const auto config = parse_tokenizer_config(*json, "tokenizer_config.json");
   ASSERT_TRUE(config) << config.error().message;
   ASSERT_TRUE(config->chat_template.has_value());
-  const auto compiled = ChatTemplate::parse(*config->chat_template, "chat_template");
+  const auto compiled =
+      ChatTemplate::parse(*config->chat_template, config->special_tokens, "chat_template");
   ASSERT_TRUE(compiled) << compiled.error().message;
-  const auto parts = (*compiled)->render({{"user", " Hello? "}}, true, config->variables);
+  const auto parts = (*compiled)->render(
+      {.messages = {text_message("user", " Hello? ")}, .add_generation_prompt = true});
   ASSERT_TRUE(parts) << parts.error().message;
   EXPECT_EQ(joined(*parts), "<|begin|><|user|>Hello?<|end|><|assistant|>");
 }
@@ -162,7 +169,7 @@ TEST(TokenizerConfig, TemplatesAndTokensInAllForms) {
       "c");
   ASSERT_TRUE(plain) << plain.error().message;
   EXPECT_EQ(plain->chat_template, "x");
-  EXPECT_EQ(plain->variables, Json({{"bos_token", "<s>"}, {"eos_token", "</s>"}}));
+  EXPECT_EQ(plain->special_tokens, Json({{"bos_token", "<s>"}, {"eos_token", "</s>"}}));
   const auto list = parse_tokenizer_config(
       R"({"chat_template": [{"name": "tool_use", "template": "t"},
                             {"name": "default", "template": "d"}]})",

@@ -1,8 +1,8 @@
-#include "engine/tokenizer/marked_text.h"
+#include "engine/text/marked_text.h"
 
 #include <algorithm>
 
-namespace airllm::tokenizer {
+namespace airllm::text {
 
 void MarkedText::append(std::string_view text, int32_t origin) {
   if (text.empty()) return;
@@ -48,4 +48,4 @@ int32_t MarkedText::origin_of(size_t begin, size_t end) const {
   return runs_[run].origin;
 }
 
-}  // namespace airllm::tokenizer
+}  // namespace airllm::text

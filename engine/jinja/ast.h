@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/tokenizer/jinja_value.h"
+#include "engine/jinja/value.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 
 // Trees are no deeper than this, so that walking them by recursion is safe.
 inline constexpr int kMaxTreeDepth = 128;
@@ -63,4 +63,4 @@ struct Statement {
   Block body, otherwise;         // kFor, and what replaces a loop without elements
 };
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

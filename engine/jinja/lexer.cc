@@ -1,11 +1,11 @@
-#include "engine/tokenizer/jinja_lexer.h"
+#include "engine/jinja/lexer.h"
 
 #include <algorithm>
 #include <array>
 
 #include "base/utf8.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 namespace {
 
 constexpr std::string_view kSpace = " \t\n\r\f\v";
@@ -267,4 +267,4 @@ Result<std::vector<Token>> tokenize(std::string_view source, std::string_view wh
   return Lexer(source, what).run();
 }
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

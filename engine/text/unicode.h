@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace airllm::tokenizer {
+namespace airllm::text {
 
 // The code point at `at`, which moves behind it. `text` is valid UTF-8 and at < text.size().
 char32_t next_code_point(std::string_view text, size_t& at);
@@ -16,4 +16,4 @@ bool is_numeric(char32_t c);  // general categories Nd, Nl, No
 bool is_word(char32_t c);     // \w of regular expressions (UTS 18)
 bool is_space(char32_t c);    // the property White_Space
 
-}  // namespace airllm::tokenizer
+}  // namespace airllm::text

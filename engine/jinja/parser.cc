@@ -1,4 +1,4 @@
-#include "engine/tokenizer/jinja_parser.h"
+#include "engine/jinja/parser.h"
 
 #include <algorithm>
 #include <array>
@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "base/utf8.h"
-#include "engine/tokenizer/jinja_lexer.h"
+#include "engine/jinja/lexer.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 namespace {
 
 using Kind = Expression::Kind;
@@ -521,4 +521,4 @@ Result<Block> parse(std::string_view source, std::string_view what) {
   return Parser(std::move(tokens), what).run();
 }
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

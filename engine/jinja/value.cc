@@ -1,8 +1,8 @@
-#include "engine/tokenizer/jinja_value.h"
+#include "engine/jinja/value.h"
 
 #include <algorithm>
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 namespace {
 constexpr int kMaxCompareDepth = 32;
 }  // namespace
@@ -37,7 +37,7 @@ double Value::number() const {
 
 bool Value::truth() const {
   if (is_undefined() || is_none()) return false;
-  if (const MarkedText* text = as_string()) return !text->empty();
+  if (const text::MarkedText* text = as_string()) return !text->empty();
   if (const List* values = as_list()) return !values->empty();
   if (const Map* entries = as_map()) return !entries->empty();
   return number() != 0;
@@ -84,4 +84,4 @@ const Value* find(const Map& map, std::string_view key) {
   return nullptr;
 }
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

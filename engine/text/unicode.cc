@@ -1,9 +1,9 @@
-#include "engine/tokenizer/unicode.h"
+#include "engine/text/unicode.h"
 
 #include <oniguruma.h>
 #include <utf8proc.h>
 
-namespace airllm::tokenizer {
+namespace airllm::text {
 
 char32_t next_code_point(std::string_view text, size_t& at) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
@@ -43,4 +43,4 @@ bool is_space(char32_t c) {
   return ONIGENC_IS_CODE_SPACE(ONIG_ENCODING_UTF8, static_cast<OnigCodePoint>(c)) != 0;
 }
 
-}  // namespace airllm::tokenizer
+}  // namespace airllm::text

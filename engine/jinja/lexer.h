@@ -9,7 +9,7 @@
 
 #include "base/result.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 
 enum class TokenKind {
   kText,         // outside tags, white space already cut
@@ -37,4 +37,4 @@ Result<std::vector<Token>> tokenize(std::string_view source, std::string_view wh
 // "<what>: line N: <problem>", the form of all errors about templates.
 Unexpected template_error(std::string_view what, int line, std::string_view problem);
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

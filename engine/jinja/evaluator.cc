@@ -1,14 +1,14 @@
-#include "engine/tokenizer/jinja_evaluator.h"
+#include "engine/jinja/evaluator.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "engine/tokenizer/jinja_lexer.h"
-#include "engine/tokenizer/jinja_strings.h"
+#include "engine/jinja/lexer.h"
+#include "engine/jinja/strings.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 namespace {
 
 using Kind = Expression::Kind;
@@ -60,7 +60,7 @@ Status Evaluator::charge(int line, size_t bytes) {
   return {};
 }
 
-Result<MarkedText> Evaluator::run(const Block& block) {
+Result<text::MarkedText> Evaluator::run(const Block& block) {
   AIRLLM_TRY_VOID(run_block(block));
   return std::move(output_);
 }
@@ -83,7 +83,7 @@ Status Evaluator::run_statement(const Statement& statement) {
 }
 
 Status Evaluator::run_output(const Statement& statement) {
-  MarkedText text(statement.text, kTemplateOrigin);
+  text::MarkedText text(statement.text, kTemplateOrigin);
   if (statement.kind == Statement::Kind::kOutput) {
     AIRLLM_TRY(const Value value, evaluate(*statement.expression));
     AIRLLM_TRY(text, to_text(statement.line, value));
@@ -188,10 +188,10 @@ void Evaluator::set_variable(const std::string& name, Value value) {
   scopes_.back().emplace_back(name, std::move(value));
 }
 
-Result<MarkedText> Evaluator::to_text(int line, const Value& value) const {
-  if (const MarkedText* text = value.as_string()) return *text;
-  const auto plain = [](std::string_view text) { return MarkedText(text, kTemplateOrigin); };
-  if (value.is_undefined()) return MarkedText();
+Result<text::MarkedText> Evaluator::to_text(int line, const Value& value) const {
+  if (const text::MarkedText* text = value.as_string()) return *text;
+  const auto plain = [](std::string_view text) { return text::MarkedText(text, kTemplateOrigin); };
+  if (value.is_undefined()) return text::MarkedText();
   if (value.is_none()) return plain("None");
   if (const bool* flag = value.as_boolean()) return plain(*flag ? "True" : "False");
   if (const int64_t* whole = value.as_integer()) return plain(std::to_string(*whole));
@@ -285,7 +285,7 @@ Result<Value> Evaluator::slice(const Expression& e) {
     return Value::list(List(values->begin() + static_cast<std::ptrdiff_t>(begin),
                             values->begin() + static_cast<std::ptrdiff_t>(end)));
   }
-  if (const MarkedText* text = object.as_string()) {
+  if (const text::MarkedText* text = object.as_string()) {
     AIRLLM_TRY_VOID(charge(e.line, text->size()));
     const size_t size = character_count(*text);
     const size_t begin = slice_bound(from, size, 0);
@@ -300,7 +300,7 @@ Result<Value> Evaluator::call(const Expression& e) {
   if (callee.kind == Kind::kName && callee.name == "raise_exception") {
     if (e.children.size() != 2) return error(e.line, "raise_exception() takes one text");
     AIRLLM_TRY(const Value value, evaluate(*e.children[1]));
-    AIRLLM_TRY(const MarkedText text, to_text(e.line, value));
+    AIRLLM_TRY(const text::MarkedText text, to_text(e.line, value));
     return Unexpected(ErrorCode::kUsage,
                       "the model's chat template refuses these messages: " + text.text());
   }
@@ -319,7 +319,7 @@ Result<Value> Evaluator::call(const Expression& e) {
 Result<Value> Evaluator::call_method(const Expression& e) {
   const std::string& name = e.children[0]->name;
   AIRLLM_TRY(const Value object, evaluate(*e.children[0]->children[0]));
-  const MarkedText* text = object.as_string();
+  const text::MarkedText* text = object.as_string();
   const Unexpected unknown =
       error(e.line, "the method '" + name + "' of " + object.type_name() + " is not supported");
   if (text == nullptr || !e.keywords.empty()) return unknown;
@@ -360,7 +360,7 @@ Result<Value> Evaluator::filter(const Expression& e) {
   }
   if (e.name == "length" || e.name == "count") {
     size_t size = 0;
-    if (const MarkedText* text = value.as_string())
+    if (const text::MarkedText* text = value.as_string())
       size = character_count(*text);
     else if (const List* values = value.as_list())
       size = values->size();
@@ -376,7 +376,7 @@ Result<Value> Evaluator::filter(const Expression& e) {
     if (values->empty()) return Value::undefined("element");
     return e.name == "first" ? values->front() : values->back();
   }
-  AIRLLM_TRY(MarkedText text, to_text(e.line, value));
+  AIRLLM_TRY(text::MarkedText text, to_text(e.line, value));
   AIRLLM_TRY_VOID(charge(e.line, text.size()));
   if (e.name == "trim") return Value::string(trim(text, true, true));
   if (e.name == "string") return Value::string(std::move(text));
@@ -429,9 +429,10 @@ Result<Value> Evaluator::negative(const Expression& e) {
   return error(e.line, value.type_name() + " has no negative");
 }
 
-Result<Value> Evaluator::concatenate(int line, const MarkedText& left, const MarkedText& right) {
+Result<Value> Evaluator::concatenate(int line, const text::MarkedText& left,
+                                     const text::MarkedText& right) {
   AIRLLM_TRY_VOID(charge(line, left.size() + right.size()));
-  MarkedText result = left;
+  text::MarkedText result = left;
   result.append(right);
   return Value::string(std::move(result));
 }
@@ -440,8 +441,8 @@ Result<Value> Evaluator::binary(const Expression& e) {
   AIRLLM_TRY(const Value left, evaluate(*e.children[0]));
   AIRLLM_TRY(const Value right, evaluate(*e.children[1]));
   if (e.name == "~") {
-    AIRLLM_TRY(const MarkedText left_text, to_text(e.line, left));
-    AIRLLM_TRY(const MarkedText right_text, to_text(e.line, right));
+    AIRLLM_TRY(const text::MarkedText left_text, to_text(e.line, left));
+    AIRLLM_TRY(const text::MarkedText right_text, to_text(e.line, right));
     return concatenate(e.line, left_text, right_text);
   }
   if (e.name == "+" && left.as_string() != nullptr && right.as_string() != nullptr) {
@@ -542,7 +543,8 @@ Result<bool> Evaluator::contains(int line, const Value& container, const Value& 
     AIRLLM_TRY_VOID(charge(line, values->size()));
     return std::find(values->begin(), values->end(), element) != values->end();
   }
-  if (const MarkedText* text = container.as_string(); text != nullptr && element.as_string()) {
+  if (const text::MarkedText* text = container.as_string();
+      text != nullptr && element.as_string()) {
     AIRLLM_TRY_VOID(charge(line, text->size()));
     return text->text().find(element.as_string()->text()) != std::string::npos;
   }
@@ -566,4 +568,4 @@ Result<Value> Evaluator::logical(const Expression& e) {
   return evaluate(*e.children[1]);
 }
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

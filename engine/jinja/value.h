@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "base/json.h"
-#include "engine/tokenizer/marked_text.h"
+#include "engine/text/marked_text.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 
 // The origin of text that the template or its variables supply; kUserOrigin is the other one.
 inline constexpr int32_t kTemplateOrigin = 0;
@@ -36,10 +36,12 @@ class Value {
   static Value boolean(bool value) { return Value(Data(value)); }
   static Value integer(int64_t value) { return Value(Data(value)); }
   static Value real(double value) { return Value(Data(value)); }
-  static Value string(MarkedText text) {
-    return Value(Data(std::make_shared<const MarkedText>(std::move(text))));
+  static Value string(text::MarkedText text) {
+    return Value(Data(std::make_shared<const text::MarkedText>(std::move(text))));
   }
-  static Value literal(std::string_view text) { return string(MarkedText(text, kTemplateOrigin)); }
+  static Value literal(std::string_view text) {
+    return string(text::MarkedText(text, kTemplateOrigin));
+  }
   static Value list(List values) {
     return Value(Data(std::make_shared<const List>(std::move(values))));
   }
@@ -52,7 +54,9 @@ class Value {
   const bool* as_boolean() const { return std::get_if<bool>(&data_); }
   const int64_t* as_integer() const { return std::get_if<int64_t>(&data_); }
   const double* as_real() const { return std::get_if<double>(&data_); }
-  const MarkedText* as_string() const { return pointee<std::shared_ptr<const MarkedText>>(); }
+  const text::MarkedText* as_string() const {
+    return pointee<std::shared_ptr<const text::MarkedText>>();
+  }
   const List* as_list() const { return pointee<std::shared_ptr<const List>>(); }
   Map* as_map() const { return pointee<std::shared_ptr<Map>>(); }
   // What was looked up in vain; empty for other values.
@@ -67,7 +71,7 @@ class Value {
 
  private:
   using Data =
-      std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const MarkedText>,
+      std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const text::MarkedText>,
                    std::shared_ptr<const List>, std::shared_ptr<Map>>;
   explicit Value(Data data) : data_(std::move(data)) {}
   template <typename Pointer>
@@ -83,4 +87,4 @@ class Value {
 // The entry, or null.
 const Value* find(const Map& map, std::string_view key);
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/result.h"
-#include "engine/tokenizer/jinja_ast.h"
+#include "engine/jinja/ast.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 
 inline constexpr size_t kMaxSteps = 4'000'000;
 inline constexpr size_t kMaxOutputBytes = size_t{64} << 20;
@@ -24,7 +24,7 @@ class Evaluator {
 
   // The output. A wrong operation is a kData error with its line; raise_exception() is a kUsage
   // error with its text.
-  Result<MarkedText> run(const Block& block);
+  Result<text::MarkedText> run(const Block& block);
 
  private:
   Unexpected error(int line, std::string_view problem) const;
@@ -51,22 +51,22 @@ class Evaluator {
   Result<Value> negative(const Expression& e);
   Result<Value> binary(const Expression& e);
   Result<Value> arithmetic(const Expression& e, const Value& left, const Value& right);
-  Result<Value> concatenate(int line, const MarkedText& left, const MarkedText& right);
+  Result<Value> concatenate(int line, const text::MarkedText& left, const text::MarkedText& right);
   Result<Value> compare(const Expression& e);
   Result<bool> compare_pair(int line, const std::string& op, const Value& left, const Value& right);
   Result<bool> contains(int line, const Value& container, const Value& element);
   Result<Value> logical(const Expression& e);
   Result<Value> list(const Expression& e);
-  Result<MarkedText> to_text(int line, const Value& value) const;
+  Result<text::MarkedText> to_text(int line, const Value& value) const;
 
   Value* find_variable(std::string_view name);
   void set_variable(const std::string& name, Value value);
 
   std::string what_;
   std::vector<Map> scopes_;  // the innermost last
-  MarkedText output_;
+  text::MarkedText output_;
   size_t steps_ = 0;
   size_t string_bytes_ = 0;
 };
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja

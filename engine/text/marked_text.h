@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace airllm::tokenizer {
+namespace airllm::text {
 
 // The origin of text from a user, and of text that mixes parts.
 inline constexpr int32_t kUserOrigin = -1;
@@ -49,4 +49,4 @@ class MarkedText {
   std::vector<Run> runs_;
 };
 
-}  // namespace airllm::tokenizer
+}  // namespace airllm::text

@@ -5,10 +5,10 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "engine/tokenizer/jinja_ast.h"
+#include "engine/jinja/ast.h"
 
-namespace airllm::tokenizer::jinja {
+namespace airllm::jinja {
 
 Result<Block> parse(std::string_view source, std::string_view what);
 
-}  // namespace airllm::tokenizer::jinja
+}  // namespace airllm::jinja
