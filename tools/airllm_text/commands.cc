@@ -1,0 +1,152 @@
+#include "tools/airllm_text/commands.h"
+
+#include <charconv>
+#include <memory>
+
+#include "base/json.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace airllm::tools {
+namespace {
+
+using tokenizer::ChatTemplate;
+using tokenizer::TextPart;
+using tokenizer::Tokenizer;
+
+Result<std::unique_ptr<Tokenizer>> make_tokenizer(const TextFiles& files, std::string_view where) {
+  if (!files.tokenizer_json.has_value()) {
+    return Unexpected(ErrorCode::kNoInput, std::string(where) + ": no tokenizer.json");
+  }
+  return Tokenizer::from_json(*files.tokenizer_json, std::string(where) + "/tokenizer.json");
+}
+
+Result<std::unique_ptr<ChatTemplate>> make_template(const TextFiles& files,
+                                                    std::string_view where) {
+  const std::string name = std::string(where) + "/tokenizer_config.json";
+  AIRLLM_TRY(tokenizer::TokenizerConfig config,
+             tokenizer::parse_tokenizer_config(files.tokenizer_config_json.value_or("{}"), name));
+  if (files.chat_template_jinja.has_value()) config.chat_template = files.chat_template_jinja;
+  if (!config.chat_template.has_value()) {
+    return Unexpected(ErrorCode::kNoInput, std::string(where) + ": no chat template");
+  }
+  return ChatTemplate::parse(*config.chat_template, config.special_tokens, name);
+}
+
+Result<bool> flag(const Json& request, const char* key) {
+  const auto found = request.find(key);
+  if (found == request.end()) return false;
+  if (!found->is_boolean()) {
+    return Unexpected(ErrorCode::kData, std::string("\"") + key + "\" is not true or false");
+  }
+  return found->get<bool>();
+}
+
+Result<Json> read_request(std::string_view line) {
+  AIRLLM_TRY(Json request, parse_json(line, "the line"));
+  if (!request.is_object()) return Unexpected(ErrorCode::kData, "the line is not a JSON object");
+  return request;
+}
+
+Result<std::string> encode_line(const Tokenizer& tokenizer, std::string_view line) {
+  AIRLLM_TRY(Json request, read_request(line));
+  const auto text = request.find("text");
+  if (text == request.end() || !text->is_string()) {
+    return Unexpected(ErrorCode::kData, "\"text\" is not a string");
+  }
+  AIRLLM_TRY(const bool add_special, flag(request, "add_special"));
+  AIRLLM_TRY(const bool parse_special, flag(request, "parse_special"));
+  const TextPart part{std::move(text->get_ref<std::string&>()), !parse_special};
+  AIRLLM_TRY(const std::vector<int32_t> ids,
+             tokenizer.encode({&part, 1}, {.add_special = add_special}));
+  std::string answer = R"({"ids":[)";
+  for (const int32_t id : ids) {
+    char digits[12];
+    answer.append(digits, std::to_chars(digits, digits + sizeof digits, id).ptr);
+    answer += ',';
+  }
+  if (!ids.empty()) answer.pop_back();
+  return answer + "]}";
+}
+
+Result<std::string> decode_line(const Tokenizer& tokenizer, std::string_view line,
+                                bool skip_special) {
+  AIRLLM_TRY(const Json request, read_request(line));
+  const auto found = request.find("ids");
+  if (found == request.end() || !found->is_array()) {
+    return Unexpected(ErrorCode::kData, "\"ids\" is not a list");
+  }
+  std::vector<int32_t> ids;
+  ids.reserve(found->size());
+  for (const Json& id : *found) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) {
+      return Unexpected(ErrorCode::kData, "\"ids\" holds what is not an id");
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return dump_json({{"text", tokenizer.decode(ids, skip_special)}});
+}
+
+Result<std::string> template_line(const ChatTemplate& chat_template, std::string_view line) {
+  AIRLLM_TRY(Json request, read_request(line));
+  tokenizer::TemplateInput input;
+  AIRLLM_TRY(input.add_generation_prompt, flag(request, "add_generation_prompt"));
+  request.erase("add_generation_prompt");
+  const std::pair<const char*, Json*> members[] = {
+      {"messages", &input.messages}, {"tools", &input.tools}, {"documents", &input.documents}};
+  for (const auto& [key, value] : members) {
+    if (const auto found = request.find(key); found != request.end()) {
+      *value = std::move(*found);
+      request.erase(found);
+    }
+  }
+  if (!input.messages.is_array()) {
+    return Unexpected(ErrorCode::kData, "\"messages\" is not a list");
+  }
+  input.variables = std::move(request);
+  AIRLLM_TRY(const std::vector<TextPart> parts, chat_template.render(input));
+  std::string text;
+  for (const TextPart& part : parts) text += part.text;
+  return dump_json({{"text", std::move(text)}});
+}
+
+template <typename Answer>
+Status answer_lines(Lines& lines, const Answer& answer) {
+  for (;;) {
+    AIRLLM_TRY(const std::optional<std::string_view> line, lines.next());
+    if (!line.has_value()) return lines.flush();
+    const Result<std::string> text = answer(*line);
+    AIRLLM_TRY_VOID(lines.write_line(text ? *text : dump_json({{"error", text.error().message}})));
+  }
+}
+
+}  // namespace
+
+Status encode_lines(const TextFiles& files, std::string_view where, Lines& lines) {
+  AIRLLM_TRY(const std::unique_ptr<Tokenizer> tokenizer, make_tokenizer(files, where));
+  return answer_lines(lines, [&](std::string_view line) { return encode_line(*tokenizer, line); });
+}
+
+Status decode_lines(const TextFiles& files, std::string_view where, bool skip_special,
+                    Lines& lines) {
+  AIRLLM_TRY(const std::unique_ptr<Tokenizer> tokenizer, make_tokenizer(files, where));
+  return answer_lines(
+      lines, [&](std::string_view line) { return decode_line(*tokenizer, line, skip_special); });
+}
+
+Status template_lines(const TextFiles& files, std::string_view where, Lines& lines) {
+  AIRLLM_TRY(const std::unique_ptr<ChatTemplate> chat_template, make_template(files, where));
+  return answer_lines(lines,
+                      [&](std::string_view line) { return template_line(*chat_template, line); });
+}
+
+Status count_all(const TextFiles& files, std::string_view where, Lines& lines) {
+  AIRLLM_TRY(const std::unique_ptr<Tokenizer> tokenizer, make_tokenizer(files, where));
+  AIRLLM_TRY(std::string text, lines.rest());
+  const TextPart part{std::move(text), true};
+  AIRLLM_TRY(const std::vector<int32_t> ids, tokenizer->encode({&part, 1}, {.add_special = false}));
+  AIRLLM_TRY_VOID(lines.write_line(std::to_string(ids.size())));
+  return lines.flush();
+}
+
+}  // namespace airllm::tools

@@ -1,0 +1,17 @@
+// What airllm-text does with a folder's files. A line of input that cannot be answered is answered
+// by {"error":"…"}; an error returned here ends the program.
+#pragma once
+
+#include "base/result.h"
+#include "tools/airllm_text/folder.h"
+#include "tools/airllm_text/lines.h"
+
+namespace airllm::tools {
+
+Status encode_lines(const TextFiles& files, std::string_view where, Lines& lines);
+Status decode_lines(const TextFiles& files, std::string_view where, bool skip_special,
+                    Lines& lines);
+Status template_lines(const TextFiles& files, std::string_view where, Lines& lines);
+Status count_all(const TextFiles& files, std::string_view where, Lines& lines);
+
+}  // namespace airllm::tools
