@@ -33,6 +33,11 @@ Result<std::unique_ptr<ChatTemplate>> make_template(const TextFiles& files,
   return ChatTemplate::parse(*config.chat_template, config.special_tokens, name);
 }
 
+// Escaped down to ASCII, as readers may take U+2028 or U+0085 for the end of a line.
+std::string answer_of(const char* key, std::string text) {
+  return Json{{key, std::move(text)}}.dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
 Result<bool> flag(const Json& request, const char* key) {
   const auto found = request.find(key);
   if (found == request.end()) return false;
@@ -84,7 +89,7 @@ Result<std::string> decode_line(const Tokenizer& tokenizer, std::string_view lin
     }
     ids.push_back(id.get<int32_t>());
   }
-  return dump_json({{"text", tokenizer.decode(ids, skip_special)}});
+  return answer_of("text", tokenizer.decode(ids, skip_special));
 }
 
 Result<std::string> template_line(const ChatTemplate& chat_template, std::string_view line) {
@@ -107,7 +112,7 @@ Result<std::string> template_line(const ChatTemplate& chat_template, std::string
   AIRLLM_TRY(const std::vector<TextPart> parts, chat_template.render(input));
   std::string text;
   for (const TextPart& part : parts) text += part.text;
-  return dump_json({{"text", std::move(text)}});
+  return answer_of("text", std::move(text));
 }
 
 template <typename Answer>
@@ -116,7 +121,7 @@ Status answer_lines(Lines& lines, const Answer& answer) {
     AIRLLM_TRY(const std::optional<std::string_view> line, lines.next());
     if (!line.has_value()) return lines.flush();
     const Result<std::string> text = answer(*line);
-    AIRLLM_TRY_VOID(lines.write_line(text ? *text : dump_json({{"error", text.error().message}})));
+    AIRLLM_TRY_VOID(lines.write_line(text ? *text : answer_of("error", text.error().message)));
   }
 }
 
