@@ -85,12 +85,13 @@ def folds():
     for c in range(LAST):
         if 0xD800 <= c < 0xE000:
             continue
-        cases = _regex.get_all_cases(regex.U | regex.I | regex.F, c)
+        cases = [c2 for c2 in _regex.get_all_cases(regex.U | regex.I, c) if c2 is not None]
         if len(cases) > 1:
             groups.add(tuple(sorted(cases)))
-    text = "".join(sorted({chr(c) for group in groups for c in group}))
+    characters = sorted({chr(c) for group in groups for c in group})
+    text = "\n".join(characters)  # apart, lest two of them match an expanding one
     proven = set()
-    for c in text:
+    for c in characters:
         group = tuple(sorted(set(map(ord, matches(f"(?i:{c})", text)))))
         if len(group) > 1:
             proven.add(group)
