@@ -176,12 +176,15 @@ bool ends_in_expanded_fold(std::span<const char32_t> text) {
 CodePointSet::CodePointSet(const CodePointRanges& ranges) {
   auto range = ranges.ranges().begin();
   for (size_t block = 0; block < index_.size(); ++block) {
+    const auto begin = static_cast<char32_t>(block * 256);
+    const char32_t end = begin + 256;
     Block bits{};
-    for (char32_t c = 0; c < 256; ++c) {
-      const char32_t code = static_cast<char32_t>(block * 256) + c;
-      while (range != ranges.ranges().end() && range->end <= code) ++range;
-      if (range == ranges.ranges().end()) break;
-      if (range->begin <= code) bits[c >> 6U] |= uint64_t{1} << (c & 63U);
+    for (; range != ranges.ranges().end() && range->begin < end; ++range) {
+      const char32_t last = std::min(range->end, end);
+      for (char32_t c = std::max(range->begin, begin); c < last; ++c) {
+        bits[(c & 255U) >> 6U] |= uint64_t{1} << (c & 63U);
+      }
+      if (range->end > end) break;
     }
     auto found = std::find(blocks_.rbegin(), blocks_.rend(), bits);
     if (found == blocks_.rend()) {
