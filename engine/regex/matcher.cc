@@ -119,11 +119,9 @@ bool Matcher::holds(Assertion assertion, uint32_t position) const {
     case Assertion::kTextEnd: return at_end;
     // As in Oniguruma, a newline at the end of the text is followed by no further line.
     case Assertion::kLineBegin: return at_begin || (!at_end && text_[position - 1] == '\n');
-    case Assertion::kLineEnd:
-      return at_end ? at_begin || text_[position - 1] != '\n' : text_[position] == '\n';
+    case Assertion::kLineEnd: return at_end || text_[position] == '\n';
     case Assertion::kTextEndOrNewline:
-      return at_end ? at_begin || text_[position - 1] != '\n'
-                    : position + 1 == size_ && text_[position] == '\n';
+      return at_end || (position + 1 == size_ && text_[position] == '\n');
     case Assertion::kWordBoundary:
     case Assertion::kNoWordBoundary: {
       const bool before = !at_begin && is_word_at(previous(text_, position));
@@ -137,9 +135,7 @@ bool Matcher::holds(Assertion assertion, uint32_t position) const {
 bool Matcher::step(uint32_t& code, uint32_t& position) {
   const Instruction& in = program_.code[code];
   switch (in.op) {
-    case Op::kSet:
-      ++code;
-      return position < size_ && matches_one(program_.sets[in.set], position);
+    case Op::kSet: ++code; return position < size_ && matches_one(program_.sets[in.set], position);
     case Op::kSpan:
     case Op::kPossessiveSpan: return span(in, code, position);
     case Op::kLazySpan: return lazy_span(in, code, position);

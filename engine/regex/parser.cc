@@ -113,8 +113,8 @@ class Parser {
 
   MaybeSet bracket(Flags flags);
   bool bracket_item(CodePointRanges& set, Flags flags);
-  MaybeSet class_escape();             // \s, \p{..}: a class; the '\' is taken
-  std::optional<char32_t> escaped();   // \n, \x{..}, \-: a character; the '\' is taken
+  MaybeSet class_escape();            // \s, \p{..}: a class; the '\' is taken
+  std::optional<char32_t> escaped();  // \n, \x{..}, \-: a character; the '\' is taken
   std::optional<char32_t> hex(size_t digits, char32_t limit);
 
   std::string_view text_;
@@ -179,8 +179,7 @@ MaybeNode Parser::atom(Flags flags) {
   }
   if (take(".")) {
     folded_run_.clear();
-    return set_node(flags.dot_matches_newline ? CodePointRanges::all()
-                                              : single('\n').complement());
+    return set_node(flags.dot_matches_newline ? CodePointRanges::all() : single('\n').complement());
   }
   if (take("^")) return assertion_node(Assertion::kLineBegin);
   if (take("$")) return assertion_node(Assertion::kLineEnd);
@@ -292,9 +291,8 @@ std::optional<char32_t> Parser::escaped() {
     if (at_ - begin != 4) return std::nullopt;
     return value;
   }
-  constexpr std::pair<char, char> kControls[] = {{'t', '\t'}, {'n', '\n'}, {'r', '\r'},
-                                                 {'f', '\f'}, {'v', '\v'}, {'a', '\a'},
-                                                 {'e', '\x1B'}};
+  constexpr std::pair<char, char> kControls[] = {
+      {'t', '\t'}, {'n', '\n'}, {'r', '\r'}, {'f', '\f'}, {'v', '\v'}, {'a', '\a'}, {'e', '\x1B'}};
   for (const auto& [name, value] : kControls) {
     if (take({&name, 1})) return static_cast<char32_t>(value);
   }
@@ -367,8 +365,8 @@ bool Parser::bracket_item(CodePointRanges& set, Flags flags) {
     if (const MaybeSet inner = class_escape()) {
       set = set.united(*inner);
       // What "-" means behind a class differs between syntaxes.
-      return !flags.ignore_case && (!text_.substr(at_).starts_with('-') ||
-                                    text_.substr(at_).starts_with("-]"));
+      return !flags.ignore_case &&
+             (!text_.substr(at_).starts_with('-') || text_.substr(at_).starts_with("-]"));
     }
     at_ = begin;
   }
@@ -466,8 +464,8 @@ bool Parser::quantify(Node& node) {
   const bool exact = interval && repeat.min == repeat.max;
   if (!exact && take("?")) repeat.greed = Greed::kLazy;
   if (!interval && repeat.greed == Greed::kGreedy && take("+")) repeat.greed = Greed::kPossessive;
-  if (!at_end() && (text_[at_] == '*' || text_[at_] == '+' || text_[at_] == '?' ||
-                    text_[at_] == '{')) {
+  if (!at_end() &&
+      (text_[at_] == '*' || text_[at_] == '+' || text_[at_] == '?' || text_[at_] == '{')) {
     return false;
   }
   // A loop around what can be empty ends by rules that are not copied here.

@@ -44,7 +44,7 @@ struct Choice {
     uint32_t set;  // of first characters; kNoSet: anything or nothing
     uint32_t target;
   };
-  std::vector<Branch> branches;         // at most 32
+  std::vector<Branch> branches;          // at most 32
   std::array<uint32_t, 128> by_ascii{};  // bit i: branch i can start with the character
 };
 

@@ -89,7 +89,8 @@ CodePointRanges CodePointRanges::category(std::string_view name) {
   std::vector<Range> ranges;
   for (size_t i = 0; i < kCategoryNamesSize; ++i) {
     const std::string_view candidate(kCategoryNames[i].name);
-    const bool cased = name == "lc" && (candidate == "lu" || candidate == "ll" || candidate == "lt");
+    const bool cased =
+        name == "lc" && (candidate == "lu" || candidate == "ll" || candidate == "lt");
     if (candidate == name || (name.size() == 1 && candidate[0] == name[0]) || cased) {
       append_class(kCategoryStarts, kCategoryStartsSize, kCategoryNames[i].number, ranges);
     }
