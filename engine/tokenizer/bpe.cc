@@ -13,6 +13,10 @@ namespace airllm::tokenizer {
 namespace {
 
 constexpr size_t kMaxMerges = 1 << 24;
+constexpr size_t kCachedWords = 1 << 15;    // 64 bytes each
+constexpr size_t kWordsWithoutCache = 512;  // a short text does not pay for the cache
+// Below, looking through all pairs for the lowest rank beats a heap.
+constexpr size_t kFewSymbols = 24;
 
 std::string byte_token(unsigned byte) {
   constexpr std::string_view kDigits = "0123456789ABCDEF";
@@ -187,6 +191,31 @@ void Bpe::offer(Scratch& scratch, int32_t left, int32_t right) const {
   std::push_heap(scratch.queue.begin(), scratch.queue.end(), std::greater<>());
 }
 
+// Merges by looking for the lowest rank, and of equal ones the leftmost, each time. The ranks of
+// the pairs are kept in `previous` of their left symbols.
+void Bpe::merge_few_symbols(Scratch& scratch) const {
+  auto& symbols = scratch.symbols;
+  size_t count = symbols.size();
+  const auto update = [&](size_t i) {
+    const int32_t rank = merges_.rank(symbols[i].id, symbols[i + 1].id);
+    symbols[i].previous = rank < 0 ? INT32_MAX : rank;
+  };
+  for (size_t i = 0; i + 1 < count; ++i) update(i);
+  while (count > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < count; ++i) {
+      if (symbols[i].previous < symbols[best].previous) best = i;
+    }
+    if (symbols[best].previous == INT32_MAX) break;
+    symbols[best].id = merges_[symbols[best].previous].merged;
+    --count;
+    for (size_t i = best + 1; i < count; ++i) symbols[i] = symbols[i + 1];
+    if (best + 1 < count) update(best);
+    if (best > 0) update(best - 1);
+  }
+  symbols.resize(count);
+}
+
 void Bpe::merge_symbols(Scratch& scratch) const {
   auto& symbols = scratch.symbols;
   auto& queue = scratch.queue;
@@ -219,8 +248,8 @@ void Bpe::merge_symbols(Scratch& scratch) const {
   }
 }
 
-void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
-  if (word.empty()) return;
+void Bpe::encode_new_word(std::string_view word, Scratch& scratch,
+                          std::vector<int32_t>& ids) const {
   if (ignore_merges_) {
     if (const auto id = vocabulary_.id(word)) {
       ids.push_back(*id);
@@ -229,10 +258,43 @@ void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& 
   }
   scratch.symbols.clear();
   split_into_symbols(word, scratch);
-  merge_symbols(scratch);
+  // With a prefix, a merge may not lengthen the text, which the heap's order then depends on.
+  if (scratch.symbols.size() <= kFewSymbols && subword_prefix_.empty()) {
+    merge_few_symbols(scratch);
+  } else {
+    merge_symbols(scratch);
+  }
   for (const auto& symbol : scratch.symbols) {
     if (symbol.id >= 0) ids.push_back(symbol.id);
   }
+}
+
+void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
+  if (word.empty()) return;
+  if (word.size() > Scratch::CachedWord().bytes.size()) {
+    encode_new_word(word, scratch, ids);
+    return;
+  }
+  if (scratch.cache.empty()) {
+    if (++scratch.words < kWordsWithoutCache) {
+      encode_new_word(word, scratch, ids);
+      return;
+    }
+    scratch.cache.resize(kCachedWords);
+  }
+  auto& cached = scratch.cache[std::hash<std::string_view>{}(word) % kCachedWords];
+  if (std::string_view(cached.bytes.data(), cached.length) == word) {
+    ids.insert(ids.end(), cached.ids.begin(), cached.ids.begin() + cached.count);
+    return;
+  }
+  const size_t before = ids.size();
+  encode_new_word(word, scratch, ids);
+  const size_t count = ids.size() - before;
+  if (count > cached.ids.size()) return;
+  cached.length = static_cast<uint8_t>(word.size());
+  cached.count = static_cast<uint8_t>(count);
+  std::copy(word.begin(), word.end(), cached.bytes.begin());
+  std::copy_n(ids.begin() + static_cast<std::ptrdiff_t>(before), count, cached.ids.begin());
 }
 
 }  // namespace airllm::tokenizer

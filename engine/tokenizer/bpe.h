@@ -47,6 +47,17 @@ class Bpe {
     std::vector<Symbol> symbols;
     std::vector<uint64_t> queue;  // a heap of rank << 32 | position
     bool unknown_token_missing = false;
+
+    // Words of this encoding and their ids, so that a frequent word is merged once. Bounded: a
+    // word replaces the one that holds its slot.
+    struct CachedWord {
+      uint8_t length = 0;  // 0: free
+      uint8_t count = 0;
+      std::array<char, 30> bytes{};
+      std::array<int32_t, 8> ids{};
+    };
+    std::vector<CachedWord> cache;  // empty while the text is short
+    size_t words = 0;               // counted while it is
   };
 
   // `model` is the file's "model"; the vocabulary and the merges are taken from `file`.
@@ -65,7 +76,9 @@ class Bpe {
   std::optional<int32_t> character_id(std::string_view character, bool first, bool last) const;
   bool append_bytes(std::string_view character, bool first, bool last, Scratch& scratch) const;
   void split_into_symbols(std::string_view word, Scratch& scratch) const;
+  void encode_new_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   void merge_symbols(Scratch& scratch) const;
+  void merge_few_symbols(Scratch& scratch) const;
   void offer(Scratch& scratch, int32_t left, int32_t right) const;
 
   static constexpr size_t kDirectCharacters = 512;  // covers the alphabet of byte-level BPE

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/utf8.h"
+#include "engine/regex/matcher.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -55,9 +56,13 @@ Result<Pattern> Pattern::regex(std::string_view expression, const std::string& w
                       where + ": the regular expression has " + std::to_string(expression.size()) +
                           " bytes; the limit is " + std::to_string(kMaxExpressionBytes));
   }
-  initialise_oniguruma();
   Pattern pattern;
   pattern.where_ = where;
+  if (auto program = regex::compile(expression)) {
+    pattern.program_ = std::make_shared<const regex::Program>(std::move(*program));
+    return pattern;
+  }
+  initialise_oniguruma();
   OnigRegex compiled = nullptr;
   OnigErrorInfo info{};
   const int code = onig_new(&compiled, bytes(expression), bytes(expression) + expression.size(),
@@ -95,8 +100,12 @@ Result<std::vector<Range>> Pattern::find_all(std::string_view text) const {
                       "give a shorter text");
   }
   std::vector<Range> matches;
+  if (program_ != nullptr) {
+    AIRLLM_TRY_VOID(find_program(text, matches));
+    return matches;
+  }
   if (regex_ != nullptr) {
-    AIRLLM_TRY_VOID(find_regex(text, matches));
+    AIRLLM_TRY_VOID(find_oniguruma(text, matches));
     return matches;
   }
   for (size_t at = text.find(literal_); at != std::string_view::npos;
@@ -106,33 +115,60 @@ Result<std::vector<Range>> Pattern::find_all(std::string_view text) const {
   return matches;
 }
 
-Status Pattern::find_regex(std::string_view text, std::vector<Range>& matches) const {
-  const std::unique_ptr<OnigRegion, RegionDeleter> region(onig_region_new());
-  const OnigUChar* const begin = bytes(text);
-  const OnigUChar* const end = begin + text.size();
+// `search` gives the first match from a position on, if there is one.
+template <typename Search>
+Status Pattern::collect(std::string_view text, Search search, std::vector<Range>& matches) const {
   size_t from = 0;
   std::optional<size_t> last_match_end;
   while (from <= text.size()) {
+    AIRLLM_TRY(const std::optional<Range> match, search(from));
+    if (!match.has_value()) break;
+    if (match->begin == match->end && last_match_end == match->end) {
+      from += from < text.size() ? character_length(text, from) : 1;
+      continue;
+    }
+    from = match->end;
+    last_match_end = match->end;
+    matches.push_back(*match);
+  }
+  return {};
+}
+
+Status Pattern::find_program(std::string_view text, std::vector<Range>& matches) const {
+  regex::Matcher matcher(*program_, text);
+  const auto search = [&](size_t from) -> Result<std::optional<Range>> {
+    const auto match = matcher.find(from);
+    if (matcher.out_of_steps()) {
+      return Unexpected(ErrorCode::kData,
+                        where_ + ": the regular expression takes too many steps on this text",
+                        "give a shorter text");
+    }
+    if (!match) return std::optional<Range>();
+    return std::optional<Range>(
+        {static_cast<uint32_t>(match->begin), static_cast<uint32_t>(match->end)});
+  };
+  return collect(text, search, matches);
+}
+
+Status Pattern::find_oniguruma(std::string_view text, std::vector<Range>& matches) const {
+  const std::unique_ptr<OnigRegion, RegionDeleter> region(onig_region_new());
+  const OnigUChar* const begin = bytes(text);
+  const OnigUChar* const end = begin + text.size();
+  const auto search = [&](size_t from) -> Result<std::optional<Range>> {
     onig_region_clear(region.get());
     const int found =
         onig_search(regex_.get(), begin, end, begin + from, end, region.get(), ONIG_OPTION_NONE);
-    if (found == ONIG_MISMATCH) break;
+    if (found == ONIG_MISMATCH) return std::optional<Range>();
     if (found < 0) {
       return Unexpected(ErrorCode::kData,
                         where_ + ": the regular expression fails on this text at byte " +
                             std::to_string(from) + ": " + onig_message(found, nullptr),
                         "give a shorter text");
     }
-    const Range match{static_cast<uint32_t>(region->beg[0]), static_cast<uint32_t>(region->end[0])};
-    if (match.begin == match.end && last_match_end == match.end) {
-      from += from < text.size() ? character_length(text, from) : 1;
-      continue;
-    }
-    from = match.end;
-    last_match_end = match.end;
-    matches.push_back(match);
-  }
-  return {};
+    return std::optional<Range>(
+        {static_cast<uint32_t>(region->beg[0]), static_cast<uint32_t>(region->end[0])});
+  };
+  return collect(text, search, matches);
 }
 
 }  // namespace airllm::tokenizer

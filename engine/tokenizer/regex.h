@@ -1,5 +1,7 @@
-// Patterns of tokenizer.json: a literal, or a regular expression of Oniguruma, the engine that
-// Hugging Face tokenizers use.
+// Patterns of tokenizer.json: a literal, or a regular expression as Oniguruma, the engine that
+// Hugging Face tokenizers use, understands it. Most expressions run in engine/regex with the
+// classes of Unicode 16, as in the reference; the rest in the system's Oniguruma, whose Unicode may
+// be older (14 in Debian 12).
 #pragma once
 
 #include <cstdint>
@@ -10,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/regex/program.h"
 
 struct re_pattern_buffer;
 
@@ -33,15 +36,21 @@ class Pattern {
   // All matches from left to right without overlap. An empty match directly behind another match
   // is left out. A text of 4 GiB, or one that needs too many steps, is a kData error.
   Result<std::vector<Range>> find_all(std::string_view text) const;
+  // Whether it runs in engine/regex, or is a literal.
+  bool is_own() const { return regex_ == nullptr; }
 
  private:
   struct Deleter {
     void operator()(re_pattern_buffer* regex) const;
   };
   Pattern() = default;
-  Status find_regex(std::string_view text, std::vector<Range>& matches) const;
+  template <typename Search>
+  Status collect(std::string_view text, Search search, std::vector<Range>& matches) const;
+  Status find_program(std::string_view text, std::vector<Range>& matches) const;
+  Status find_oniguruma(std::string_view text, std::vector<Range>& matches) const;
 
-  std::string literal_;  // empty: regex_ is set
+  std::string literal_;  // empty: program_ or regex_ is set
+  std::shared_ptr<const regex::Program> program_;
   std::unique_ptr<re_pattern_buffer, Deleter> regex_;
   std::string where_;
 };
