@@ -138,8 +138,8 @@ constexpr BuiltinTemplate kVicuna{"vicuna", R"({%- set turns = messages -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%})"};
 
-// Source: "Prompt Template for base LLaMA" on the model card of Platypus2-70B-instruct; the frame is
-// that of tatsu-lab/stanford_alpaca.
+// Source: "Prompt Template for base LLaMA" on the model card of Platypus2-70B-instruct; the frame
+// is that of tatsu-lab/stanford_alpaca.
 constexpr BuiltinTemplate kAlpaca{"alpaca", R"({{- bos_token -}}
 {%- for message in messages -%}
   {%- if message['role'] == 'system' -%}
@@ -169,9 +169,9 @@ std::string string_of(const Json& object, const char* key) {
 }
 
 struct Family {
-  std::string hint;        // names that people gave
-  std::string kind;        // names that programs gave
-  std::string model_type;  // empty: not known
+  std::string hint;         // names that people gave
+  std::string kind;         // names that programs gave
+  std::string model_type;   // empty: not known
   uint64_t vocabulary = 0;  // 0: not known
 
   bool hints(std::string_view word) const { return hint.find(word) != std::string::npos; }
@@ -201,9 +201,8 @@ Family family_of(const TextFiles& files, const TokenizerConfig& config, std::str
 const BuiltinTemplate* chatglm(const Family& family, const TextFiles& files,
                                const TokenizerConfig& config) {
   if (string_of(config.special_tokens, "bos_token") == "<sop>") return nullptr;
-  const bool has_roles =
-      files.tokenizer_config_json &&
-      files.tokenizer_config_json->find("\"<|user|>\"") != std::string::npos;
+  const bool has_roles = files.tokenizer_config_json &&
+                         files.tokenizer_config_json->find("\"<|user|>\"") != std::string::npos;
   return has_roles || family.hints("chatglm3") ? &kChatGlm3 : &kChatGlm2;
 }
 
