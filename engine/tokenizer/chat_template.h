@@ -3,7 +3,8 @@
 //
 // Who wrote what. Of a rendered text, these are the user's (TextPart::from_user), so that no added
 // token is found in them: every string in messages, tools, documents and variables, also after it
-// went through filters and methods, and also where it names a tool or a parameter. These are not:
+// went through filters and methods, where it names a tool or a parameter, and where it is the name
+// of an object's member. These are not:
 // the template's own text, the special tokens, and the "role" of a message where it is a plain word
 // of [a-z_-] (templates make control tokens of it: '<|' + role + '|>').
 #pragma once

@@ -76,9 +76,10 @@ TEST(ChatFiles, SpecialTokensOfBothFiles) {
                                                  "mask_token": "<m>", "eos_token": null})"};
   auto config = read_tokenizer_config(files, "m");
   ASSERT_TRUE(config) << config.error().message;
-  EXPECT_EQ(config->special_tokens,
-            Json({{"bos_token", "<b>"}, {"image_token", "<i>"}, {"audio", "<a>"},
-                  {"mask_token", "<m>"}}));
+  EXPECT_EQ(
+      config->special_tokens,
+      Json(
+          {{"bos_token", "<b>"}, {"image_token", "<i>"}, {"audio", "<a>"}, {"mask_token", "<m>"}}));
   files.tokenizer_config_json =
       R"({"bos_token": "<s>", "unk_token": "<u>", "added_tokens_decoder": {}})";
   config = read_tokenizer_config(files, "m");
@@ -100,9 +101,8 @@ TEST(ChatFiles, WrongTypesAreNamed) {
 
 TEST(ChatFiles, WhoWroteWhat) {
   const auto show = [](const char* source, const TemplateInput& input) {
-    return marked({.tokenizer_config_json = R"({"bos_token": "<s>"})",
-                   .chat_template_jinja = source},
-                  input);
+    return marked(
+        {.tokenizer_config_json = R"({"bos_token": "<s>"})", .chat_template_jinja = source}, input);
   };
   const char* const kTurn = "{{ bos_token }}<|{{ messages[0].role }}|>{{ messages[0].content }}";
   EXPECT_EQ(show(kTurn, hi()), "<s><|user|>⟦Hi⟧");
@@ -113,6 +113,11 @@ TEST(ChatFiles, WhoWroteWhat) {
     EXPECT_EQ(show(kTurn, input), "<s><|⟦" + std::string(role) + "⟧|>⟦Hi⟧");
   }
   EXPECT_EQ(show("{{ tools[0].name }}", with_tools()), "⟦<|f|>⟧");
+  // Names of members are the user's as well.
+  input = hi();
+  input.messages[0]["<|x|>"] = true;
+  EXPECT_EQ(show("{% for key in messages[0] %}{{ key }},{% endfor %}", input),
+            "⟦role⟧,⟦content⟧,⟦<|x|>⟧,");
   // Only a message has a role: not a tool, not a part of a message.
   input = with_tools();
   input.tools[0]["role"] = "user";
@@ -146,12 +151,11 @@ TEST(ChatFiles, WrongInputIsRefused) {
 }
 
 TEST(ChatFiles, FamiliesThatShipNone) {
-  TemplateInput input{.messages = Json::array({text_message("user", "<a>"),
-                                               text_message("assistant", "b"),
-                                               text_message("user", "c")}),
-                      .add_generation_prompt = true};
-  const auto of_class = [&](const char* name, const char* where = "m",
-                            const char* config = "{}") {
+  TemplateInput input{
+      .messages = Json::array(
+          {text_message("user", "<a>"), text_message("assistant", "b"), text_message("user", "c")}),
+      .add_generation_prompt = true};
+  const auto of_class = [&](const char* name, const char* where = "m", const char* config = "{}") {
     return marked({.tokenizer_config_json = std::string(R"({"bos_token": "<s>", "eos_token":)") +
                                             R"( "</s>", "tokenizer_class": ")" + name + "\"}",
                    .config_json = config},
@@ -187,8 +191,8 @@ TEST(ChatFiles, FamiliesThatShipNone) {
 }
 
 TEST(ChatFiles, SystemMessagesOfBuiltinTemplates) {
-  const TemplateInput input{.messages = Json::array({text_message("system", "S"),
-                                                     text_message("user", "u")})};
+  const TemplateInput input{
+      .messages = Json::array({text_message("system", "S"), text_message("user", "u")})};
   const TextFiles llama{.tokenizer_config_json =
                             R"({"bos_token": "<s>", "eos_token": "</s>",
                                 "tokenizer_class": "LlamaTokenizer"})"};
