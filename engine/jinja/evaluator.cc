@@ -113,7 +113,9 @@ Result<List> Evaluator::loop_elements(const Statement& statement) {
   if (const List* values = value.as_list()) {
     elements = *values;
   } else if (const Map* entries = value.as_map()) {
-    for (const auto& [key, entry] : *entries) elements.push_back(Value::literal(key));
+    // Keys do not know who wrote them, and mappings come from the caller.
+    for (const auto& [key, entry] : *entries)
+      elements.push_back(Value::string(text::MarkedText(key, text::kUserOrigin)));
   } else if (!value.is_undefined()) {
     return error(statement.line, value.type_name() + " cannot be looped over");
   }

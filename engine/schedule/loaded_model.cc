@@ -11,23 +11,11 @@ Status load_text_side(LoadedModel& model) {
     AIRLLM_TRY(model.tokenizer, tokenizer::Tokenizer::from_json(*stored.tokenizer_json,
                                                                 model.name() + "/tokenizer.json"));
   }
-  Json special_tokens = Json::object();
-  std::optional<std::string> source = stored.chat_template_jinja;
-  std::string what = model.name() + "/chat_template.jinja";
-  if (stored.tokenizer_config_json) {
-    const std::string config_what = model.name() + "/tokenizer_config.json";
-    AIRLLM_TRY(tokenizer::TokenizerConfig config,
-               tokenizer::parse_tokenizer_config(*stored.tokenizer_config_json, config_what));
-    special_tokens = std::move(config.special_tokens);
-    // A file of its own goes before the setting, as in transformers.
-    if (!source && config.chat_template) {
-      source = std::move(config.chat_template);
-      what = config_what + ": chat_template";
-    }
-  }
-  if (source) {
-    AIRLLM_TRY(model.chat_template, tokenizer::ChatTemplate::parse(*source, special_tokens, what));
-  }
+  const tokenizer::TextFiles files{.tokenizer_config_json = stored.tokenizer_config_json,
+                                   .special_tokens_map_json = stored.special_tokens_map_json,
+                                   .chat_template_jinja = stored.chat_template_jinja,
+                                   .config_json = stored.config_json};
+  AIRLLM_TRY(model.chat_template, tokenizer::load_chat_template(files, model.name()));
   return {};
 }
 
@@ -50,6 +38,7 @@ Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(store::StoredModel 
   // The texts are parsed: only the daemon's memory would keep them.
   model->stored.tokenizer_json.reset();
   model->stored.tokenizer_config_json.reset();
+  model->stored.special_tokens_map_json.reset();
   model->stored.chat_template_jinja.reset();
   model->end_tokens = model->generation.end_tokens.empty() ? model->architecture().end_tokens
                                                            : model->generation.end_tokens;

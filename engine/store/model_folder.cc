@@ -53,6 +53,7 @@ Result<ModelTexts> ModelFolder::texts(const Manifest& manifest) const {
          {std::pair{"tokenizer.json", &out.tokenizer_json},
           std::pair{"tokenizer_config.json", &out.tokenizer_config_json},
           std::pair{"generation_config.json", &out.generation_config_json},
+          std::pair{"special_tokens_map.json", &out.special_tokens_map_json},
           std::pair{"chat_template.jinja", &out.chat_template_jinja}}) {
       if (record.name != name) continue;
       AIRLLM_TRY(*target, file(record));

@@ -1,7 +1,12 @@
-// Chat templates: from messages to the prompt text that a model was trained with.
+// Chat templates: from messages to the prompt text that a model was trained with, as transformers'
+// apply_chat_template(tokenize=False) writes it.
 //
-// The language is Jinja as transformers runs it. Behind this interface stands an interpreter of the
-// part that the bundled model needs; a full one will take its place.
+// Who wrote what. Of a rendered text, these are the user's (TextPart::from_user), so that no added
+// token is found in them: every string in messages, tools, documents and variables, also after it
+// went through filters and methods, where it names a tool or a parameter, and where it is the name
+// of an object's member. These are not:
+// the template's own text, the special tokens, and the "role" of a message where it is a plain word
+// of [a-z_-] (templates make control tokens of it: '<|' + role + '|>').
 #pragma once
 
 #include <memory>
@@ -11,45 +16,36 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/tokenizer/template_input.h"
+#include "engine/tokenizer/text_files.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace airllm::tokenizer {
 
-// What a template is rendered with, as transformers' apply_chat_template takes it.
-struct TemplateInput {
-  Json messages =
-      Json::array();         // objects with "role", "content" and whatever else the model knows
-  Json tools = nullptr;      // a list; null: none
-  Json documents = nullptr;  // likewise
-  bool add_generation_prompt = false;
-  Json variables = Json::object();  // further names, such as enable_thinking
-};
-
-// One message of plain text, the usual case.
-Json text_message(std::string_view role, std::string_view content);
-
-// Immutable; safe to share between threads.
+// A model's templates: one, or several by name. Immutable; safe to share between threads.
 class ChatTemplate {
  public:
-  // `special_tokens` are the names that the model's files give (bos_token, eos_token, …), as
-  // strings. What the interpreter does not know is a kData error that names it with its line.
+  // One template. `special_tokens` are the names that the model's files give (bos_token, eos_token,
+  // …), as strings. What the interpreter does not know is a kData error that names it with its
+  // line.
   static Result<std::unique_ptr<ChatTemplate>> parse(std::string_view source,
                                                      const Json& special_tokens,
                                                      std::string_view what);
   virtual ~ChatTemplate() = default;
 
-  // Text that stems from `input` is marked from_user. raise_exception in the template is a kUsage
-  // error with its text.
+  // Of several templates the one that the input names, else "tool_use" when there are tools, else
+  // "default"; when there is none of these, the kUsage error names those that there are.
+  // raise_exception in the template is a kUsage error with its text.
   virtual Result<std::vector<TextPart>> render(const TemplateInput& input) const = 0;
+
+  // "default" alone for a single one.
+  virtual std::vector<std::string> names() const = 0;
 };
 
-// From tokenizer_config.json: its "chat_template" (a string, or the "default" of a named list) and
-// the special tokens' texts (bos_token, eos_token, unk_token, pad_token; strings or objects with
-// "content").
-struct TokenizerConfig {
-  std::optional<std::string> chat_template;
-  Json special_tokens = Json::object();
-};
-Result<TokenizerConfig> parse_tokenizer_config(std::string_view json, std::string_view what);
+// The model's own templates (see read_tokenizer_config), else the one of its family (see
+// find_builtin_template), else null. `where` is the folder's name, for messages and for the family.
+// A single template that does not parse is an error; of several, each is one when it is chosen.
+Result<std::unique_ptr<ChatTemplate>> load_chat_template(const TextFiles& files,
+                                                         std::string_view where);
 
 }  // namespace airllm::tokenizer

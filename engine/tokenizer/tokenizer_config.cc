@@ -1,49 +1,115 @@
-#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer_config.h"
+
+#include <algorithm>
+#include <array>
+
 #include "engine/tokenizer/fields.h"
 
 namespace airllm::tokenizer {
 namespace {
 
-// The text of a special token: a string, or an object that describes an added token.
-Result<std::optional<std::string>> token_text(const Fields& fields, const char* key) {
-  using Text = std::optional<std::string>;
-  const Json* value = fields.find(key);
-  if (value == nullptr) return Text();
-  if (value->is_string()) return Text(value->get<std::string>());
-  if (!value->is_object()) return fields.wrong(key, "a string or an object with \"content\"");
-  AIRLLM_TRY(std::string content, Fields(*value, fields.where() + ": " + key).string("content"));
-  return Text(std::move(content));
+constexpr std::array<std::string_view, 7> kStandardTokens = {
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+constexpr std::string_view kTokenSuffix = "_token";
+
+bool is_standard(std::string_view key) {
+  return std::find(kStandardTokens.begin(), kStandardTokens.end(), key) != kStandardTokens.end();
 }
 
-// The template itself, or of a list of {"name", "template"} the one named "default".
-Result<std::optional<std::string>> template_text(const Fields& fields) {
-  using Text = std::optional<std::string>;
+// The text of a special token: a string, or an object that describes an added token.
+Result<std::string> token_text(const Fields& fields, const std::string& key, const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_object()) return fields.wrong(key, "a string or an object with \"content\"");
+  return Fields(value, fields.where() + ": " + key).string("content");
+}
+
+// The special tokens of one file replace those of an earlier one; null unsets.
+Status add_special_tokens(const Json& object, const Fields& fields, Json& tokens) {
+  for (const auto& [key, value] : object.items()) {
+    if (key == "extra_special_tokens" && value.is_object()) {
+      for (const auto& [name, token] : value.items()) {
+        AIRLLM_TRY(tokens[name], token_text(fields, name, token));
+      }
+      continue;
+    }
+    const bool standard = is_standard(key);
+    const bool own = !standard && key.ends_with(kTokenSuffix) &&
+                     (value.is_string() || (value.is_object() && value.contains("content")));
+    if (value.is_null()) {
+      if (standard) tokens.erase(key);
+    } else if (standard || own) {
+      AIRLLM_TRY(tokens[key], token_text(fields, key, value));
+    }
+  }
+  return {};
+}
+
+// "chat_template": the template itself, or a list of {"name", "template"}, of which a later one
+// replaces an earlier one of the same name.
+Result<TemplateSources> setting_templates(const Fields& fields) {
+  TemplateSources out;
   const Json* value = fields.find("chat_template");
-  if (value == nullptr) return Text();
-  if (value->is_string()) return Text(value->get<std::string>());
+  if (value == nullptr) return out;
+  const std::string what = fields.where() + ": chat_template";
+  if (value->is_string()) {
+    out.single = true;
+    out.templates.push_back({"default", value->get<std::string>(), what});
+    return out;
+  }
   if (!value->is_array()) return fields.wrong("chat_template", "a string or a list");
   for (const Json& element : *value) {
-    const Fields entry(element, fields.where() + ": chat_template");
-    AIRLLM_TRY(const std::string name, entry.string("name"));
-    AIRLLM_TRY(std::string text, entry.string("template"));
-    if (name == "default") return Text(std::move(text));
+    const Fields entry(element, what);
+    AIRLLM_TRY(std::string name, entry.string("name"));
+    AIRLLM_TRY(std::string source, entry.string("template"));
+    std::erase_if(out.templates, [&](const NamedTemplate& t) { return t.name == name; });
+    const std::string entry_what = what + " '" + name + "'";
+    out.templates.push_back({std::move(name), std::move(source), entry_what});
   }
-  return Text();
+  return out;
+}
+
+TemplateSources file_templates(const TextFiles& files, std::string_view where) {
+  TemplateSources out;
+  const std::string folder(where);
+  if (files.chat_template_jinja) {
+    out.templates.push_back(
+        {"default", *files.chat_template_jinja, folder + "/chat_template.jinja"});
+  }
+  for (const auto& [name, source] : files.additional_chat_templates) {
+    std::erase_if(out.templates, [&](const NamedTemplate& t) { return t.name == name; });
+    out.templates.push_back(
+        {name, source, folder + "/additional_chat_templates/" + name + ".jinja"});
+  }
+  out.single = out.templates.size() == 1 && out.templates[0].name == "default";
+  return out;
+}
+
+Result<Json> parse_object(std::string_view text, const std::string& what) {
+  AIRLLM_TRY(Json object, parse_json(text, what));
+  if (!object.is_object()) return Unexpected(ErrorCode::kData, what + ": not a JSON object");
+  return object;
 }
 
 }  // namespace
 
-Result<TokenizerConfig> parse_tokenizer_config(std::string_view json, std::string_view what) {
-  AIRLLM_TRY(const Json object, parse_json(json, what));
-  if (!object.is_object()) {
-    return Unexpected(ErrorCode::kData, std::string(what) + ": not a JSON object");
-  }
-  const Fields fields(object, std::string(what));
+Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::string_view where) {
   TokenizerConfig config;
-  AIRLLM_TRY(config.chat_template, template_text(fields));
-  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
-    AIRLLM_TRY(const std::optional<std::string> text, token_text(fields, key));
-    if (text.has_value()) config.special_tokens[key] = *text;
+  config.chat_templates = file_templates(files, where);
+  bool has_decoder = false;
+  if (files.tokenizer_config_json) {
+    const std::string what = std::string(where) + "/tokenizer_config.json";
+    AIRLLM_TRY(const Json object, parse_object(*files.tokenizer_config_json, what));
+    const Fields fields(object, what);
+    AIRLLM_TRY_VOID(add_special_tokens(object, fields, config.special_tokens));
+    AIRLLM_TRY(config.tokenizer_class, fields.string_or("tokenizer_class", ""));
+    AIRLLM_TRY(TemplateSources setting, setting_templates(fields));
+    if (config.chat_templates.templates.empty()) config.chat_templates = std::move(setting);
+    has_decoder = object.contains("added_tokens_decoder");
+  }
+  if (files.special_tokens_map_json && !has_decoder) {
+    const std::string what = std::string(where) + "/special_tokens_map.json";
+    AIRLLM_TRY(const Json object, parse_object(*files.special_tokens_map_json, what));
+    AIRLLM_TRY_VOID(add_special_tokens(object, Fields(object, what), config.special_tokens));
   }
   return config;
 }

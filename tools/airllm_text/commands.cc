@@ -11,6 +11,7 @@ namespace airllm::tools {
 namespace {
 
 using tokenizer::ChatTemplate;
+using tokenizer::TextFiles;
 using tokenizer::TextPart;
 using tokenizer::Tokenizer;
 
@@ -23,14 +24,12 @@ Result<std::unique_ptr<Tokenizer>> make_tokenizer(const TextFiles& files, std::s
 
 Result<std::unique_ptr<ChatTemplate>> make_template(const TextFiles& files,
                                                     std::string_view where) {
-  const std::string name = std::string(where) + "/tokenizer_config.json";
-  AIRLLM_TRY(tokenizer::TokenizerConfig config,
-             tokenizer::parse_tokenizer_config(files.tokenizer_config_json.value_or("{}"), name));
-  if (files.chat_template_jinja.has_value()) config.chat_template = files.chat_template_jinja;
-  if (!config.chat_template.has_value()) {
+  AIRLLM_TRY(std::unique_ptr<ChatTemplate> chat_template,
+             tokenizer::load_chat_template(files, where));
+  if (chat_template == nullptr) {
     return Unexpected(ErrorCode::kNoInput, std::string(where) + ": no chat template");
   }
-  return ChatTemplate::parse(*config.chat_template, config.special_tokens, name);
+  return chat_template;
 }
 
 // Escaped down to ASCII, as readers may take U+2028 or U+0085 for the end of a line.

@@ -8,10 +8,10 @@
 
 namespace airllm::tools {
 
-Status encode_lines(const TextFiles& files, std::string_view where, Lines& lines);
-Status decode_lines(const TextFiles& files, std::string_view where, bool skip_special,
+Status encode_lines(const tokenizer::TextFiles& files, std::string_view where, Lines& lines);
+Status decode_lines(const tokenizer::TextFiles& files, std::string_view where, bool skip_special,
                     Lines& lines);
-Status template_lines(const TextFiles& files, std::string_view where, Lines& lines);
-Status count_all(const TextFiles& files, std::string_view where, Lines& lines);
+Status template_lines(const tokenizer::TextFiles& files, std::string_view where, Lines& lines);
+Status count_all(const tokenizer::TextFiles& files, std::string_view where, Lines& lines);
 
 }  // namespace airllm::tools

@@ -10,6 +10,7 @@ namespace airllm::tools {
 namespace {
 
 namespace fs = std::filesystem;
+using tokenizer::TextFiles;
 
 Result<std::string> read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -49,7 +50,7 @@ Result<std::optional<std::string>> read_tiktoken(const fs::path& folder) {
 
 }  // namespace
 
-Result<TextFiles> read_text_files(const fs::path& folder) {
+Result<tokenizer::TextFiles> read_text_files(const fs::path& folder) {
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
     return Unexpected(ErrorCode::kNoInput, folder.string() + ": not a folder");

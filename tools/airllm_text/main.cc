@@ -55,7 +55,7 @@ std::optional<Arguments> parse(std::vector<std::string> arguments) {
 }
 
 Status run(const Arguments& arguments) {
-  AIRLLM_TRY(const TextFiles files, read_text_files(arguments.folder));
+  AIRLLM_TRY(const tokenizer::TextFiles files, read_text_files(arguments.folder));
   Lines lines(STDIN_FILENO, STDOUT_FILENO);
   switch (arguments.command) {
     case Command::kEncode: return encode_lines(files, arguments.folder, lines);

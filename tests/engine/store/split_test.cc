@@ -42,10 +42,12 @@ class SplitTest : public testing::Test {
 TEST_F(SplitTest, CopiesSmallFilesAsTheyCame) {
   write_file(source_ / "README.md", "not copied");
   write_file(source_ / "chat_template.jinja", "{{ messages }}");
+  write_file(source_ / "special_tokens_map.json", "{}");
   ASSERT_TRUE(split().has_value());
   const auto files = disk_.files_below("/store/models/m");
-  for (const char* name : {"config.json", "generation_config.json", "tokenizer.json",
-                           "tokenizer_config.json", "chat_template.jinja"}) {
+  for (const char* name :
+       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "special_tokens_map.json", "chat_template.jinja"}) {
     EXPECT_EQ(files.at(name), read_file(source_ / name)) << name;
   }
   EXPECT_FALSE(files.contains("README.md"));
@@ -53,6 +55,7 @@ TEST_F(SplitTest, CopiesSmallFilesAsTheyCame) {
   ASSERT_TRUE(model.has_value());
   EXPECT_EQ(model->tokenizer_json, read_file(source_ / "tokenizer.json"));
   EXPECT_EQ(model->chat_template_jinja, "{{ messages }}");
+  EXPECT_EQ(model->special_tokens_map_json, "{}");
 }
 
 TEST_F(SplitTest, WorksWithoutATokenizer) {

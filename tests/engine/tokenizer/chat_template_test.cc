@@ -18,6 +18,7 @@ Result<std::vector<TextPart>> render(const std::string& source, const Messages& 
   for (const auto& [role, content] : messages) {
     input.messages.push_back(text_message(role, content));
   }
+  if (messages.empty()) input.messages.push_back(text_message("user", "x"));
   return compiled->render(input);
 }
 
@@ -148,46 +149,16 @@ TEST(ChatTemplate, StepsAndTextAreLimited) {
 }
 
 TEST(ChatTemplate, BundledTemplateRenders) {
-  const auto json = read_text(AIRLLM_SOURCE_DIR "/models/demo/tokenizer_config.json");
-  if (!json) GTEST_SKIP() << "models/demo has no tokenizer_config.json";
-  const auto config = parse_tokenizer_config(*json, "tokenizer_config.json");
-  ASSERT_TRUE(config) << config.error().message;
-  ASSERT_TRUE(config->chat_template.has_value());
-  const auto compiled =
-      ChatTemplate::parse(*config->chat_template, config->special_tokens, "chat_template");
+  TextFiles files;
+  files.tokenizer_config_json = read_text(AIRLLM_SOURCE_DIR "/models/demo/tokenizer_config.json");
+  if (!files.tokenizer_config_json) GTEST_SKIP() << "models/demo has no tokenizer_config.json";
+  const auto compiled = load_chat_template(files, "demo");
   ASSERT_TRUE(compiled) << compiled.error().message;
+  ASSERT_NE(*compiled, nullptr);
   const auto parts = (*compiled)->render(
       {.messages = {text_message("user", " Hello? ")}, .add_generation_prompt = true});
   ASSERT_TRUE(parts) << parts.error().message;
   EXPECT_EQ(joined(*parts), "<|begin|><|user|>Hello?<|end|><|assistant|>");
-}
-
-TEST(TokenizerConfig, TemplatesAndTokensInAllForms) {
-  const auto plain = parse_tokenizer_config(
-      R"({"chat_template": "x", "bos_token": "<s>", "eos_token": {"content": "</s>"},
-          "unk_token": null})",
-      "c");
-  ASSERT_TRUE(plain) << plain.error().message;
-  EXPECT_EQ(plain->chat_template, "x");
-  EXPECT_EQ(plain->special_tokens, Json({{"bos_token", "<s>"}, {"eos_token", "</s>"}}));
-  const auto list = parse_tokenizer_config(
-      R"({"chat_template": [{"name": "tool_use", "template": "t"},
-                            {"name": "default", "template": "d"}]})",
-      "c");
-  ASSERT_TRUE(list);
-  EXPECT_EQ(list->chat_template, "d");
-  EXPECT_FALSE(parse_tokenizer_config("{}", "c")->chat_template);
-}
-
-TEST(TokenizerConfig, WrongTypesAreNamed) {
-  for (const char* json : {R"({"bos_token": 1})", R"({"bos_token": {"text": "x"}})",
-                           R"({"chat_template": 5, "x": "bos_token"})",
-                           R"({"chat_template": ["x"]})", "[]", "nonsense"}) {
-    const auto config = parse_tokenizer_config(json, "dir/c.json");
-    ASSERT_FALSE(config) << json;
-    EXPECT_EQ(config.error().code, ErrorCode::kData);
-    EXPECT_TRUE(config.error().message.starts_with("dir/c.json")) << config.error().message;
-  }
 }
 
 }  // namespace
