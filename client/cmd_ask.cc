@@ -42,6 +42,8 @@ void add_prompt_options(ArgParser& parser, AskOptions& options) {
   parser.text("-m,--model", options.model, "MODEL", "The model to ask");
   parser.text("--system", options.system, "TEXT", "The system message");
   parser.flag("--raw", options.raw, "The prompt as it is, without the chat template");
+  parser.flag("--special", options.params.special,
+              "Take texts such as <s> in the prompt for the tokens of that name, as --raw does");
   parser.text("--prompt-ids", options.prompt_ids, "ID,...", "The prompt as token ids");
   parser.flag("--no-stdin", options.no_stdin, "Do not read standard input");
 }
@@ -96,6 +98,9 @@ Status check_options(const AskOptions& options) {
   if (options.prompt_ids) {
     if (!options.words.empty()) return usage("--prompt-ids is the whole prompt; no PROMPT fits it");
     if (options.system) return usage("--prompt-ids and --system exclude each other");
+    if (options.params.special) {
+      return usage("--prompt-ids and --special exclude each other: ids are tokens already");
+    }
   }
   if (options.raw && options.system) {
     return usage("--raw and --system exclude each other: a system message needs the template");

@@ -76,6 +76,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
   }
   request.raw_text = params.raw_text;
   request.prompt_ids = params.prompt_ids;
+  request.special = params.special;
   request.sampling = {sampling.temperature,        sampling.top_k, sampling.top_p, sampling.min_p,
                       sampling.repetition_penalty, sampling.seed};
   request.max_tokens = params.max_tokens;

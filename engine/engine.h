@@ -128,6 +128,7 @@ struct GenerateRequest {
   std::vector<ChatMessage> messages;               // through the model's chat template
   std::optional<std::string> raw_text;             // no template; special tokens are recognised
   std::optional<std::vector<int32_t>> prompt_ids;  // exactly these, nothing added
+  bool special = false;  // added tokens are recognised in the messages as well
   SamplingOptions sampling;
   std::optional<uint64_t> max_tokens;  // unset: until the end token or the context is full
   std::vector<std::string> stop;       // the text ends before the first of these

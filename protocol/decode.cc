@@ -83,6 +83,7 @@ Result<GenerateParams> read_generate(const MapView& map) {
   AIRLLM_TRY_VOID(read_sampling(map, "sampling", params.sampling));
   AIRLLM_TRY_VOID(map.get("max_tokens", params.max_tokens));
   AIRLLM_TRY_VOID(map.get_list("stop", kMaxStopStrings, params.stop));
+  AIRLLM_TRY_VOID(map.get("special", params.special));
   AIRLLM_TRY_VOID(map.get("ignore_eos", params.ignore_eos));
   AIRLLM_TRY_VOID(map.get("logprobs", params.logprobs));
   AIRLLM_TRY_VOID(map.get("prompt_logprobs", params.prompt_logprobs));

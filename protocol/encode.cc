@@ -155,7 +155,7 @@ void write(Writer& out, const Hello& hello) {
 }
 
 void write_params(Writer& out, const GenerateParams& params) {
-  out.map(7 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens));
+  out.map(8 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens));
   out.field("model", params.model);
   out.field("messages", params.messages);
   optional_field(out, "raw_text", params.raw_text);
@@ -164,6 +164,7 @@ void write_params(Writer& out, const GenerateParams& params) {
   write(out, params.sampling);
   optional_field(out, "max_tokens", params.max_tokens);
   out.field("stop", params.stop);
+  out.field("special", params.special);
   out.field("ignore_eos", params.ignore_eos);
   out.field("logprobs", params.logprobs);
   out.field("prompt_logprobs", params.prompt_logprobs);

@@ -57,6 +57,7 @@ struct GenerateParams {
   SamplingOptions sampling;
   std::optional<uint64_t> max_tokens;
   std::vector<std::string> stop;
+  bool special = false;  // added tokens are recognised in the messages as well
   bool ignore_eos = false;
   uint64_t logprobs = 0;
   uint64_t prompt_logprobs = 0;

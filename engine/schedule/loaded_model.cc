@@ -71,7 +71,10 @@ Result<std::vector<int32_t>> encode_text(const LoadedModel& model,
     const tokenizer::TextPart part{*request.raw_text, false};
     return model.tokenizer->encode({&part, 1}, {.add_special = true});
   }
-  AIRLLM_TRY(const std::vector<tokenizer::TextPart> parts, render(model, request));
+  AIRLLM_TRY(std::vector<tokenizer::TextPart> parts, render(model, request));
+  if (request.special) {
+    for (tokenizer::TextPart& part : parts) part.from_user = false;
+  }
   return model.tokenizer->encode(parts, {.add_special = false});
 }
 

@@ -64,6 +64,13 @@ TEST(AskPrompt, RawIsExact) {
   EXPECT_TRUE(params_of({"ask", "--raw", "x"}).messages.empty());
 }
 
+TEST(AskPrompt, SpecialIsSentOnlyWhenAskedFor) {
+  EXPECT_FALSE(params_of({"ask", "<s>"}).special);
+  EXPECT_TRUE(params_of({"ask", "--special", "<s>"}).special);
+  const FakeDaemon daemon(answers({"x"}));
+  EXPECT_EQ(daemon.run({"ask", "--special", "--prompt-ids", "1"}).status, 64);
+}
+
 TEST(AskPrompt, IdsAreSentAlone) {
   RunOptions options;
   options.input = "not read";

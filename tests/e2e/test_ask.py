@@ -39,6 +39,17 @@ class Answers(harness.SharedDaemonTest):
         system = self.ask_json("--system", "Answer in one word.", QUESTION)
         self.assertGreater(system["usage"]["prompt_tokens"], plain["usage"]["prompt_tokens"])
 
+    def test_only_special_takes_texts_for_tokens(self):
+        def count(*arguments):
+            return self.ask_json("-n", 1, *arguments)["usage"]["prompt_tokens"]
+        plain = count("a")
+        self.assertGreater(count("a<|end|>a"), count("a a") + 2)
+        self.assertEqual(count("--special", "<|end|>a"), plain + 1)
+        self.assertEqual(count("--special", "a"), plain)
+        raw = count("--raw", "<|user|>a")
+        self.assertEqual(count("--raw", "--special", "<|user|>a"), raw)
+        self.assertEqual(self.assert_fails(self.ask("--special", "--prompt-ids", "1"), 64).out, "")
+
     def test_json_and_plain_text_agree(self):
         plain = self.ok(self.ask(QUESTION)).out
         self.assertEqual(plain.rstrip("\n"), self.ask_json(QUESTION)["text"].rstrip("\n"))

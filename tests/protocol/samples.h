@@ -18,6 +18,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
   chat.sampling = sample_sampling();
   chat.max_tokens = 100;
   chat.stop = {"\n\n", "END"};
+  chat.special = true;
   chat.ignore_eos = true;
   chat.logprobs = 5;
   chat.prompt_logprobs = 32000;
