@@ -46,6 +46,10 @@ class HubTokenizer : public Tokenizer {
     if (const AddedToken* added = parts_.added.find(token)) return added->id;
     return parts_.model.vocabulary().id(token);
   }
+  std::optional<std::string> token_text(int32_t id) const override {
+    const auto text = visible_text(id, false);
+    return text.has_value() ? std::optional<std::string>(*text) : std::nullopt;
+  }
   std::unique_ptr<Stream> stream(bool skip_special) const override;
 
   // The text of the token before decoding; nothing when it is left out.
