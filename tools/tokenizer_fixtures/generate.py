@@ -166,7 +166,8 @@ def checks(tokenizer: Tokenizer, texts: list[str]) -> str:
         whole = tokenizer.encode(text)
         bare = tokenizer.encode(text, add_special_tokens=False)
         decoded = [tokenizer.decode(whole.ids, skip_special_tokens=skip) for skip in (False, True)]
-        pieces = "".join(whole.tokens)
+        # Not whole.tokens, which holds the white space that an added token with lstrip took.
+        pieces = "".join(tokenizer.id_to_token(id) for id in whole.ids)
         result.append(check_of([whole.ids, bare.ids, list(pieces.encode()),
                                 *(list(d.encode()) for d in decoded)]))
     return "".join(result)
