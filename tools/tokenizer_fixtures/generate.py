@@ -5,7 +5,7 @@ and variants of them, and records the ids and texts of the reference.  With
 --real DIR... records ids of published tokenizers, which are not committed
 themselves.
 
-Usage:  python generate.py --out DIR [--real NAME=tokenizer.json ...]
+Usage:  python generate.py [--out DIR [--real NAME=tokenizer.json ...]] [--folders DIR]
 """
 
 from __future__ import annotations
@@ -193,14 +193,29 @@ def record(tokenizer: Tokenizer, texts: list[str]) -> dict[str, Any]:
     }
 
 
+def write_folders(folder: Path, bases: dict[str, str]) -> None:
+    everything = {name: Tokenizer.from_str(text) for name, text in bases.items()}
+    everything |= {name: apply_variant(bases[base], changes)
+                   for name, (base, changes) in variants().items()}
+    for name, tokenizer in everything.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        tokenizer.save(str(folder / name / "tokenizer.json"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--real", nargs="*", default=[])
+    parser.add_argument("--folders", type=Path,
+                        help="write every tokenizer as a folder of its own, to fuzz")
     args = parser.parse_args()
+    bases = {"byte_level": byte_level().to_str(), "byte_fallback": byte_fallback().to_str()}
+    if args.folders:
+        write_folders(args.folders, bases)
+    if args.out is None:
+        return
     texts = strings()
     dump(args.out / "corpus.json", texts)
-    bases = {"byte_level": byte_level().to_str(), "byte_fallback": byte_fallback().to_str()}
     for name, text in bases.items():
         dump(args.out / f"{name}.json", json.loads(text))
         dump(args.out / f"{name}_expected.json", record(Tokenizer.from_str(text), texts))
