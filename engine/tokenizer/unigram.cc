@@ -22,9 +22,8 @@ class PieceTree {
     std::vector<int32_t> order(vocabulary.id_limit());
     std::iota(order.begin(), order.end(), 0);
     const auto text = [&](size_t i) { return *vocabulary.text(order[i]); };
-    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return *vocabulary.text(a) < *vocabulary.text(b);
-    });
+    std::sort(order.begin(), order.end(),
+              [&](int32_t a, int32_t b) { return *vocabulary.text(a) < *vocabulary.text(b); });
     struct Range {
       uint32_t begin, end, depth;
     };
@@ -80,8 +79,7 @@ class Unigram : public Model {
     unknown_score_ = lowest - kUnknownPenalty;
     constexpr std::string_view kDigits = "0123456789ABCDEF";
     for (unsigned byte = 0; byte < byte_ids_.size(); ++byte) {
-      const std::string text =
-          std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>';
+      const std::string text = std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>';
       byte_ids_[byte] = vocabulary_.id(text).value_or(-1);
     }
   }
@@ -207,8 +205,7 @@ Result<std::unique_ptr<Model>> build_unigram(const Fields& fields, TokenizerFile
   }
   int64_t unknown = -1;
   if (fields.find("unk_id") != nullptr) {
-    AIRLLM_TRY(unknown,
-               fields.integer("unk_id", 0, static_cast<int64_t>(file.scores.size()) - 1));
+    AIRLLM_TRY(unknown, fields.integer("unk_id", 0, static_cast<int64_t>(file.scores.size()) - 1));
   }
   AIRLLM_TRY(const bool byte_fallback, fields.boolean_or("byte_fallback", false));
   return std::unique_ptr<Model>(new Unigram(std::move(file.vocabulary), std::move(file.scores),

@@ -1,5 +1,5 @@
-// Unigram language model (arXiv 1804.10959) as Hugging Face tokenizers runs it: of all ways to cut a
-// word into pieces the one with the largest sum of scores.
+// Unigram language model (arXiv 1804.10959) as Hugging Face tokenizers runs it: of all ways to cut
+// a word into pieces the one with the largest sum of scores.
 #pragma once
 
 #include <memory>
