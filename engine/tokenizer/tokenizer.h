@@ -40,6 +40,8 @@ class Tokenizer {
 
   virtual size_t vocabulary_size() const = 0;  // one more than the largest id
   virtual std::optional<int32_t> token_id(std::string_view token) const = 0;
+  // The token as its file writes it, such as "Ġthe" or "<0x0A>".
+  virtual std::optional<std::string> token_text(int32_t id) const = 0;
 
   // Decodes token by token. Concatenating what push() and finish() return equals decode() of all.
   class Stream {

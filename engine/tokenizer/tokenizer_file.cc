@@ -1,11 +1,55 @@
 #include "engine/tokenizer/tokenizer_file.h"
 
+#include <algorithm>
+#include <cmath>
 #include <unordered_set>
 
 #include "base/utf8.h"
 
 namespace airllm::tokenizer {
 namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+double power_of_ten(int exponent) { return std::stod("1e" + std::to_string(exponent)); }
+
+// The reference's JSON library computes a number as digits times a power of ten, each rounded,
+// which is not always the nearest double; scores must tie where they tie there.
+double score_of(const std::string& number) {
+  uint64_t digits = 0;
+  int64_t exponent = 0;
+  bool full = false;
+  bool fraction = false;
+  size_t at = number.starts_with('-') ? 1 : 0;
+  for (; at < number.size() && (is_digit(number[at]) || number[at] == '.'); ++at) {
+    if (number[at] == '.') {
+      fraction = true;
+      continue;
+    }
+    const auto digit = static_cast<uint64_t>(number[at] - '0');
+    full = full || digits > (UINT64_MAX - digit) / 10;
+    if (!full) digits = digits * 10 + digit;
+    if (fraction != full) exponent += fraction ? -1 : 1;
+  }
+  if (at < number.size()) {  // "e"
+    const bool negative = number[at + 1] == '-';
+    int64_t written = 0;
+    for (; at < number.size(); ++at) {
+      if (is_digit(number[at]) && written < 100000) written = written * 10 + (number[at] - '0');
+    }
+    exponent += negative ? -written : written;
+  }
+  auto value = static_cast<double>(digits);
+  while (exponent < -308 && value != 0) {
+    value /= 1e308;
+    exponent += 308;
+  }
+  if (value != 0 && exponent > 308) value = HUGE_VAL;
+  if (value != 0 && exponent >= 0)
+    value *= power_of_ten(static_cast<int>(std::min<int64_t>(exponent, 308)));
+  if (value != 0 && exponent < 0) value /= power_of_ten(static_cast<int>(-exponent));
+  return number.starts_with('-') ? -value : value;
+}
 
 // Hands everything but the two large members on to the library's own builder.
 class FileReader : public nlohmann::json_sax<Json> {
@@ -16,21 +60,25 @@ class FileReader : public nlohmann::json_sax<Json> {
   bool boolean(bool v) override { return scalar() && dom_.boolean(v); }
   bool number_integer(number_integer_t v) override {
     if (mode_ == Mode::kVocabulary) return add_token(v);
+    if (mode_ == Mode::kPiece) return set_score(static_cast<double>(v));
     return scalar() && dom_.number_integer(v);
   }
   bool number_unsigned(number_unsigned_t v) override {
     if (mode_ == Mode::kVocabulary) {
       return add_token(v > INT64_MAX ? INT64_MAX : static_cast<int64_t>(v));
     }
+    if (mode_ == Mode::kPiece) return set_score(static_cast<double>(v));
     return scalar() && dom_.number_unsigned(v);
   }
   bool number_float(number_float_t v, const string_t& s) override {
+    if (mode_ == Mode::kPiece) return set_score(score_of(s));
     return scalar() && dom_.number_float(v, s);
   }
   bool binary(binary_t& v) override { return scalar() && dom_.binary(v); }
   bool string(string_t& v) override {
     if (mode_ == Mode::kMerges) return add_merge_line(v);
     if (mode_ == Mode::kMergePair) return add_merge_part(v);
+    if (mode_ == Mode::kPiece) return set_piece(v);
     return scalar() && dom_.string(v);
   }
 
@@ -74,6 +122,16 @@ class FileReader : public nlohmann::json_sax<Json> {
       pair_.clear();
       return true;
     }
+    if (mode_ == Mode::kPieces) {
+      mode_ = Mode::kPiece;
+      has_piece_ = has_score_ = false;
+      return true;
+    }
+    if (large_member("vocab")) {
+      mode_ = Mode::kPieces;
+      file_.has_scores = true;
+      return true;
+    }
     if (large_member("merges")) {
       mode_ = Mode::kMerges;
       return true;
@@ -86,7 +144,11 @@ class FileReader : public nlohmann::json_sax<Json> {
       if (pair_.size() != 2) return wrong_merge();
       return add_merge(pair_[0], pair_[1]);
     }
-    if (mode_ == Mode::kMerges) {
+    if (mode_ == Mode::kPiece) {
+      mode_ = Mode::kPieces;
+      return add_piece();
+    }
+    if (mode_ == Mode::kMerges || mode_ == Mode::kPieces) {
       mode_ = Mode::kDom;
       return true;
     }
@@ -106,7 +168,7 @@ class FileReader : public nlohmann::json_sax<Json> {
   const std::string& problem() const { return problem_; }
 
  private:
-  enum class Mode { kDom, kVocabulary, kMerges, kMergePair };
+  enum class Mode { kDom, kVocabulary, kMerges, kMergePair, kPieces, kPiece };
 
   bool fail(std::string problem) {
     problem_ = std::move(problem);
@@ -119,6 +181,7 @@ class FileReader : public nlohmann::json_sax<Json> {
       return fail("the id of token '" + escape_for_display(token_.substr(0, 80), true) +
                   "' in model.vocab is not a whole number");
     }
+    if (mode_ == Mode::kPieces || mode_ == Mode::kPiece) return wrong_piece();
     if (mode_ != Mode::kDom) return wrong_merge();
     if (!has_held_key_) return true;
     has_held_key_ = false;
@@ -143,6 +206,29 @@ class FileReader : public nlohmann::json_sax<Json> {
       return fail("model.vocab: " + added.error().message);
     }
     return true;
+  }
+
+  bool set_piece(std::string& text) {
+    if (has_piece_) return wrong_piece();
+    has_piece_ = true;
+    token_ = std::move(text);
+    return true;
+  }
+  bool set_score(double score) {
+    if (!has_piece_ || has_score_ || !std::isfinite(score)) return wrong_piece();
+    has_score_ = true;
+    score_ = score;
+    return true;
+  }
+  bool add_piece() {
+    if (!has_piece_ || !has_score_) return wrong_piece();
+    if (!add_token(static_cast<int64_t>(file_.scores.size()))) return false;
+    file_.scores.push_back(score_);
+    return true;
+  }
+  bool wrong_piece() {
+    return fail("model.vocab: entry " + std::to_string(file_.scores.size()) +
+                " is not a piece with a score");
   }
 
   bool add_merge_line(const std::string& line) {
@@ -176,6 +262,9 @@ class FileReader : public nlohmann::json_sax<Json> {
   std::string held_key_;
   Mode mode_ = Mode::kDom;
   std::string token_;
+  double score_ = 0;
+  bool has_piece_ = false;
+  bool has_score_ = false;
   std::vector<std::string> pair_;
   std::string problem_;
 };

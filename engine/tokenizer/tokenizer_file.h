@@ -32,10 +32,13 @@ class MergeList {
 
 // NOLINTNEXTLINE(bugprone-exception-escape): the library's move assignment asserts, not throws.
 struct TokenizerFile {
-  Json settings;  // all but model.vocab (when it is an object) and model.merges
+  Json settings;  // all but model.vocab (an object, or a list of pieces with scores) and
+                  // model.merges
   bool has_vocabulary = false;
   Vocabulary vocabulary;
   MergeList merges;
+  bool has_scores = false;     // model.vocab is a list of [piece, score]
+  std::vector<double> scores;  // by id
 };
 
 // As strict as base/json.h; `what` names the file in messages.

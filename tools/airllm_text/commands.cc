@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/load_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace airllm::tools {
@@ -16,10 +17,11 @@ using tokenizer::TextPart;
 using tokenizer::Tokenizer;
 
 Result<std::unique_ptr<Tokenizer>> make_tokenizer(const TextFiles& files, std::string_view where) {
-  if (!files.tokenizer_json.has_value()) {
-    return Unexpected(ErrorCode::kNoInput, std::string(where) + ": no tokenizer.json");
+  AIRLLM_TRY(std::unique_ptr<Tokenizer> loaded, tokenizer::load_tokenizer(files, where));
+  if (loaded == nullptr) {
+    return Unexpected(ErrorCode::kNoInput, std::string(where) + ": no tokenizer");
   }
-  return Tokenizer::from_json(*files.tokenizer_json, std::string(where) + "/tokenizer.json");
+  return loaded;
 }
 
 Result<std::unique_ptr<ChatTemplate>> make_template(const TextFiles& files,

@@ -5,7 +5,7 @@ and variants of them, and records the ids and texts of the reference.  With
 --real DIR... records ids of published tokenizers, which are not committed
 themselves.
 
-Usage:  python generate.py --out DIR [--real NAME=tokenizer.json ...]
+Usage:  python generate.py [--out DIR [--real NAME=tokenizer.json ...]] [--folders DIR]
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normaliz
 
 from corpus import HAND, ids_to_decode, strings
 
+O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m"
+         r"|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re"
+         r"|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
           r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 ADDED = [
@@ -93,6 +96,9 @@ def variants() -> dict[str, tuple[str, dict[str, Any]]]:
                 result[f"split_{behavior}_{invert}_{kind}"] = (byte, {
                     "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                         split(pattern, behavior, invert), BYTES]}})
+    result["o200k"] = (byte, {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        split({"Regex": O200K}, "Isolated"), BYTES]}})
+    result["gpt2"] = (byte, {"pre_tokenizer": {**BYTES, "use_regex": True}, "normalizer": None})
     for individual in (False, True):
         result[f"digits_{individual}"] = (byte, {"pre_tokenizer": {
             "type": "Sequence", "pretokenizers": [
@@ -140,13 +146,31 @@ def apply_variant(base: str, changes: dict[str, Any]) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(data))
 
 
-def digest(lists: list[list[int]]) -> str:
-    """FNV-1a over lengths and ids, so that a variant's results stay small."""
+SYMBOLS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def check_of(fields: list[list[int]]) -> str:
+    """FNV-1a over lengths and numbers, folded to 24 bits, as four characters."""
     value = 0xcbf29ce484222325
-    for ids in lists:
-        for number in [len(ids), *ids]:
+    for numbers in fields:
+        for number in [len(numbers), *numbers]:
             value = ((value ^ number) * 0x100000001b3) & (2 ** 64 - 1)
-    return f"{value:016x}"
+    value ^= value >> 24 ^ value >> 48
+    return "".join(SYMBOLS[value >> shift & 63] for shift in (0, 6, 12, 18))
+
+
+def checks(tokenizer: Tokenizer, texts: list[str]) -> str:
+    """Four characters per text: ids with and without what is added, pieces, decoded texts."""
+    result = []
+    for text in texts:
+        whole = tokenizer.encode(text)
+        bare = tokenizer.encode(text, add_special_tokens=False)
+        decoded = [tokenizer.decode(whole.ids, skip_special_tokens=skip) for skip in (False, True)]
+        # Not whole.tokens, which holds the white space that an added token with lstrip took.
+        pieces = "".join(tokenizer.id_to_token(id) for id in whole.ids)
+        result.append(check_of([whole.ids, bare.ids, list(pieces.encode()),
+                                *(list(d.encode()) for d in decoded)]))
+    return "".join(result)
 
 
 def dump(path: Path, value: Any) -> None:
@@ -155,50 +179,54 @@ def dump(path: Path, value: Any) -> None:
 
 
 def record(tokenizer: Tokenizer, texts: list[str]) -> dict[str, Any]:
-    encoded = [tokenizer.encode(text).ids for text in texts]
+    """All of the reference's answers for the texts written by hand, and checks for all texts."""
+    encoded = [tokenizer.encode(text).ids for text in dict.fromkeys(HAND)]
     special = [tokenizer.token_to_id(t.content)
                for t in tokenizer.get_added_tokens_decoder().values() if t.special]
     lists = ids_to_decode(tokenizer.get_vocab_size(), special)
     return {
         "encoded": encoded,
-        "bare": digest([tokenizer.encode(t, add_special_tokens=False).ids for t in texts]),
-        "decoded": [tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded],
         "ids": lists,
         "texts": [tokenizer.decode(ids, skip_special_tokens=False) for ids in lists],
         "texts_without_special": [tokenizer.decode(ids) for ids in lists],
+        "checks": checks(tokenizer, texts),
     }
 
 
-def record_variant(tokenizer: Tokenizer, texts: list[str]) -> dict[str, Any]:
-    """One digest per eight texts; decoded texts count as their UTF-8 bytes."""
-    encoded = [tokenizer.encode(text).ids for text in texts]
-    decoded = [list(tokenizer.decode(ids).encode()) for ids in encoded]
-    groups = range(0, len(texts), 8)
-    return {"encoded": [digest(encoded[i:i + 8]) for i in groups],
-            "decoded": [digest(decoded[i:i + 8]) for i in groups]}
+def write_folders(folder: Path, bases: dict[str, str]) -> None:
+    everything = {name: Tokenizer.from_str(text) for name, text in bases.items()}
+    everything |= {name: apply_variant(bases[base], changes)
+                   for name, (base, changes) in variants().items()}
+    for name, tokenizer in everything.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        tokenizer.save(str(folder / name / "tokenizer.json"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--real", nargs="*", default=[])
+    parser.add_argument("--folders", type=Path,
+                        help="write every tokenizer as a folder of its own, to fuzz")
     args = parser.parse_args()
+    bases = {"byte_level": byte_level().to_str(), "byte_fallback": byte_fallback().to_str()}
+    if args.folders:
+        write_folders(args.folders, bases)
+    if args.out is None:
+        return
     texts = strings()
     dump(args.out / "corpus.json", texts)
-    bases = {"byte_level": byte_level().to_str(), "byte_fallback": byte_fallback().to_str()}
     for name, text in bases.items():
         dump(args.out / f"{name}.json", json.loads(text))
         dump(args.out / f"{name}_expected.json", record(Tokenizer.from_str(text), texts))
     dump(args.out / "variants.json", {
         name: {"base": base, "changes": changes,
-               **record_variant(apply_variant(bases[base], changes), texts)}
+               "checks": checks(apply_variant(bases[base], changes), texts)}
         for name, (base, changes) in variants().items()})
     if args.real:
-        real = {}
-        for item in args.real:
-            name, _, path = item.partition("=")
-            real[name] = record_variant(Tokenizer.from_file(path), texts)
-        dump(args.out / "real.json", real)
+        items = [item.partition("=") for item in args.real]
+        dump(args.out / "real.json", {
+            name: checks(Tokenizer.from_file(path), texts) for name, _, path in items})
 
 
 if __name__ == "__main__":

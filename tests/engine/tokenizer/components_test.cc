@@ -45,7 +45,7 @@ TEST(Vocabulary, FindsWhatWasAdded) {
 TEST(TokenizerFile, UnknownComponentsAreNamed) {
   const std::string model = R"("model": {"type": "BPE", "vocab": {"a": 0}, "merges": []})";
   const std::pair<std::string, const char*> cases[] = {
-      {R"({"model": {"type": "Unigram", "vocab": [["a", 0.5]]}})", "'Unigram' is not supported"},
+      {R"({"model": {"type": "Bigram", "vocab": {}}})", "'Bigram' is not supported"},
       {"{" + model + R"(, "normalizer": {"type": "Precompiled"}})", "normalizer: 'Precompiled'"},
       {"{" + model + R"(, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nope"}]}})",
        "'Nope'"},
@@ -53,11 +53,64 @@ TEST(TokenizerFile, UnknownComponentsAreNamed) {
       {"{" + model + R"(, "post_processor": {"type": "Roberta"}})", "post_processor: 'Roberta'"},
       {"{" + model + R"(, "decoder": {"type": "CTC"}})", "decoder: 'CTC'"},
       {"{" + model + R"(, "version": "2.0"})", "version 2.0"},
-      {R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}})", "dropout"},
   };
   for (const auto& [json, problem] : cases) {
     EXPECT_NE(message_of(json).find(problem), std::string::npos) << message_of(json);
   }
+}
+
+TEST(TokenizerFile, BrokenPiecesAreRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"([["a", 0.5], ["a", 1]])", "occurs twice"},
+      {R"([["a"]])", "entry 0 is not a piece"},
+      {R"([["a", 1, 2]])", "entry 0 is not a piece"},
+      {R"([[1, "a"]])", "entry 0 is not a piece"},
+      {R"(["a", 1])", "entry 0 is not a piece"},
+      {R"([["a", 1], {"b": 2}])", "entry 1 is not a piece"},
+      {R"([["a", 1]], "unk_id": 1)", "unk_id"},
+  };
+  for (const auto& [vocabulary, problem] : cases) {
+    const std::string json =
+        std::string(R"({"model": {"type": "Unigram", "vocab": )") + vocabulary + "}}";
+    EXPECT_NE(message_of(json).find(problem), std::string::npos) << message_of(json);
+  }
+}
+
+TEST(Unigram, TakesTheBestScoreAndFusesUnknownCharacters) {
+  const auto tokenizer = make_tokenizer(Json::parse(
+      R"({"model": {"type": "Unigram", "unk_id": 0,
+          "vocab": [["?", -1], ["a", -1], ["b", -1], ["ab", -1.5], ["aba", -4]]}})"));
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(encode(*tokenizer, "aba"), (std::vector<int32_t>{3, 1}));
+  EXPECT_EQ(encode(*tokenizer, "xyzb"), (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(encode(*tokenizer, std::string(1000000, 'a')).size(), 1000000U);
+}
+
+TEST(WordPiece, TakesTheLongestPiecesOrTheUnknownToken) {
+  const auto tokenizer = make_tokenizer(Json::parse(
+      R"({"model": {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##",
+          "max_input_chars_per_word": 5, "vocab": {"?": 0, "a": 1, "ab": 2, "##b": 3}}})"));
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(encode(*tokenizer, "abb"), (std::vector<int32_t>{2, 3}));
+  EXPECT_EQ(encode(*tokenizer, "aba"), (std::vector<int32_t>{0}));
+  EXPECT_EQ(encode(*tokenizer, "abbbbb"), (std::vector<int32_t>{0}));
+}
+
+TEST(WordLevel, AMissingUnknownTokenIsAnError) {
+  const auto tokenizer = make_tokenizer(
+      Json::parse(R"({"model": {"type": "WordLevel", "unk_token": "?", "vocab": {"ab": 4}}})"));
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(encode(*tokenizer, "ab"), (std::vector<int32_t>{4}));
+  const TextPart part{"b", false};
+  EXPECT_FALSE(tokenizer->encode({&part, 1}, {}));
+}
+
+TEST(Bpe, DropoutIsIgnored) {
+  const auto tokenizer = make_tokenizer(Json::parse(
+      R"({"model": {"type": "BPE", "dropout": 0.9, "vocab": {"a": 0, "b": 1, "ab": 2},
+          "merges": ["a b"]}})"));
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(encode(*tokenizer, "abab"), (std::vector<int32_t>{2, 2}));
 }
 
 TEST(TokenizerFile, BrokenFilesAreRefused) {

@@ -1,6 +1,5 @@
 #include "tests/engine/tokenizer/fixtures.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -42,16 +41,31 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text,
   return ids ? *ids : std::vector<int32_t>();
 }
 
-void Digest::add(const std::vector<int32_t>& ids) {
+void Check::add(const std::vector<int32_t>& ids) {
   mix(ids.size());
   for (const int32_t id : ids) mix(static_cast<uint64_t>(id));
 }
 
-void Digest::add_bytes(std::string_view text) {
-  mix(text.size());
-  for (const char c : text) mix(static_cast<unsigned char>(c));
+void Check::add(std::string_view bytes) {
+  mix(bytes.size());
+  for (const char c : bytes) mix(static_cast<unsigned char>(c));
 }
 
-std::string Digest::hex() const { return fmt::format("{:016x}", value_); }
+std::string Check::text() const {
+  constexpr std::string_view kSymbols =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  const uint64_t folded = value_ ^ (value_ >> 24U) ^ (value_ >> 48U);
+  std::string text;
+  for (const unsigned shift : {0U, 6U, 12U, 18U}) text += kSymbols[folded >> shift & 63U];
+  return text;
+}
+
+std::string stream_text(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
+                        bool skip_special) {
+  const auto stream = tokenizer.stream(skip_special);
+  std::string text;
+  for (const int32_t id : ids) text += stream->push(id);
+  return text + stream->finish();
+}
 
 }  // namespace airllm::tokenizer

@@ -1,4 +1,5 @@
-// Files of the fixtures, and the digest by which tools/tokenizer_fixtures/generate.py records ids.
+// Files of the fixtures, and the checks by which tools/tokenizer_fixtures/generate.py records
+// what the reference answers.
 #pragma once
 
 #include <cstdint>
@@ -23,16 +24,20 @@ std::unique_ptr<Tokenizer> make_tokenizer(const Json& json);
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text,
                             bool add_special = true);
 
-// FNV-1a over lengths and numbers.
-class Digest {
+// FNV-1a over lengths and numbers, as generate.py's check_of().
+class Check {
  public:
   void add(const std::vector<int32_t>& ids);
-  void add_bytes(std::string_view text);
-  std::string hex() const;
+  void add(std::string_view bytes);
+  std::string text() const;  // folded to 24 bits, as four characters
 
  private:
   void mix(uint64_t number) { value_ = (value_ ^ number) * 0x100000001b3U; }
   uint64_t value_ = 0xcbf29ce484222325U;
 };
+
+// Decodes `ids` by a stream, token by token.
+std::string stream_text(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
+                        bool skip_special);
 
 }  // namespace airllm::tokenizer

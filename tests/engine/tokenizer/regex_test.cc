@@ -15,7 +15,8 @@ std::vector<std::string> matches(const std::string& expression, const std::strin
   const auto ranges = pattern->find_all(text);
   EXPECT_TRUE(ranges.has_value()) << expression;
   std::vector<std::string> found;
-  for (const Range& range : *ranges) found.push_back(text.substr(range.begin, range.end - range.begin));
+  for (const Range& range : *ranges)
+    found.push_back(text.substr(range.begin, range.end - range.begin));
   return found;
 }
 

@@ -1,0 +1,17 @@
+// From the small files of a model's folder to its tokenizer.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "base/result.h"
+#include "engine/tokenizer/text_files.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace airllm::tokenizer {
+
+// Null when the folder has none. `where` names the folder in messages. Formats other than
+// tokenizer.json are kData errors that name the file.
+Result<std::unique_ptr<Tokenizer>> load_tokenizer(const TextFiles& files, std::string_view where);
+
+}  // namespace airllm::tokenizer

@@ -1,0 +1,215 @@
+#include "engine/tokenizer/unigram.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <utility>
+
+namespace airllm::tokenizer {
+namespace {
+
+constexpr size_t kMaxPieceBytes = 1024;  // bounds the steps per character of a text
+constexpr double kUnknownPenalty = 10;
+constexpr uint32_t kUnreached = UINT32_MAX;
+
+// All pieces as a tree of bytes. The children of a node lie side by side, in the order of nodes.
+class PieceTree {
+ public:
+  explicit PieceTree(const Vocabulary& vocabulary) {
+    std::vector<int32_t> order(vocabulary.id_limit());
+    std::iota(order.begin(), order.end(), 0);
+    const auto text = [&](size_t i) { return *vocabulary.text(order[i]); };
+    std::sort(order.begin(), order.end(),
+              [&](int32_t a, int32_t b) { return *vocabulary.text(a) < *vocabulary.text(b); });
+    struct Range {
+      uint32_t begin, end, depth;
+    };
+    std::vector<Range> ranges{{0, static_cast<uint32_t>(order.size()), 0}};
+    labels_.push_back('\0');
+    for (size_t node = 0; node < ranges.size(); ++node) {
+      auto [begin, end, depth] = ranges[node];
+      const bool is_piece = begin < end && text(begin).size() == depth;
+      ids_.push_back(is_piece ? order[begin++] : -1);
+      first_child_.push_back(static_cast<uint32_t>(ranges.size()));
+      while (begin < end) {
+        const char label = text(begin)[depth];
+        uint32_t stop = begin + 1;
+        while (stop < end && text(stop)[depth] == label) ++stop;
+        ranges.push_back({begin, stop, depth + 1});
+        labels_.push_back(label);
+        begin = stop;
+      }
+    }
+    first_child_.push_back(static_cast<uint32_t>(ranges.size()));
+  }
+
+  // Calls `found` with length and id of each piece with which `text` begins, shortest first.
+  template <typename Found>
+  void for_each_prefix(std::string_view text, Found found) const {
+    uint32_t node = 0;
+    for (size_t i = 0; i < text.size(); ++i) {
+      const char* first = labels_.data() + first_child_[node];
+      const size_t count = first_child_[node + 1] - first_child_[node];
+      const void* child = std::memchr(first, static_cast<unsigned char>(text[i]), count);
+      if (child == nullptr) return;
+      node = static_cast<uint32_t>(static_cast<const char*>(child) - labels_.data());
+      if (ids_[node] >= 0) found(i + 1, ids_[node]);
+    }
+  }
+
+ private:
+  std::vector<uint32_t> first_child_;  // one more than nodes
+  std::vector<int32_t> ids_;           // -1: no piece ends here
+  std::string labels_;
+};
+
+class Unigram : public Model {
+ public:
+  Unigram(Vocabulary vocabulary, std::vector<double> scores, int32_t unknown, bool byte_fallback)
+      : vocabulary_(std::move(vocabulary)),
+        scores_(std::move(scores)),
+        tree_(vocabulary_),
+        unknown_(unknown),
+        byte_fallback_(byte_fallback) {
+    double lowest = std::numeric_limits<double>::infinity();
+    for (const double score : scores_) lowest = std::min(lowest, score);
+    unknown_score_ = lowest - kUnknownPenalty;
+    constexpr std::string_view kDigits = "0123456789ABCDEF";
+    for (unsigned byte = 0; byte < byte_ids_.size(); ++byte) {
+      const std::string text = std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>';
+      byte_ids_[byte] = vocabulary_.id(text).value_or(-1);
+    }
+  }
+  const Vocabulary& vocabulary() const override { return vocabulary_; }
+  std::unique_ptr<Encoder> encoder() const override { return std::make_unique<Run>(*this); }
+
+ private:
+  // The best way that ends at one byte of the word: its last piece.
+  struct Node {
+    double score = 0;
+    int32_t id = 0;
+    uint32_t begin = kUnreached;
+  };
+  struct Piece {
+    uint32_t begin, end;
+    int32_t id;
+  };
+
+  class Run : public Encoder {
+   public:
+    explicit Run(const Unigram& model) : model_(model) {}
+    Status encode(const Words& words, std::vector<int32_t>& ids) override {
+      for (const Words::Word& word : words.words) {
+        const std::string_view text = words.view(word);
+        if (!model_.search(text, nodes_)) return missing_unknown_token();
+        AIRLLM_TRY_VOID(emit(text, ids));
+      }
+      return {};
+    }
+
+   private:
+    // Pieces from the end to the start; neighbouring unknown ones become one.
+    void trace_back(std::string_view text) {
+      pieces_.clear();
+      for (auto end = static_cast<uint32_t>(text.size()); end > 0;) {
+        const Node& node = nodes_[end];
+        const bool unknown = node.id == model_.unknown_;
+        if (unknown && !pieces_.empty() && pieces_.back().id == model_.unknown_) {
+          pieces_.back().begin = node.begin;
+        } else {
+          pieces_.push_back({node.begin, end, node.id});
+        }
+        end = node.begin;
+      }
+    }
+    Status emit(std::string_view text, std::vector<int32_t>& ids) {
+      trace_back(text);
+      for (auto piece = pieces_.rbegin(); piece != pieces_.rend(); ++piece) {
+        if (piece->id != model_.unknown_) {
+          ids.push_back(piece->id);
+        } else {
+          model_.append_unknown(text.substr(piece->begin, piece->end - piece->begin), ids);
+        }
+      }
+      return {};
+    }
+
+    const Unigram& model_;
+    std::vector<Node> nodes_;
+    std::vector<Piece> pieces_;
+  };
+
+  // False when a character has no piece and there is no unknown token.
+  bool search(std::string_view text, std::vector<Node>& nodes) const {
+    nodes.assign(text.size() + 1, Node());
+    const auto offer = [&](size_t begin, size_t length, int32_t id, double score) {
+      Node& target = nodes[begin + length];
+      const double sum = score + nodes[begin].score;
+      if (target.begin != kUnreached && !(sum > target.score)) return;
+      target = {sum, id, static_cast<uint32_t>(begin)};
+    };
+    for (size_t begin = 0; begin < text.size();) {
+      size_t character = 1;
+      while (begin + character < text.size() &&
+             (static_cast<unsigned char>(text[begin + character]) & 0xC0U) == 0x80U) {
+        ++character;
+      }
+      bool has_single = false;
+      tree_.for_each_prefix(text.substr(begin), [&](size_t length, int32_t id) {
+        offer(begin, length, id, scores_[static_cast<size_t>(id)]);
+        has_single = has_single || length == character;
+      });
+      if (!has_single) {
+        if (unknown_ < 0) return false;
+        offer(begin, character, unknown_, unknown_score_);
+      }
+      begin += character;
+    }
+    return true;
+  }
+
+  // As in the reference, a run of unknown characters that spells a piece is that piece.
+  void append_unknown(std::string_view text, std::vector<int32_t>& ids) const {
+    if (const auto id = vocabulary_.id(text)) {
+      ids.push_back(*id);
+      return;
+    }
+    const auto is_absent = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)] < 0; };
+    if (!byte_fallback_ || std::any_of(text.begin(), text.end(), is_absent)) {
+      ids.push_back(unknown_);
+      return;
+    }
+    for (const char c : text) ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
+  }
+
+  Vocabulary vocabulary_;
+  std::vector<double> scores_;
+  PieceTree tree_;
+  std::array<int32_t, 256> byte_ids_{};
+  double unknown_score_ = 0;
+  int32_t unknown_;  // -1: none
+  bool byte_fallback_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> build_unigram(const Fields& fields, TokenizerFile& file) {
+  if (!file.has_scores) return fields.wrong("vocab", "a list of pieces with scores");
+  for (size_t id = 0; id < file.vocabulary.id_limit(); ++id) {
+    if (file.vocabulary.text(static_cast<int32_t>(id))->size() > kMaxPieceBytes) {
+      return fields.wrong("vocab", "a list of pieces of at most 1024 bytes");
+    }
+  }
+  int64_t unknown = -1;
+  if (fields.find("unk_id") != nullptr) {
+    AIRLLM_TRY(unknown, fields.integer("unk_id", 0, static_cast<int64_t>(file.scores.size()) - 1));
+  }
+  AIRLLM_TRY(const bool byte_fallback, fields.boolean_or("byte_fallback", false));
+  return std::unique_ptr<Model>(new Unigram(std::move(file.vocabulary), std::move(file.scores),
+                                            static_cast<int32_t>(unknown), byte_fallback));
+}
+
+}  // namespace airllm::tokenizer
