@@ -27,11 +27,12 @@ std::string quoted(std::string_view token) {
   return "'" + escape_for_display(token.substr(0, 80), true) + "'";
 }
 
-// Fails for what would change ids and is not implemented.
+// Dropout is for training: encoding at random would not give a model the ids that it knows.
 Status check_dropout(const Fields& fields) {
   const Json* dropout = fields.find("dropout");
-  if (dropout == nullptr || (dropout->is_number() && dropout->get<double>() == 0)) return {};
-  return fields.unknown("dropout");
+  if (dropout == nullptr || dropout->is_null()) return {};
+  if (dropout->is_number() && dropout->get<double>() >= 0 && dropout->get<double>() <= 1) return {};
+  return fields.wrong("dropout", "a number from 0 to 1");
 }
 
 }  // namespace
