@@ -39,17 +39,17 @@ char32_t previous_code_point(std::string_view text, size_t& end) {
 }
 
 bool is_numeric(char32_t c) {
-  static const CodePointSet kNumeric(named("N"));
-  return kNumeric.contains(c);
+  static const CodePointSet numeric(named("N"));
+  return numeric.contains(c);
 }
 
 bool is_word(char32_t c) {
-  static const CodePointSet kWord(named("Alphabetic")
+  static const CodePointSet word(named("Alphabetic")
                                       .united(named("M"))
                                       .united(named("Nd"))
                                       .united(named("Pc"))
                                       .united(CodePointRanges::of(0x200C, 0x200E)));
-  return kWord.contains(c);
+  return word.contains(c);
 }
 
 bool is_space(char32_t c) {
