@@ -1,9 +1,20 @@
 #include "engine/text/unicode.h"
 
 #include <oniguruma.h>
-#include <utf8proc.h>
+
+#include "base/check.h"
+#include "engine/text/code_point_set.h"
 
 namespace airllm::text {
+namespace {
+
+CodePointRanges named(std::string_view name) {
+  std::optional<CodePointRanges> ranges = CodePointRanges::named(name);
+  AIRLLM_CHECK(ranges.has_value());
+  return *std::move(ranges);
+}
+
+}  // namespace
 
 char32_t next_code_point(std::string_view text, size_t& at) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
@@ -28,15 +39,17 @@ char32_t previous_code_point(std::string_view text, size_t& end) {
 }
 
 bool is_numeric(char32_t c) {
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
-         category == UTF8PROC_CATEGORY_NO;
+  static const CodePointSet numeric(named("N"));
+  return numeric.contains(c);
 }
 
 bool is_word(char32_t c) {
-  // Oniguruma's class lacks the two join controls.
-  if (c == 0x200C || c == 0x200D) return true;
-  return ONIGENC_IS_CODE_WORD(ONIG_ENCODING_UTF8, static_cast<OnigCodePoint>(c)) != 0;
+  static const CodePointSet word(named("Alphabetic")
+                                      .united(named("M"))
+                                      .united(named("Nd"))
+                                      .united(named("Pc"))
+                                      .united(CodePointRanges::of(0x200C, 0x200E)));
+  return word.contains(c);
 }
 
 bool is_space(char32_t c) {

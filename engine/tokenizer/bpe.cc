@@ -27,6 +27,14 @@ std::string quoted(std::string_view token) {
   return "'" + escape_for_display(token.substr(0, 80), true) + "'";
 }
 
+// Dropout is for training: encoding at random would not give a model the ids that it knows.
+Status check_dropout(const Fields& fields) {
+  const Json* dropout = fields.find("dropout");
+  if (dropout == nullptr || dropout->is_null()) return {};
+  if (dropout->is_number() && dropout->get<double>() >= 0 && dropout->get<double>() <= 1) return {};
+  return fields.wrong("dropout", "a number from 0 to 1");
+}
+
 }  // namespace
 
 void MergeTable::reserve(size_t count) {

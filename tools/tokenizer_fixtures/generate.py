@@ -75,6 +75,20 @@ def byte_fallback() -> Tokenizer:
     return result
 
 
+def affixes() -> Tokenizer:
+    """Words whose later pieces begin with "##" and whose last one ends with "</w>"."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", continuing_subword_prefix="##",
+                                     end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    texts = [s for s in HAND if s.isascii() and "<" not in s]
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+        continuing_subword_prefix="##", end_of_word_suffix="</w>"))
+    tokenizer.add_tokens(ADDED)
+    return tokenizer
+
+
 def split(pattern: Any, behavior: str, invert: bool = False) -> dict[str, Any]:
     return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
 
@@ -88,7 +102,7 @@ def metaspace(scheme: str, cut: bool) -> dict[str, Any]:
 
 def variants() -> dict[str, tuple[str, dict[str, Any]]]:
     """name -> (base tokenizer, members that differ; "model" members are merged)."""
-    byte, fallback = "byte_level", "byte_fallback"
+    byte, fallback, affix = "byte_level", "byte_fallback", "affixes"
     result: dict[str, tuple[str, dict[str, Any]]] = {}
     for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
         for invert in (False, True):
@@ -128,6 +142,10 @@ def variants() -> dict[str, tuple[str, dict[str, Any]]]:
             "model": {"byte_fallback": False, "fuse_unk": fuse}})
     result["dropped_unknown"] = (fallback, {
         "model": {"byte_fallback": False, "unk_token": None}})
+    for fuse in (False, True):
+        result[f"affixes_fused_{fuse}"] = (affix, {
+            "model": {"fuse_unk": fuse}, "pre_tokenizer": None})
+    result["affixes_dropped_unknown"] = (affix, {"model": {"unk_token": None}})
     result["no_decoder"] = (fallback, {"decoder": None})
     # Without "stop": the reference panics where a token has fewer characters than that.
     result["strip"] = (byte, {"decoder": {"type": "Sequence", "decoders": [
@@ -209,7 +227,7 @@ def main() -> None:
     parser.add_argument("--folders", type=Path,
                         help="write every tokenizer as a folder of its own, to fuzz")
     args = parser.parse_args()
-    bases = {"byte_level": byte_level().to_str(), "byte_fallback": byte_fallback().to_str()}
+    bases = {make.__name__: make().to_str() for make in (byte_level, byte_fallback, affixes)}
     if args.folders:
         write_folders(args.folders, bases)
     if args.out is None:

@@ -53,6 +53,7 @@ TEST(TokenizerFile, UnknownComponentsAreNamed) {
       {"{" + model + R"(, "post_processor": {"type": "Roberta"}})", "post_processor: 'Roberta'"},
       {"{" + model + R"(, "decoder": {"type": "CTC"}})", "decoder: 'CTC'"},
       {"{" + model + R"(, "version": "2.0"})", "version 2.0"},
+      {R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 1.1}})", "dropout"},
   };
   for (const auto& [json, problem] : cases) {
     EXPECT_NE(message_of(json).find(problem), std::string::npos) << message_of(json);

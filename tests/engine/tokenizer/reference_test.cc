@@ -69,6 +69,16 @@ TEST(Reference, ByteLevelTokenizer) { expect_equal("byte_level"); }
 
 TEST(Reference, ByteFallbackTokenizer) { expect_equal("byte_fallback"); }
 
+TEST(Reference, TokenizerWithAffixes) { expect_equal("affixes"); }
+
+TEST(Reference, DropoutIsForTrainingOnly) {
+  Json json = read_fixture("byte_level.json");
+  json["model"]["dropout"] = 0.5;
+  const auto tokenizer = make_tokenizer(json);
+  ASSERT_NE(tokenizer, nullptr);
+  expect_checks(*tokenizer, read_fixture("byte_level_expected.json")["checks"], "dropout");
+}
+
 TEST(Reference, VariantsOfAllComponents) {
   const Json variants = read_fixture("variants.json");
   ASSERT_GT(variants.size(), 30U);
