@@ -68,7 +68,7 @@ int32_t MergeTable::rank(int32_t left, int32_t right) const { return table_[slot
 Result<Bpe> Bpe::build(const Json& model, TokenizerFile& file, std::string_view what) {
   const Fields fields(model, std::string(what) + ": model");
   Bpe bpe;
-  // "dropout" leaves merges out at random while a model is trained; here it is ignored.
+  AIRLLM_TRY_VOID(check_dropout(fields));
   AIRLLM_TRY(bpe.fuse_unknown_, fields.boolean_or("fuse_unk", false));
   AIRLLM_TRY(bpe.byte_fallback_, fields.boolean_or("byte_fallback", false));
   AIRLLM_TRY(bpe.ignore_merges_, fields.boolean_or("ignore_merges", false));

@@ -243,6 +243,72 @@ class Replace : public WholeTokenStep {
   std::string content_;
 };
 
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  std::string out;
+  size_t done = 0;
+  for (size_t at = text.find(from); at != std::string_view::npos; at = text.find(from, done)) {
+    out += text.substr(done, at - done);
+    out += to;
+    done = at + from.size();
+  }
+  out += text.substr(done);
+  return out;
+}
+
+// Words joined by spaces, but for tokens with the prefix, which continue one.
+class WordPiece : public WholeTokenStep {
+ public:
+  WordPiece(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
+  void on_token(std::string_view token, const Sink& sink) override {
+    std::string out(token);
+    if (!std::exchange(first_, false)) {
+      if (token.starts_with(prefix_)) {
+        out.erase(0, prefix_.size());
+      } else {
+        out.insert(0, 1, ' ');
+      }
+    }
+    if (cleanup_) {
+      constexpr std::pair<const char*, const char*> kCleanups[] = {
+          {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+          {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+          {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+      };
+      for (const auto& [from, to] : kCleanups) out = replace_all(out, from, to);
+    }
+    sink({out});
+  }
+
+ private:
+  std::string prefix_;
+  bool cleanup_;
+  bool first_ = true;
+};
+
+// The suffix of a word's last token becomes a space, but at the end of all: so the last token is
+// held back when it has the suffix.
+class BpeDecoder : public WholeTokenStep {
+ public:
+  explicit BpeDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
+  void on_token(std::string_view token, const Sink& sink) override {
+    if (holds_) sink({replace_all(held_, suffix_, " ")});
+    holds_ = token.find(suffix_) != std::string_view::npos;
+    if (holds_) {
+      held_ = token;
+    } else {
+      sink({token});
+    }
+  }
+  void finish(const Sink& sink) override {
+    if (holds_) sink({replace_all(held_, suffix_, "")});
+  }
+
+ private:
+  std::string suffix_;
+  std::string held_;
+  bool holds_ = false;
+};
+
 Result<size_t> strip_count(const Fields& fields, const char* key) {
   constexpr int64_t kMaxStrip = 1 << 20;
   AIRLLM_TRY(const int64_t count, fields.integer(key, 0, kMaxStrip));
@@ -279,6 +345,16 @@ Result<Decoder::StepFactory> Decoder::factory_from_json(const Json& json,
     AIRLLM_TRY(const size_t start, strip_count(fields, "start"));
     AIRLLM_TRY(const size_t stop, strip_count(fields, "stop"));
     return StepFactory([=] { return std::make_unique<Strip>(content, start, stop); });
+  }
+  if (type == "WordPiece") {
+    AIRLLM_TRY(const std::string prefix, fields.string_or("prefix", "##"));
+    AIRLLM_TRY(const bool cleanup, fields.boolean_or("cleanup", true));
+    return StepFactory([=] { return std::make_unique<WordPiece>(prefix, cleanup); });
+  }
+  if (type == "BPEDecoder") {
+    AIRLLM_TRY(const std::string suffix, fields.string_or("suffix", "</w>"));
+    if (suffix.empty()) return fields.wrong("suffix", "a text of one character or more");
+    return StepFactory([=] { return std::make_unique<BpeDecoder>(suffix); });
   }
   if (type == "Replace") {
     const Json* pattern_json = fields.find("pattern");

@@ -35,8 +35,9 @@ class DecodeStep {
 // Immutable; safe to share between threads.
 class Decoder {
  public:
-  // ByteLevel, Metaspace, ByteFallback, Fuse, Strip, Replace and Sequence; another type is a kData
-  // error that names it. Null: tokens are joined by spaces. `where` names the component.
+  // ByteLevel, Metaspace, ByteFallback, Fuse, Strip, Replace, WordPiece, BPEDecoder and Sequence;
+  // another type is a kData error that names it. Null: tokens are joined by spaces. `where` names
+  // the component.
   static Result<std::unique_ptr<Decoder>> from_json(const Json* json, const std::string& where);
 
   // One decoding in progress. Borrows the decoder; not thread-safe.

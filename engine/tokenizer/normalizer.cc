@@ -10,6 +10,7 @@
 #include "engine/text/inert_in_unicode9.h"
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/normalizer_characters.h"
 #include "engine/tokenizer/regex.h"
 
 namespace airllm::tokenizer {
@@ -197,6 +198,8 @@ Result<std::unique_ptr<Normalizer>> Normalizer::from_json(const Json& json,
     return NormalizerPtr(new Replace(std::move(pattern), std::move(content)));
   }
   if (NormalizerPtr form = unicode_form(type)) return form;
+  AIRLLM_TRY(NormalizerPtr characters, character_normalizer(fields, type));
+  if (characters != nullptr) return characters;
   return fields.unknown(type);
 }
 

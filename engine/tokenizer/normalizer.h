@@ -13,8 +13,9 @@ namespace airllm::tokenizer {
 // Immutable; safe to share between threads.
 class Normalizer {
  public:
-  // Prepend, Replace, NFC, NFD, NFKC, NFKD and Sequence; another type is a kData error that names
-  // it. `where` names the component.
+  // Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Nmt, ByteLevel,
+  // BertNormalizer and Sequence; another type is a kData error that names it. `where` names the
+  // component.
   static Result<std::unique_ptr<Normalizer>> from_json(const Json& json, const std::string& where);
   virtual ~Normalizer() = default;
 

@@ -58,13 +58,29 @@ Result<PostProcessor> template_from_json(const Fields& fields) {
   return processor;
 }
 
+// "cls" and "sep", each a pair of text and id, around the text.
+Result<PostProcessor> bert_from_json(const Fields& fields) {
+  PostProcessor processor;
+  for (const char* key : {"cls", "sep"}) {
+    AIRLLM_TRY(const Json* pair, fields.array(key));
+    if (pair->size() != 2) return fields.wrong(key, "a pair of text and id");
+    const Json holder = {{"id", (*pair)[1]}};
+    AIRLLM_TRY(const int64_t id,
+               Fields(holder, fields.where() + ": " + key).integer("id", 0, kMaxTokenId));
+    processor.pieces.push_back({.is_text = false, .tokens = {static_cast<int32_t>(id)}});
+  }
+  processor.pieces.insert(processor.pieces.begin() + 1, Piece{.is_text = true, .tokens = {}});
+  return processor;
+}
+
 Result<PostProcessor> sequence_from_json(const Fields& fields) {
   AIRLLM_TRY(const Json* list, fields.array("processors"));
   PostProcessor result;
   for (const Json& element : *list) {
     AIRLLM_TRY(PostProcessor step, PostProcessor::from_json(&element, fields.where()));
     if (step.pieces.empty()) continue;
-    if (!result.pieces.empty()) return fields.unknown("two TemplateProcessing in one Sequence");
+    if (!result.pieces.empty())
+      return fields.unknown("two post-processors that add tokens in one Sequence");
     result = std::move(step);
   }
   return result;
@@ -78,6 +94,8 @@ Result<PostProcessor> PostProcessor::from_json(const Json* json, const std::stri
   AIRLLM_TRY(const std::string type, fields.type());
   if (type == "Sequence") return sequence_from_json(fields);
   if (type == "TemplateProcessing") return template_from_json(fields);
+  // Their offsets and add_prefix_space change no ids.
+  if (type == "BertProcessing" || type == "RobertaProcessing") return bert_from_json(fields);
   if (type == "ByteLevel") return PostProcessor();
   return fields.unknown(type);
 }

@@ -12,8 +12,9 @@ namespace airllm::tokenizer {
 
 // What a single text becomes. Immutable; safe to share between threads.
 struct PostProcessor {
-  // TemplateProcessing, ByteLevel (which changes no ids) and Sequence; another type is a kData
-  // error that names it. Null: nothing is added. `where` names the component.
+  // TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel (which changes no ids) and
+  // Sequence with one of them that adds tokens; another type is a kData error that names it. Null:
+  // nothing is added. `where` names the component.
   static Result<PostProcessor> from_json(const Json* json, const std::string& where);
 
   // `add_special` as in EncodeOptions.

@@ -6,6 +6,7 @@
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/pre_tokenizer_classes.h"
 #include "engine/tokenizer/regex.h"
 #include "engine/tokenizer/split.h"
 
@@ -225,6 +226,8 @@ Result<std::unique_ptr<PreTokenizer>> PreTokenizer::from_json(const Json& json,
     AIRLLM_TRY(const bool individual, fields.boolean_or("individual_digits", false));
     return PreTokenizerPtr(new Digits(individual));
   }
+  AIRLLM_TRY(PreTokenizerPtr classes, class_pre_tokenizer(fields, type));
+  if (classes != nullptr) return classes;
   return fields.unknown(type);
 }
 

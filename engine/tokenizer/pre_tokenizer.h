@@ -30,8 +30,9 @@ struct Words {
 // Immutable; safe to share between threads.
 class PreTokenizer {
  public:
-  // Split, Digits, ByteLevel, Metaspace and Sequence; another type is a kData error that names it.
-  // `where` names the component.
+  // Split, Digits, ByteLevel, Metaspace, Whitespace, WhitespaceSplit, Punctuation,
+  // BertPreTokenizer, UnicodeScripts, CharDelimiterSplit, FixedLength and Sequence; another type is
+  // a kData error that names it. `where` names the component.
   static Result<std::unique_ptr<PreTokenizer>> from_json(const Json& json,
                                                          const std::string& where);
   virtual ~PreTokenizer() = default;
