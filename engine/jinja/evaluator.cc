@@ -1,63 +1,97 @@
 #include "engine/jinja/evaluator.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cmath>
 
 #include "engine/jinja/lexer.h"
-#include "engine/jinja/strings.h"
+#include "engine/jinja/objects.h"
 
 namespace airllm::jinja {
-namespace {
 
 using Kind = Expression::Kind;
 
-Map loop_variable(size_t index, size_t length) {
-  const auto number = [](size_t n) { return Value::integer(static_cast<int64_t>(n)); };
-  return {{"index", number(index + 1)},
-          {"index0", number(index)},
-          {"revindex", number(length - index)},
-          {"revindex0", number(length - index - 1)},
-          {"first", Value::boolean(index == 0)},
-          {"last", Value::boolean(index + 1 == length)},
-          {"length", number(length)}};
+// A scope inside the current one, for as long as this lives.
+class Evaluator::ScopeGuard {
+ public:
+  explicit ScopeGuard(Evaluator& evaluator) : ScopeGuard(evaluator, evaluator.scope_) {}
+  ScopeGuard(Evaluator& evaluator, Scope* parent)
+      : evaluator_(evaluator), outer_(evaluator.scope_), scope_(std::make_unique<Scope>()) {
+    scope_->parent = parent;
+    evaluator.scope_ = scope_.get();
+  }
+  ~ScopeGuard() {
+    evaluator_.scope_ = outer_;
+    if (scope_->captured) evaluator_.kept_scopes_.push_back(std::move(scope_));
+  }
+  ScopeGuard(const ScopeGuard&) = delete;
+  ScopeGuard& operator=(const ScopeGuard&) = delete;
+
+ private:
+  Evaluator& evaluator_;
+  Scope* outer_;
+  std::unique_ptr<Scope> scope_;
+};
+
+Evaluator::Evaluator(std::string_view what, const Map& variables, Clock clock)
+    : what_(what), clock_(std::move(clock)), globals_{nullptr, false, global_functions()} {
+  for (const auto& [name, value] : variables) set_variable(name, value);
 }
 
-// A Python index into `size` elements, or nothing when it is out of range.
-std::optional<size_t> absolute_index(int64_t index, size_t size) {
-  const auto signed_size = static_cast<int64_t>(size);
-  if (index < -signed_size || index >= signed_size) return std::nullopt;
-  return static_cast<size_t>(index < 0 ? index + signed_size : index);
+Evaluator::~Evaluator() {
+  for (const auto& object : kept_objects_) {
+    if (auto* cyclic = dynamic_cast<Cyclic*>(object.get())) cyclic->clear();
+  }
 }
 
-// A bound of a Python slice of `size` elements.
-size_t slice_bound(const Value& bound, size_t size, size_t absent) {
-  if (bound.as_integer() == nullptr) return absent;
-  const auto signed_size = static_cast<int64_t>(size);
-  const int64_t value = std::clamp(*bound.as_integer(), -signed_size, signed_size);
-  return static_cast<size_t>(value < 0 ? value + signed_size : value);
+Unexpected Evaluator::error(std::string_view problem) const {
+  return template_error(what_, line_, problem);
 }
 
-}  // namespace
-
-Evaluator::Evaluator(std::string_view what, Map variables) : what_(what) {
-  scopes_.push_back(std::move(variables));
-}
-
-Unexpected Evaluator::error(int line, std::string_view problem) const {
-  return template_error(what_, line, problem);
-}
-
-Status Evaluator::step(int line) {
-  if (++steps_ > kMaxSteps) return error(line, "the template runs too long");
+Status Evaluator::step(size_t count) {
+  steps_ += std::min(count, kMaxSteps + 1);
+  if (steps_ > kMaxSteps) return error("the template runs too long");
   return {};
 }
 
-Status Evaluator::charge(int line, size_t bytes) {
-  string_bytes_ += bytes;
-  if (string_bytes_ > kMaxStringBytes) return error(line, "the template makes too much text");
+Status Evaluator::charge(size_t bytes) {
+  string_bytes_ += std::min(bytes, kMaxStringBytes + 1);
+  if (string_bytes_ > kMaxStringBytes) return error("the template makes too much text");
   return {};
+}
+
+Result<Value> Evaluator::make_text(text::MarkedText text) {
+  AIRLLM_TRY_VOID(charge(text.size()));
+  return Value::string(std::move(text));
+}
+
+Value Evaluator::keep(std::shared_ptr<Object> object) {
+  kept_objects_.push_back(object);
+  return Value::object(std::move(object));
+}
+
+std::tm Evaluator::now() const {
+  if (clock_) return clock_();
+  const std::time_t seconds = std::time(nullptr);
+  std::tm result{};
+  localtime_r(&seconds, &result);
+  return result;
+}
+
+const Value* Evaluator::find_variable(std::string_view name) const {
+  for (const Scope* scope = scope_; scope != nullptr; scope = scope->parent) {
+    for (const auto& [key, value] : scope->variables) {
+      if (key == name) return &value;
+    }
+  }
+  return nullptr;
+}
+
+void Evaluator::set_variable(const std::string& name, Value value) {
+  for (auto& [key, old] : scope_->variables) {
+    if (key != name) continue;
+    old = std::move(value);
+    return;
+  }
+  scope_->variables.emplace_back(name, std::move(value));
 }
 
 Result<text::MarkedText> Evaluator::run(const Block& block) {
@@ -65,37 +99,55 @@ Result<text::MarkedText> Evaluator::run(const Block& block) {
   return std::move(output_);
 }
 
-Status Evaluator::run_block(const Block& block) {
-  for (const Statement& statement : block) AIRLLM_TRY_VOID(run_statement(statement));
-  return {};
+Result<Evaluator::Flow> Evaluator::run_block(const Block& block) {
+  if (guard_.nearly_full()) return error("the template calls itself too deeply");
+  for (const Statement& statement : block) {
+    AIRLLM_TRY(const Flow flow, run_statement(statement));
+    if (flow != Flow::kNormal) return flow;
+  }
+  return Flow::kNormal;
 }
 
-Status Evaluator::run_statement(const Statement& statement) {
-  AIRLLM_TRY_VOID(step(statement.line));
+Result<Evaluator::Flow> Evaluator::run_statement(const Statement& statement) {
+  line_ = statement.line;
+  AIRLLM_TRY_VOID(step());
   switch (statement.kind) {
+    case Statement::Kind::kText: AIRLLM_TRY_VOID(emit({statement.text, kTemplateOrigin})); break;
+    case Statement::Kind::kOutput: AIRLLM_TRY_VOID(run_output(statement)); break;
     case Statement::Kind::kIf: return run_if(statement);
     case Statement::Kind::kFor: return run_for(statement);
-    case Statement::Kind::kSet: return run_set(statement);
-    case Statement::Kind::kText:
-    case Statement::Kind::kOutput: break;
+    case Statement::Kind::kSet: AIRLLM_TRY_VOID(run_set(statement)); break;
+    case Statement::Kind::kSetBlock: return run_set_block(statement);
+    case Statement::Kind::kMacro: set_variable(statement.macro->name, make_macro(statement.macro)); break;
+    case Statement::Kind::kCall: AIRLLM_TRY_VOID(run_call_block(statement)); break;
+    case Statement::Kind::kFilter: return run_filter_block(statement);
+    case Statement::Kind::kWith: return run_with(statement);
+    case Statement::Kind::kScope: {
+      const ScopeGuard scope(*this);
+      return run_block(statement.body);
+    }
+    case Statement::Kind::kBreak: return Flow::kBreak;
+    case Statement::Kind::kContinue: return Flow::kContinue;
   }
-  return run_output(statement);
+  return Flow::kNormal;
+}
+
+Status Evaluator::emit(const text::MarkedText& text) {
+  if (text.size() > kMaxOutputBytes - std::min(buffer_->size(), kMaxOutputBytes)) {
+    return error("the prompt is longer than 64 MiB");
+  }
+  AIRLLM_TRY_VOID(charge(text.size()));
+  buffer_->append(text);
+  return {};
 }
 
 Status Evaluator::run_output(const Statement& statement) {
-  text::MarkedText text(statement.text, kTemplateOrigin);
-  if (statement.kind == Statement::Kind::kOutput) {
-    AIRLLM_TRY(const Value value, evaluate(*statement.expression));
-    AIRLLM_TRY(text, to_text(statement.line, value));
-  }
-  if (text.size() > kMaxOutputBytes - output_.size()) {
-    return error(statement.line, "the prompt is longer than 64 MiB");
-  }
-  output_.append(text);
-  return {};
+  AIRLLM_TRY(const Value value, evaluate(*statement.expression));
+  AIRLLM_TRY(const text::MarkedText text, to_text(value));
+  return emit(text);
 }
 
-Status Evaluator::run_if(const Statement& statement) {
+Result<Evaluator::Flow> Evaluator::run_if(const Statement& statement) {
   for (const Statement::Branch& branch : statement.branches) {
     bool taken = branch.condition == nullptr;
     if (!taken) {
@@ -104,470 +156,248 @@ Status Evaluator::run_if(const Statement& statement) {
     }
     if (taken) return run_block(branch.body);
   }
+  return Flow::kNormal;
+}
+
+Result<Value> Evaluator::captured(const Block& block, Flow& flow) {
+  text::MarkedText text;
+  text::MarkedText* outer = std::exchange(buffer_, &text);
+  Result<Flow> result = run_block(block);
+  buffer_ = outer;
+  if (!result.has_value()) return Unexpected(std::move(result).error());
+  flow = *result;
+  return Value::string(std::move(text));
+}
+
+Result<Evaluator::Flow> Evaluator::run_for(const Statement& statement) {
+  AIRLLM_TRY(const Value iterable, evaluate(*statement.expression));
+  AIRLLM_TRY_VOID(run_loop(statement, iterable, 0));
+  return Flow::kNormal;
+}
+
+Status Evaluator::run_loop(const Statement& statement, const Value& iterable, int depth) {
+  auto loop = std::make_shared<Loop>();
+  AIRLLM_TRY(loop->values, iterate(iterable));
+  loop->depth0 = depth;
+  Scope* outer = scope_;
+  if (statement.condition != nullptr) {
+    loop->condition = [this, &statement, outer](const Value& element) -> Result<bool> {
+      const ScopeGuard scope(*this, outer);
+      AIRLLM_TRY_VOID(assign(*statement.target, element));
+      AIRLLM_TRY(const Value condition, evaluate(*statement.condition));
+      return condition.truth();
+    };
+    std::swap(loop->values, loop->source);
+  }
+  if (statement.recursive) {
+    loop->recurse = [this, &statement, outer, depth](const Value& inner) -> Result<Value> {
+      text::MarkedText text;
+      text::MarkedText* buffer = std::exchange(buffer_, &text);
+      Scope* current = std::exchange(scope_, outer);
+      const Status status = run_loop(statement, inner, depth + 1);
+      buffer_ = buffer;
+      scope_ = current;
+      if (!status.has_value()) return Unexpected(status.error());
+      return Value::string(std::move(text));
+    };
+  }
+  const Value loop_value = keep(loop);
+  bool completed = false;
+  while (true) {
+    AIRLLM_TRY(const bool more, loop->has(loop->next));
+    if (!more) break;
+    const Value element = loop->values[loop->next++];
+    const ScopeGuard scope(*this);
+    AIRLLM_TRY_VOID(assign(*statement.target, element));
+    set_variable("loop", loop_value);
+    AIRLLM_TRY(const Flow flow, run_block(statement.body));
+    if (flow == Flow::kBreak) break;
+    completed = completed || flow == Flow::kNormal;
+  }
+  if (!completed && !statement.otherwise.empty()) {
+    const ScopeGuard scope(*this);
+    AIRLLM_TRY_VOID(run_block(statement.otherwise));
+  }
+  loop->condition = nullptr;  // these borrow scopes that end here
+  loop->recurse = nullptr;
   return {};
 }
 
-Result<List> Evaluator::loop_elements(const Statement& statement) {
-  AIRLLM_TRY(const Value value, evaluate(*statement.expression));
-  List elements;
-  if (const List* values = value.as_list()) {
-    elements = *values;
-  } else if (const Map* entries = value.as_map()) {
-    // Keys do not know who wrote them, and mappings come from the caller.
-    for (const auto& [key, entry] : *entries)
-      elements.push_back(Value::string(text::MarkedText(key, text::kUserOrigin)));
-  } else if (!value.is_undefined()) {
-    return error(statement.line, value.type_name() + " cannot be looped over");
+Status Evaluator::assign(const Expression& target, const Value& value) {
+  if (target.kind == Kind::kName) {
+    set_variable(target.name, value);
+    return {};
   }
-  if (statement.condition == nullptr) return elements;
-  List chosen;
-  scopes_.emplace_back();
-  for (Value& element : elements) {
-    set_variable(statement.text, element);
-    AIRLLM_TRY(const Value condition, evaluate(*statement.condition));
-    if (condition.truth()) chosen.push_back(std::move(element));
+  if (target.kind == Kind::kMember) {
+    const Value* object = find_variable(target.name);
+    auto* space = object == nullptr ? nullptr : object->as<Namespace>();
+    if (space == nullptr) return error("'" + target.name + "' is not a namespace to assign to");
+    if (target.member.starts_with('_')) return error("'" + target.member + "' cannot be assigned");
+    for (auto& [name, old] : space->attributes) {
+      if (name != target.member) continue;
+      old = value;
+      return {};
+    }
+    space->attributes.emplace_back(target.member, value);
+    return {};
   }
-  scopes_.pop_back();
-  return chosen;
-}
-
-Status Evaluator::run_for(const Statement& statement) {
-  AIRLLM_TRY(const List elements, loop_elements(statement));
-  if (elements.empty()) return run_block(statement.otherwise);
-  for (size_t i = 0; i < elements.size(); ++i) {
-    AIRLLM_TRY_VOID(step(statement.line));
-    scopes_.emplace_back();
-    set_variable("loop", Value::map(loop_variable(i, elements.size())));
-    set_variable(statement.text, elements[i]);
-    AIRLLM_TRY_VOID(run_block(statement.body));
-    scopes_.pop_back();
+  AIRLLM_TRY(const List values, iterate(value));
+  if (values.size() != target.children.size()) {
+    return error(std::to_string(values.size()) + " values for " +
+                 std::to_string(target.children.size()) + " names");
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    AIRLLM_TRY_VOID(assign(*target.children[i], values[i]));
   }
   return {};
 }
 
 Status Evaluator::run_set(const Statement& statement) {
-  AIRLLM_TRY(Value value, evaluate(*statement.expression));
-  if (statement.attribute.empty()) {
-    set_variable(statement.text, std::move(value));
-    return {};
-  }
-  const Value* object = find_variable(statement.text);
-  Map* map = object == nullptr ? nullptr : object->as_map();
-  // Only what namespace() made has this mark, so that messages and loop variables stay as they are.
-  if (map == nullptr || map->empty() || map->front().first != kNamespaceMark) {
-    return error(statement.line, "'" + statement.text + "' is not a namespace");
-  }
-  // A namespace that holds itself would never be freed.
-  if (value.as_map() != nullptr || value.as_list() != nullptr) {
-    return error(statement.line, "a namespace can hold no lists and mappings");
-  }
-  for (auto& [key, entry] : *map) {
-    if (key == statement.attribute) {
-      entry = std::move(value);
-      return {};
+  AIRLLM_TRY(const Value value, evaluate(*statement.expression));
+  return assign(*statement.target, value);
+}
+
+Result<Evaluator::Flow> Evaluator::run_set_block(const Statement& statement) {
+  Value value;
+  Flow flow = Flow::kNormal;
+  {
+    const ScopeGuard scope(*this);
+    AIRLLM_TRY(value, captured(statement.body, flow));
+    if (flow != Flow::kNormal) return flow;
+    if (statement.expression != nullptr) {
+      AIRLLM_TRY(value, apply_filter(*statement.expression, &value));
     }
   }
-  map->emplace_back(statement.attribute, std::move(value));
+  AIRLLM_TRY_VOID(assign(*statement.target, value));
+  return flow;
+}
+
+Result<Evaluator::Flow> Evaluator::run_filter_block(const Statement& statement) {
+  const ScopeGuard scope(*this);
+  Flow flow = Flow::kNormal;
+  AIRLLM_TRY(Value value, captured(statement.body, flow));
+  if (flow != Flow::kNormal) return flow;
+  AIRLLM_TRY(value, apply_filter(*statement.expression, &value));
+  AIRLLM_TRY(const text::MarkedText text, to_text(value));
+  AIRLLM_TRY_VOID(emit(text));
+  return flow;
+}
+
+Result<Evaluator::Flow> Evaluator::run_with(const Statement& statement) {
+  List values;
+  for (const auto& [target, expression] : statement.assignments) {
+    AIRLLM_TRY(Value value, evaluate(*expression));
+    values.push_back(std::move(value));
+  }
+  const ScopeGuard scope(*this);
+  for (size_t i = 0; i < values.size(); ++i) {
+    AIRLLM_TRY_VOID(assign(*statement.assignments[i].first, values[i]));
+  }
+  return run_block(statement.body);
+}
+
+Value Evaluator::make_macro(const std::shared_ptr<const MacroCode>& code) {
+  auto macro = std::make_shared<Macro>();
+  macro->code = code;
+  macro->scope = scope_;
+  for (Scope* scope = scope_; scope != nullptr; scope = scope->parent) scope->captured = true;
+  return keep(std::move(macro));
+}
+
+Status Evaluator::run_call_block(const Statement& statement) {
+  const Expression& e = *statement.expression;
+  AIRLLM_TRY(const Value function, evaluate(*e.children[0]));
+  AIRLLM_TRY(Call arguments, evaluate_arguments(e.arguments));
+  arguments.keywords.emplace_back("caller", make_macro(statement.macro));
+  AIRLLM_TRY(const Value value, call(function, std::move(arguments)));
+  AIRLLM_TRY(const text::MarkedText text, to_text(value));
+  return emit(text);
+}
+
+Result<Value> Evaluator::call_macro(const Macro& macro, Call arguments) {
+  const ScopeGuard scope(*this, macro.scope);
+  AIRLLM_TRY_VOID(bind_parameters(macro, arguments));
+  Flow flow = Flow::kNormal;
+  return captured(macro.code->body, flow);
+}
+
+Status Evaluator::bind_parameters(const Macro& macro, Call& arguments) {
+  const MacroCode& code = *macro.code;
+  const size_t count = code.parameters.size();
+  const auto take_keyword = [&](std::string_view name) -> std::optional<Value> {
+    for (auto it = arguments.keywords.begin(); it != arguments.keywords.end(); ++it) {
+      if (it->first != name) continue;
+      Value value = std::move(it->second);
+      arguments.keywords.erase(it);
+      return value;
+    }
+    return std::nullopt;
+  };
+  const bool names_caller =
+      std::find(code.parameters.begin(), code.parameters.end(), "caller") != code.parameters.end();
+  std::vector<std::optional<Value>> given(count);
+  for (size_t i = 0; i < count; ++i) {
+    given[i] = i < arguments.positional.size() ? std::optional(arguments.positional[i])
+                                               : take_keyword(code.parameters[i]);
+  }
+  if (code.uses_caller && !names_caller) {
+    set_variable("caller", take_keyword("caller").value_or(Value::undefined("caller")));
+  }
+  if (code.uses_kwargs) {
+    set_variable("kwargs", Value::map(std::move(arguments.keywords)));
+  } else if (!arguments.keywords.empty()) {
+    return error("the macro '" + code.name + "' takes no keyword argument '" +
+                 arguments.keywords.front().first + "'");
+  }
+  if (code.uses_varargs) {
+    const auto more = static_cast<std::ptrdiff_t>(std::min(count, arguments.positional.size()));
+    set_variable("varargs", Value::tuple(List(arguments.positional.begin() + more,
+                                              arguments.positional.end())));
+  } else if (arguments.positional.size() > count) {
+    return error("the macro '" + code.name + "' takes not more than " + std::to_string(count) +
+                 " arguments");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (given[i].has_value()) set_variable(code.parameters[i], *given[i]);
+  }
+  const size_t first_default = count - code.defaults.size();
+  for (size_t i = 0; i < count; ++i) {
+    if (given[i].has_value()) continue;
+    Value value = Value::undefined_because("parameter '" + code.parameters[i] + "' was not provided");
+    if (i >= first_default) {
+      AIRLLM_TRY(value, evaluate(*code.defaults[i - first_default]));
+    }
+    set_variable(code.parameters[i], std::move(value));
+  }
   return {};
 }
 
-Value* Evaluator::find_variable(std::string_view name) {
-  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-    for (auto& [key, value] : *scope) {
-      if (key == name) return &value;
-    }
+Result<Value> Evaluator::call(const Value& function, Call arguments) {
+  if (function.is_undefined()) return error(function.undefined_message());
+  if (++call_depth_ > kMaxCallDepth || guard_.nearly_full()) {
+    return error("the template calls itself too deeply");
   }
-  return nullptr;
-}
-
-void Evaluator::set_variable(const std::string& name, Value value) {
-  for (auto& [key, old] : scopes_.back()) {
-    if (key == name) {
-      old = std::move(value);
-      return;
-    }
-  }
-  scopes_.back().emplace_back(name, std::move(value));
-}
-
-Result<text::MarkedText> Evaluator::to_text(int line, const Value& value) const {
-  if (const text::MarkedText* text = value.as_string()) return *text;
-  const auto plain = [](std::string_view text) { return text::MarkedText(text, kTemplateOrigin); };
-  if (value.is_undefined()) return text::MarkedText();
-  if (value.is_none()) return plain("None");
-  if (const bool* flag = value.as_boolean()) return plain(*flag ? "True" : "False");
-  if (const int64_t* whole = value.as_integer()) return plain(std::to_string(*whole));
-  if (const double* real = value.as_real()) {
-    std::string text = fmt::format("{}", *real);
-    if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
-    return plain(text);
-  }
-  return error(line, "printing " + value.type_name() + " is not supported");
-}
-
-Result<Value> Evaluator::evaluate(const Expression& e) {
-  AIRLLM_TRY_VOID(step(e.line));
-  switch (e.kind) {
-    case Kind::kLiteral: return e.value;
-    case Kind::kName: return lookup(e);
-    case Kind::kList: return list(e);
-    case Kind::kAttribute: return attribute(e);
-    case Kind::kSubscript: return subscript(e);
-    case Kind::kSlice: return slice(e);
-    case Kind::kCall: return call(e);
-    case Kind::kFilter: return filter(e);
-    case Kind::kTest: return test(e);
-    case Kind::kNegative: return negative(e);
-    case Kind::kBinary: return binary(e);
-    case Kind::kCompare: return compare(e);
-    case Kind::kNot:
-    case Kind::kAnd:
-    case Kind::kOr:
-    case Kind::kConditional: break;
-  }
-  return logical(e);
-}
-
-Result<Value> Evaluator::lookup(const Expression& e) {
-  if (const Value* value = find_variable(e.name)) return *value;
-  return Value::undefined(e.name);
-}
-
-Result<Value> Evaluator::list(const Expression& e) {
-  List values;
-  for (const ExpressionPtr& child : e.children) {
-    AIRLLM_TRY(Value value, evaluate(*child));
-    values.push_back(std::move(value));
-  }
-  return Value::list(std::move(values));
-}
-
-Result<Value> Evaluator::attribute(const Expression& e) {
-  AIRLLM_TRY(const Value object, evaluate(*e.children[0]));
-  if (object.is_undefined()) {
-    return error(e.line, "'" + std::string(object.undefined_name()) + "' is undefined");
-  }
-  if (const Map* map = object.as_map()) {
-    if (const Value* entry = find(*map, e.name)) return *entry;
-  }
-  return Value::undefined(e.name);
-}
-
-Result<Value> Evaluator::subscript(const Expression& e) {
-  AIRLLM_TRY(const Value object, evaluate(*e.children[0]));
-  AIRLLM_TRY(const Value key, evaluate(*e.children[1]));
-  if (object.is_undefined()) {
-    return error(e.line, "'" + std::string(object.undefined_name()) + "' is undefined");
-  }
-  if (object.as_map() != nullptr && key.as_string() != nullptr) {
-    if (const Value* entry = find(*object.as_map(), key.as_string()->text())) return *entry;
-    return Value::undefined(key.as_string()->text());
-  }
-  const int64_t* index = key.as_integer();
-  if (object.as_list() != nullptr && index != nullptr) {
-    const auto at = absolute_index(*index, object.as_list()->size());
-    if (at.has_value()) return (*object.as_list())[*at];
-  }
-  if (object.as_string() != nullptr && index != nullptr) {
-    AIRLLM_TRY_VOID(charge(e.line, object.as_string()->size()));
-    const auto at = absolute_index(*index, character_count(*object.as_string()));
-    if (at.has_value()) return Value::string(characters(*object.as_string(), *at, *at + 1));
-  }
-  return Value::undefined("element");
-}
-
-Result<Value> Evaluator::slice(const Expression& e) {
-  AIRLLM_TRY(const Value object, evaluate(*e.children[0]));
-  AIRLLM_TRY(const Value from, evaluate(*e.children[1]));
-  AIRLLM_TRY(const Value to, evaluate(*e.children[2]));
-  if (const List* values = object.as_list()) {
-    const size_t begin = slice_bound(from, values->size(), 0);
-    const size_t end = std::max(begin, slice_bound(to, values->size(), values->size()));
-    AIRLLM_TRY_VOID(charge(e.line, (end - begin) * sizeof(Value)));
-    return Value::list(List(values->begin() + static_cast<std::ptrdiff_t>(begin),
-                            values->begin() + static_cast<std::ptrdiff_t>(end)));
-  }
-  if (const text::MarkedText* text = object.as_string()) {
-    AIRLLM_TRY_VOID(charge(e.line, text->size()));
-    const size_t size = character_count(*text);
-    const size_t begin = slice_bound(from, size, 0);
-    return Value::string(characters(*text, begin, std::max(begin, slice_bound(to, size, size))));
-  }
-  return error(e.line, object.type_name() + " cannot be cut");
-}
-
-Result<Value> Evaluator::call(const Expression& e) {
-  const Expression& callee = *e.children[0];
-  if (callee.kind == Kind::kAttribute) return call_method(e);
-  if (callee.kind == Kind::kName && callee.name == "raise_exception") {
-    if (e.children.size() != 2) return error(e.line, "raise_exception() takes one text");
-    AIRLLM_TRY(const Value value, evaluate(*e.children[1]));
-    AIRLLM_TRY(const text::MarkedText text, to_text(e.line, value));
-    return Unexpected(ErrorCode::kUsage,
-                      "the model's chat template refuses these messages: " + text.text());
-  }
-  if (callee.kind == Kind::kName && callee.name == "namespace" && e.children.size() == 1) {
-    Map entries;
-    entries.emplace_back(kNamespaceMark, Value::none());
-    for (const auto& [name, argument] : e.keywords) {
-      AIRLLM_TRY(Value value, evaluate(*argument));
-      entries.emplace_back(name, std::move(value));
-    }
-    return Value::map(std::move(entries));
-  }
-  return error(e.line, "the function '" + callee.name + "' is not supported");
-}
-
-Result<Value> Evaluator::call_method(const Expression& e) {
-  const std::string& name = e.children[0]->name;
-  AIRLLM_TRY(const Value object, evaluate(*e.children[0]->children[0]));
-  const text::MarkedText* text = object.as_string();
-  const Unexpected unknown =
-      error(e.line, "the method '" + name + "' of " + object.type_name() + " is not supported");
-  if (text == nullptr || !e.keywords.empty()) return unknown;
-  AIRLLM_TRY_VOID(charge(e.line, text->size()));
-  if (e.children.size() == 1) {
-    if (name == "strip") return Value::string(trim(*text, true, true));
-    if (name == "lstrip") return Value::string(trim(*text, true, false));
-    if (name == "rstrip") return Value::string(trim(*text, false, true));
-    if (name == "upper") return Value::string(change_case(*text, true));
-    if (name == "lower") return Value::string(change_case(*text, false));
-  }
-  if (e.children.size() == 2 && (name == "startswith" || name == "endswith")) {
-    AIRLLM_TRY(const Value affix, evaluate(*e.children[1]));
-    if (affix.as_string() != nullptr) {
-      const std::string& part = affix.as_string()->text();
-      return Value::boolean(name == "startswith" ? text->text().starts_with(part)
-                                                 : text->text().ends_with(part));
-    }
-  }
-  return unknown;
-}
-
-Result<Value> Evaluator::filter(const Expression& e) {
-  AIRLLM_TRY(const Value value, evaluate(*e.children[0]));
-  if (e.name == "default") {
-    bool if_false = false;
-    if (e.children.size() > 2) {
-      AIRLLM_TRY(const Value flag, evaluate(*e.children[2]));
-      if_false = flag.truth();
-    }
-    const bool replaced = value.is_undefined() || (if_false && !value.truth());
-    if (!replaced) return value;
-    if (e.children.size() < 2) return Value::literal("");
-    return evaluate(*e.children[1]);
-  }
-  if (e.children.size() > 1 || !e.keywords.empty()) {
-    return error(e.line, "the arguments of the filter '" + e.name + "' are not supported");
-  }
-  if (e.name == "length" || e.name == "count") {
-    size_t size = 0;
-    if (const text::MarkedText* text = value.as_string())
-      size = character_count(*text);
-    else if (const List* values = value.as_list())
-      size = values->size();
-    else if (const Map* entries = value.as_map())
-      size = entries->size();
-    else if (!value.is_undefined())
-      return error(e.line, value.type_name() + " has no length");
-    return Value::integer(static_cast<int64_t>(size));
-  }
-  if (e.name == "first" || e.name == "last") {
-    const List* values = value.as_list();
-    if (values == nullptr) return error(e.line, value.type_name() + " is not a list");
-    if (values->empty()) return Value::undefined("element");
-    return e.name == "first" ? values->front() : values->back();
-  }
-  AIRLLM_TRY(text::MarkedText text, to_text(e.line, value));
-  AIRLLM_TRY_VOID(charge(e.line, text.size()));
-  if (e.name == "trim") return Value::string(trim(text, true, true));
-  if (e.name == "string") return Value::string(std::move(text));
-  return Value::string(change_case(text, e.name == "upper"));
-}
-
-Result<Value> Evaluator::test(const Expression& e) {
-  AIRLLM_TRY(const Value value, evaluate(*e.children[0]));
-  const std::string& name = e.name;
-  const bool* flag = value.as_boolean();
-  const int64_t* whole = value.as_integer();
-  const bool holds_elements =
-      value.as_string() != nullptr || value.as_list() != nullptr || value.as_map() != nullptr;
-  bool result = false;
-  if (name == "defined")
-    result = !value.is_undefined();
-  else if (name == "undefined")
-    result = value.is_undefined();
-  else if (name == "none")
-    result = value.is_none();
-  else if (name == "string")
-    result = value.as_string() != nullptr;
-  else if (name == "number")
-    result = value.is_number() || flag != nullptr;
-  else if (name == "boolean")
-    result = flag != nullptr;
-  else if (name == "true")
-    result = flag != nullptr && *flag;
-  else if (name == "false")
-    result = flag != nullptr && !*flag;
-  else if (name == "mapping")
-    result = value.as_map() != nullptr;
-  else if (name == "sequence" || name == "iterable")
-    result = holds_elements;
-  else if (whole == nullptr)
-    return error(e.line, value.type_name() + " is not a whole number");
-  else
-    result = (*whole % 2 != 0) == (name == "odd");
-  return Value::boolean(result);
-}
-
-Result<Value> Evaluator::negative(const Expression& e) {
-  AIRLLM_TRY(const Value value, evaluate(*e.children[0]));
-  if (const int64_t* whole = value.as_integer()) {
-    int64_t result = 0;
-    if (__builtin_sub_overflow(int64_t{0}, *whole, &result)) return error(e.line, "overflow");
-    return Value::integer(result);
-  }
-  if (const double* real = value.as_real()) return Value::real(-*real);
-  return error(e.line, value.type_name() + " has no negative");
-}
-
-Result<Value> Evaluator::concatenate(int line, const text::MarkedText& left,
-                                     const text::MarkedText& right) {
-  AIRLLM_TRY_VOID(charge(line, left.size() + right.size()));
-  text::MarkedText result = left;
-  result.append(right);
-  return Value::string(std::move(result));
-}
-
-Result<Value> Evaluator::binary(const Expression& e) {
-  AIRLLM_TRY(const Value left, evaluate(*e.children[0]));
-  AIRLLM_TRY(const Value right, evaluate(*e.children[1]));
-  if (e.name == "~") {
-    AIRLLM_TRY(const text::MarkedText left_text, to_text(e.line, left));
-    AIRLLM_TRY(const text::MarkedText right_text, to_text(e.line, right));
-    return concatenate(e.line, left_text, right_text);
-  }
-  if (e.name == "+" && left.as_string() != nullptr && right.as_string() != nullptr) {
-    return concatenate(e.line, *left.as_string(), *right.as_string());
-  }
-  if (e.name == "+" && left.as_list() != nullptr && right.as_list() != nullptr) {
-    List values = *left.as_list();
-    AIRLLM_TRY_VOID(charge(e.line, (values.size() + right.as_list()->size()) * sizeof(Value)));
-    values.insert(values.end(), right.as_list()->begin(), right.as_list()->end());
-    return Value::list(std::move(values));
-  }
-  return arithmetic(e, left, right);
-}
-
-Result<Value> Evaluator::arithmetic(const Expression& e, const Value& left, const Value& right) {
-  const auto numeric = [](const Value& v) { return v.is_number() || v.as_boolean() != nullptr; };
-  for (const Value* operand : {&left, &right}) {
-    if (operand->is_undefined()) {
-      return error(e.line, "'" + std::string(operand->undefined_name()) + "' is undefined");
-    }
-  }
-  if (!numeric(left) || !numeric(right)) {
-    return error(
-        e.line, "'" + e.name + "' does not join " + left.type_name() + " and " + right.type_name());
-  }
-  const bool divides = e.name == "/" || e.name == "//" || e.name == "%";
-  if (divides && right.number() == 0) return error(e.line, "division by zero");
-  if (left.as_real() != nullptr || right.as_real() != nullptr || e.name == "/") {
-    const double a = left.number();
-    const double b = right.number();
-    if (e.name == "+") return Value::real(a + b);
-    if (e.name == "-") return Value::real(a - b);
-    if (e.name == "*") return Value::real(a * b);
-    if (e.name == "/") return Value::real(a / b);
-    if (e.name == "//") return Value::real(std::floor(a / b));
-    return Value::real(a - std::floor(a / b) * b);
-  }
-  const auto whole = [](const Value& v) {
-    return v.as_integer() != nullptr ? *v.as_integer() : int64_t{*v.as_boolean()};
-  };
-  const int64_t a = whole(left);
-  const int64_t b = whole(right);
-  int64_t result = 0;
-  bool overflow = false;
-  if (e.name == "+")
-    overflow = __builtin_add_overflow(a, b, &result);
-  else if (e.name == "-")
-    overflow = __builtin_sub_overflow(a, b, &result);
-  else if (e.name == "*")
-    overflow = __builtin_mul_overflow(a, b, &result);
-  // Not even computed: INT64_MIN / -1 traps.
-  else if (b == -1)
-    overflow = e.name == "//" && __builtin_sub_overflow(int64_t{0}, a, &result);
-  // Python rounds towards minus infinity.
-  else if (e.name == "//")
-    result = a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
-  else
-    result = (a % b + b) % b;
-  if (overflow) return error(e.line, "a number is too large");
-  return Value::integer(result);
-}
-
-Result<Value> Evaluator::compare(const Expression& e) {
-  AIRLLM_TRY(Value left, evaluate(*e.children[0]));
-  for (size_t i = 0; i < e.operators.size(); ++i) {
-    AIRLLM_TRY(Value right, evaluate(*e.children[i + 1]));
-    AIRLLM_TRY(const bool holds, compare_pair(e.line, e.operators[i], left, right));
-    if (!holds) return Value::boolean(false);
-    left = std::move(right);
-  }
-  return Value::boolean(true);
-}
-
-Result<bool> Evaluator::compare_pair(int line, const std::string& op, const Value& left,
-                                     const Value& right) {
-  if (op == "==") return left == right;
-  if (op == "!=") return !(left == right);
-  if (op == "in" || op == "not in") {
-    AIRLLM_TRY(const bool found, contains(line, right, left));
-    return found == (op == "in");
-  }
-  int order = 0;
-  if (left.as_string() != nullptr && right.as_string() != nullptr) {
-    // Bytes of UTF-8 sort as code points do.
-    order = left.as_string()->text().compare(right.as_string()->text());
-  } else if (left.is_number() && right.is_number()) {
-    order = left.number() < right.number() ? -1 : left.number() > right.number() ? 1 : 0;
+  AIRLLM_TRY_VOID(step());
+  const int line = line_;
+  Result<Value> result = Value();
+  const Value held = function;  // the variable that holds it may change
+  if (const auto* native = held.as<Function>()) {
+    result = native->body(*this, std::move(arguments));
+  } else if (const auto* macro = held.as<Macro>()) {
+    result = call_macro(*macro, std::move(arguments));
+  } else if (auto* joiner = held.as<Joiner>()) {
+    result = std::exchange(joiner->used, true) ? joiner->separator : Value::literal("");
+  } else if (auto* loop = held.as<Loop>()) {
+    if (loop->recurse == nullptr) return error("this loop is not recursive");
+    if (arguments.positional.size() != 1) return error("loop() takes one argument");
+    const auto recurse = loop->recurse;
+    result = recurse(arguments.positional[0]);
   } else {
-    return error(line, left.type_name() + " and " + right.type_name() + " have no order");
+    return error("a value of type " + function.type_name() + " cannot be called");
   }
-  if (op == "<") return order < 0;
-  if (op == "<=") return order <= 0;
-  return op == ">" ? order > 0 : order >= 0;
-}
-
-Result<bool> Evaluator::contains(int line, const Value& container, const Value& element) {
-  if (const List* values = container.as_list()) {
-    AIRLLM_TRY_VOID(charge(line, values->size()));
-    return std::find(values->begin(), values->end(), element) != values->end();
-  }
-  if (const text::MarkedText* text = container.as_string();
-      text != nullptr && element.as_string()) {
-    AIRLLM_TRY_VOID(charge(line, text->size()));
-    return text->text().find(element.as_string()->text()) != std::string::npos;
-  }
-  if (const Map* entries = container.as_map(); entries != nullptr && element.as_string()) {
-    return find(*entries, element.as_string()->text()) != nullptr;
-  }
-  if (container.is_undefined()) return false;
-  return error(line,
-               "'in' does not search " + element.type_name() + " in " + container.type_name());
-}
-
-Result<Value> Evaluator::logical(const Expression& e) {
-  if (e.kind == Kind::kConditional) {
-    AIRLLM_TRY(const Value condition, evaluate(*e.children[1]));
-    return evaluate(*e.children[condition.truth() ? 0 : 2]);
-  }
-  AIRLLM_TRY(const Value left, evaluate(*e.children[0]));
-  if (e.kind == Kind::kNot) return Value::boolean(!left.truth());
-  // As in Python, the result is the operand that decides.
-  if (left.truth() == (e.kind == Kind::kOr)) return left;
-  return evaluate(*e.children[1]);
+  line_ = line;
+  --call_depth_;
+  return result;
 }
 
 }  // namespace airllm::jinja

@@ -4,13 +4,15 @@
 #include <array>
 
 #include "base/utf8.h"
+#include "engine/jinja/strings.h"
+#include "engine/text/unicode.h"
 
 namespace airllm::jinja {
 namespace {
 
-constexpr std::string_view kSpace = " \t\n\r\f\v";
-
-bool is_name_begin(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+bool is_name_begin(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (c & 0x80) != 0;
+}
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 std::string with_unix_newlines(std::string_view source) {
@@ -82,11 +84,12 @@ class Lexer {
       const char kind = source_[open + 1];
       const char sign = open + 2 < source_.size() ? source_[open + 2] : '\0';
       if (sign == '-') {
-        text.erase(text.find_last_not_of(kSpace) + 1);
+        text.erase(text.size() - spaces_at_end(text));
       } else if (kind != '{' && sign != '+') {
         const size_t line_begin = text.rfind('\n') + 1;  // 0 when there is no newline
         const bool begins_line = line_begin > 0 || line_starts_;
-        if (begins_line && text.find_first_not_of(kSpace, line_begin) == std::string::npos) {
+        if (begins_line &&
+            spaces_at_begin(std::string_view(text).substr(line_begin)) + line_begin == text.size()) {
           text.erase(line_begin);
         }
       }
@@ -97,6 +100,9 @@ class Lexer {
 
   Status tag() {
     const char kind = peek(1);
+    if (kind == '%') {
+      if (const size_t length = raw_tag("raw", false); length != 0) return raw(length);
+    }
     advance(2);
     if (peek() == '-' || peek() == '+') advance(1);
     if (kind == '#') return comment();
@@ -110,6 +116,44 @@ class Lexer {
     add(is_output ? TokenKind::kOutputEnd : TokenKind::kBlockEnd, "");
     close(2, !is_output);
     return {};
+  }
+
+  // The length of the tag of this name at the current place up to its closing "%}", or 0.
+  size_t raw_tag(std::string_view name, bool may_end_with_plus) const {
+    std::string_view text = rest();
+    text.remove_prefix(2);
+    if (text.starts_with('-') || text.starts_with('+')) text.remove_prefix(1);
+    text.remove_prefix(spaces_at_begin(text));
+    if (!text.starts_with(name)) return 0;
+    text.remove_prefix(name.size());
+    text.remove_prefix(spaces_at_begin(text));
+    const bool is_signed = text.starts_with('-') || (may_end_with_plus && text.starts_with('+'));
+    if (!text.substr(is_signed ? 1 : 0).starts_with("%}")) return 0;
+    return rest().size() - text.size();
+  }
+
+  Status raw(size_t length) {
+    const int line = line_;
+    advance(length);
+    if (peek() == '-') {
+      close(2, false);
+    } else {
+      advance(2);
+      line_starts_ = false;
+    }
+    const size_t begin = at_;
+    for (size_t open = source_.find("{%", begin); open != std::string::npos;
+         open = source_.find("{%", open + 1)) {
+      at_ = open;
+      const size_t end = raw_tag("endraw", true);
+      at_ = begin;
+      if (end == 0) continue;
+      emit_text(open);
+      advance(end);
+      close(2, true);
+      return {};
+    }
+    return template_error(what_, line, "a raw block is not closed");
   }
 
   bool at_end_of_tag(bool is_output) const {
@@ -138,7 +182,7 @@ class Lexer {
     line_starts_ = false;
     size_t skipped = 0;
     if (sign == '-') {
-      skipped = std::min(rest().find_first_not_of(kSpace), rest().size());
+      skipped = spaces_at_begin(rest());
     } else if (trims_newline && sign != '+' && peek() == '\n') {
       skipped = 1;
     }
@@ -148,8 +192,8 @@ class Lexer {
 
   Status token() {
     const char c = peek();
-    if (kSpace.find(c) != std::string_view::npos) {
-      advance(1);
+    if (const size_t spaces = spaces_at_begin(rest()); spaces != 0) {
+      advance(spaces);
       return {};
     }
     if (is_name_begin(c)) {
@@ -164,15 +208,52 @@ class Lexer {
     return op();
   }
 
-  Status number() {
-    size_t length = 1;
-    while (is_digit(peek(length))) ++length;
-    const bool is_float = peek(length) == '.' && is_digit(peek(length + 1));
-    if (is_float) {
-      ++length;
-      while (is_digit(peek(length))) ++length;
+  // Digits of the base, which single underscores may separate; how many bytes from `at`.
+  template <typename IsDigit>
+  size_t digits(size_t at, IsDigit is_digit_of_base) const {
+    size_t end = at;
+    while (is_digit_of_base(peek(end)) ||
+           (peek(end) == '_' && end > at && is_digit_of_base(peek(end + 1)))) {
+      ++end;
     }
-    add(is_float ? TokenKind::kFloat : TokenKind::kInteger, std::string(rest().substr(0, length)));
+    return end - at;
+  }
+
+  // The length of a number in another base, such as 0x1f; 0 when there is none.
+  size_t based_number() const {
+    const auto is_hex = [](char c) { return hex_value(c) >= 0; };
+    const char kind = static_cast<char>(peek(1) | 0x20);
+    const size_t at = peek(2) == '_' ? 3 : 2;
+    size_t length = 0;
+    if (peek() != '0') return 0;
+    if (kind == 'x') length = digits(at, is_hex);
+    if (kind == 'o') length = digits(at, [](char c) { return c >= '0' && c <= '7'; });
+    if (kind == 'b') length = digits(at, [](char c) { return c == '0' || c == '1'; });
+    return length == 0 ? 0 : at + length;
+  }
+
+  Status number() {
+    const bool after_dot = at_ > 0 && source_[at_ - 1] == '.';
+    size_t length = digits(0, is_digit);
+    const size_t fraction = peek(length) == '.' ? digits(length + 1, is_digit) : 0;
+    const size_t mantissa = length + (fraction == 0 ? 0 : fraction + 1);
+    size_t exponent = 0;
+    if ((peek(mantissa) | 0x20) == 'e') {
+      const size_t sign = peek(mantissa + 1) == '+' || peek(mantissa + 1) == '-' ? 1 : 0;
+      exponent = digits(mantissa + 1 + sign, is_digit);
+      if (exponent != 0) exponent += 1 + sign;
+    }
+    const bool is_float = !after_dot && (fraction != 0 || exponent != 0);
+    if (is_float) {
+      length = mantissa + exponent;
+    } else if (const size_t based = based_number(); based != 0) {
+      length = based;
+    } else if (peek() == '0') {
+      length = digits(0, [](char c) { return c == '0'; });  // 012 is 0 and 12, a syntax error
+    }
+    std::string text(rest().substr(0, length));
+    std::erase(text, '_');
+    add(is_float ? TokenKind::kFloat : TokenKind::kInteger, std::move(text));
     advance(length);
     return {};
   }
@@ -205,6 +286,15 @@ class Lexer {
       return {};
     }
     if (c == '\n') return {};  // a line that goes on
+    if (c >= '0' && c <= '7') {
+      char32_t octal = static_cast<char32_t>(c - '0');
+      for (int more = 0; more < 2 && peek(i + 1) >= '0' && peek(i + 1) <= '7'; ++more) {
+        octal = octal * 8 + static_cast<char32_t>(peek(++i) - '0');
+      }
+      append_utf8(value, octal);
+      return {};
+    }
+    if (c == 'N') return error("characters by name (\\N) are not supported");
     const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
     if (digits == 0) {
       // As in Python, the backslash of another escape stays.
@@ -217,6 +307,9 @@ class Lexer {
       const int digit = hex_value(peek(++i));
       if (digit < 0) return error("a string has an escape that is not complete");
       code_point = (code_point << 4) | static_cast<char32_t>(digit);
+    }
+    if (code_point > 0x10FFFF || (code_point >= 0xD800 && code_point < 0xE000)) {
+      return error("a string has an escape that is no character");
     }
     append_utf8(value, code_point);
     return {};
@@ -231,14 +324,17 @@ class Lexer {
       return {};
     }
     const char c = peek();
-    if (std::string_view("+-*/%~<>=.,:|()[]{}").find(c) == std::string_view::npos) {
+    if (std::string_view("+-*/%~<>=.,:;|()[]{}").find(c) == std::string_view::npos) {
       const size_t length = std::min<size_t>(rest().size(), 4);
       return error("unexpected '" + escape_for_display(rest().substr(0, length), true) + "'");
     }
     if (c == '(' || c == '[' || c == '{') brackets_ += c;
     if (c == ')' || c == ']' || c == '}') {
-      if (brackets_.empty()) return error(std::string("unexpected '") + c + "'");
-      brackets_.pop_back();  // the parser checks that they fit
+      const char open = c == ')' ? '(' : static_cast<char>(c - 2);
+      if (brackets_.empty() || brackets_.back() != open) {
+        return error(std::string("unexpected '") + c + "'");
+      }
+      brackets_.pop_back();
     }
     add(TokenKind::kOperator, std::string(1, c));
     advance(1);

@@ -1,15 +1,86 @@
 #include "engine/jinja/value.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 namespace airllm::jinja {
 namespace {
-constexpr int kMaxCompareDepth = 32;
+
+int deepest(const List& values) {
+  int depth = 0;
+  for (const Value& value : values) depth = std::max(depth, value.nesting());
+  return depth;
+}
+
+size_t heaviness(const List& values) {
+  size_t weight = 1;
+  for (const Value& value : values) weight = std::min(weight + value.weight(), 2 * kMaxWeight);
+  return weight;
+}
+
+bool is_numeric(const Value& v) { return v.is_number() || v.as_boolean() != nullptr; }
+
+// The whole number that a numeric value is, if it is one that int64_t holds.
+bool whole(const Value& value, int64_t& out) {
+  if (const bool* flag = value.as_boolean()) {
+    out = *flag ? 1 : 0;
+    return true;
+  }
+  if (const int64_t* integer = value.as_integer()) {
+    out = *integer;
+    return true;
+  }
+  const double real = *value.as_real();
+  if (!(real >= -9223372036854775808.0 && real < 9223372036854775808.0)) return false;
+  out = static_cast<int64_t>(real);
+  return std::trunc(real) == real;
+}
+
+bool equal_numbers(const Value& a, const Value& b) {
+  int64_t x = 0;
+  int64_t y = 0;
+  const bool whole_a = whole(a, x);
+  const bool whole_b = whole(b, y);
+  if (whole_a != whole_b) return false;
+  return whole_a ? x == y : a.number() == b.number();
+}
+
+size_t mix(size_t seed, size_t hash) { return seed * 1000003U ^ hash; }
+
 }  // namespace
+
+Value Value::list(List values) {
+  const int nesting = 1 + deepest(values);
+  const size_t weight = heaviness(values);
+  return Value(
+      Data(std::make_shared<const Sequence>(Sequence{std::move(values), false, nesting, weight})));
+}
+
+Value Value::tuple(List values) {
+  const int nesting = 1 + deepest(values);
+  const size_t weight = heaviness(values);
+  return Value(
+      Data(std::make_shared<const Sequence>(Sequence{std::move(values), true, nesting, weight})));
+}
+
+Value Value::map(Map entries) {
+  Dict dict;
+  for (auto& [key, value] : entries) dict.set(literal(key), std::move(value));
+  return Value::dict(std::move(dict));
+}
+
+Value Value::dict(Dict entries) {
+  return Value(Data(std::make_shared<const Dict>(std::move(entries))));
+}
 
 Value Value::from_json(const Json& json) {
   if (json.is_null()) return none();
   if (json.is_boolean()) return boolean(json.get<bool>());
+  if (json.is_number_unsigned() &&
+      json.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    return real(json.get<double>());
+  }
   if (json.is_number_integer()) return integer(json.get<int64_t>());
   if (json.is_number()) return real(json.get<double>());
   if (json.is_string()) return literal(json.get_ref<const std::string&>());
@@ -23,14 +94,40 @@ Value Value::from_json(const Json& json) {
   return map(std::move(entries));
 }
 
-std::string_view Value::undefined_name() const {
+bool Value::is_tuple() const {
+  const auto* sequence = std::get_if<std::shared_ptr<const Sequence>>(&data_);
+  return sequence != nullptr && (*sequence)->is_tuple;
+}
+
+bool Value::is_markup() const {
+  const auto* text = std::get_if<String>(&data_);
+  return text != nullptr && text->markup;
+}
+
+const text::MarkedText* Value::as_string() const {
+  const auto* text = std::get_if<String>(&data_);
+  return text == nullptr ? nullptr : text->text.get();
+}
+
+const List* Value::as_list() const {
+  const auto* sequence = std::get_if<std::shared_ptr<const Sequence>>(&data_);
+  return sequence == nullptr ? nullptr : &(*sequence)->values;
+}
+
+const Dict* Value::as_dict() const {
+  const auto* dict = std::get_if<std::shared_ptr<const Dict>>(&data_);
+  return dict == nullptr ? nullptr : dict->get();
+}
+
+std::string Value::undefined_message() const {
   const auto* undefined = std::get_if<Undefined>(&data_);
-  return undefined == nullptr ? std::string_view() : undefined->name;
+  if (undefined == nullptr) return {};
+  return undefined->is_hint ? undefined->name : "'" + undefined->name + "' is undefined";
 }
 
 double Value::number() const {
   if (const bool* flag = as_boolean()) return *flag ? 1 : 0;
-  if (const int64_t* whole = as_integer()) return static_cast<double>(*whole);
+  if (const int64_t* integer = as_integer()) return static_cast<double>(*integer);
   if (const double* value = as_real()) return *value;
   return 0;
 }
@@ -39,49 +136,127 @@ bool Value::truth() const {
   if (is_undefined() || is_none()) return false;
   if (const text::MarkedText* text = as_string()) return !text->empty();
   if (const List* values = as_list()) return !values->empty();
-  if (const Map* entries = as_map()) return !entries->empty();
+  if (const Dict* entries = as_dict()) return entries->size() != 0;
+  if (const auto* object = as_object()) return (*object)->truth();
   return number() != 0;
 }
 
 std::string Value::type_name() const {
-  if (is_undefined()) return "an undefined value";
-  if (is_none()) return "none";
-  if (as_boolean() != nullptr) return "a truth value";
-  if (is_number()) return "a number";
-  if (as_string() != nullptr) return "a string";
-  return as_list() != nullptr ? "a list" : "a mapping";
+  if (is_undefined()) return "Undefined";
+  if (is_none()) return "NoneType";
+  if (as_boolean() != nullptr) return "bool";
+  if (as_integer() != nullptr) return "int";
+  if (as_real() != nullptr) return "float";
+  if (as_string() != nullptr) return is_markup() ? "Markup" : "str";
+  if (as_list() != nullptr) return is_tuple() ? "tuple" : "list";
+  if (as_dict() != nullptr) return "dict";
+  return (*as_object())->type_name();
+}
+
+int Value::nesting() const {
+  if (const auto* sequence = std::get_if<std::shared_ptr<const Sequence>>(&data_)) {
+    return (*sequence)->nesting;
+  }
+  if (const Dict* entries = as_dict()) return entries->nesting();
+  if (const auto* object = as_object()) return (*object)->nesting();
+  return 0;
+}
+
+size_t Value::weight() const {
+  if (const auto* sequence = std::get_if<std::shared_ptr<const Sequence>>(&data_)) {
+    return (*sequence)->weight;
+  }
+  if (const Dict* entries = as_dict()) return entries->weight();
+  if (const auto* object = as_object()) return (*object)->weight();
+  return 1;
+}
+
+bool Value::is(const Value& other) const {
+  if (data_.index() != other.data_.index()) return false;
+  if (is_none()) return true;
+  if (const List* values = as_list()) {
+    return values == other.as_list() || (is_tuple() && other.is_tuple() && values->empty() &&
+                                         other.as_list()->empty());
+  }
+  if (const Dict* entries = as_dict()) return entries == other.as_dict();
+  if (const auto* object = as_object()) return *object == *other.as_object();
+  if (const double* real = as_real()) return *real == *other.as_real();
+  return !is_undefined() && *this == other;
 }
 
 bool Value::equal(const Value& a, const Value& b, int depth) {
-  if (depth > kMaxCompareDepth) return false;
+  if (depth > 2 * kMaxNesting) return false;
   if (a.as_string() != nullptr && b.as_string() != nullptr) {
     return a.as_string()->text() == b.as_string()->text();
   }
-  if (a.as_integer() != nullptr && b.as_integer() != nullptr) {
-    return *a.as_integer() == *b.as_integer();
+  if (is_numeric(a) && is_numeric(b)) return equal_numbers(a, b);
+  const List* x = a.as_list();
+  const List* y = b.as_list();
+  if (x != nullptr && y != nullptr) {
+    return x == y ||
+           (a.is_tuple() == b.is_tuple() &&
+            std::equal(x->begin(), x->end(), y->begin(), y->end(), [&](const Value& v, const Value& w) {
+              return v.is(w) || equal(v, w, depth + 1);
+            }));
   }
-  const auto numeric = [](const Value& v) { return v.is_number() || v.as_boolean() != nullptr; };
-  if (numeric(a) && numeric(b)) return a.number() == b.number();
-  if (a.as_list() != nullptr && b.as_list() != nullptr) {
-    return std::equal(a.as_list()->begin(), a.as_list()->end(), b.as_list()->begin(),
-                      b.as_list()->end(),
-                      [&](const Value& x, const Value& y) { return equal(x, y, depth + 1); });
-  }
-  if (a.as_map() != nullptr && b.as_map() != nullptr) {
-    if (a.as_map()->size() != b.as_map()->size()) return false;
-    return std::all_of(a.as_map()->begin(), a.as_map()->end(), [&](const auto& entry) {
-      const Value* other = find(*b.as_map(), entry.first);
-      return other != nullptr && equal(entry.second, *other, depth + 1);
+  if (a.as_dict() != nullptr && b.as_dict() != nullptr) {
+    const Dict& left = *a.as_dict();
+    const Dict& right = *b.as_dict();
+    if (&left == &right) return true;
+    if (left.size() != right.size()) return false;
+    return std::all_of(left.entries().begin(), left.entries().end(), [&](const Dict::Entry& entry) {
+      const Value* other = right.find(entry.key);
+      return other != nullptr && (entry.value.is(*other) || equal(entry.value, *other, depth + 1));
     });
   }
+  if (a.as_object() != nullptr && b.as_object() != nullptr) return *a.as_object() == *b.as_object();
   return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined());
 }
 
-const Value* find(const Map& map, std::string_view key) {
-  for (const auto& [name, value] : map) {
-    if (name == key) return &value;
+bool is_hashable(const Value& value) {
+  if (value.as_dict() != nullptr) return false;
+  const List* values = value.as_list();
+  if (values == nullptr) return true;
+  return value.is_tuple() && std::all_of(values->begin(), values->end(), is_hashable);
+}
+
+size_t hash_of(const Value& value) {
+  if (const text::MarkedText* text = value.as_string()) {
+    return std::hash<std::string_view>()(text->text());
+  }
+  if (is_numeric(value)) {
+    int64_t integer = 0;
+    if (whole(value, integer)) return std::hash<int64_t>()(integer);
+    return std::hash<double>()(value.number());
+  }
+  size_t hash = 7;
+  if (const List* values = value.as_list()) {
+    for (const Value& element : *values) hash = mix(hash, hash_of(element));
+  }
+  if (const auto* object = value.as_object()) hash = std::hash<const Object*>()(object->get());
+  return hash;
+}
+
+void Dict::set(Value key, Value value) {
+  nesting_ = std::max({nesting_, 1 + key.nesting(), 1 + value.nesting()});
+  weight_ = std::min(weight_ + key.weight() + value.weight(), 2 * kMaxWeight);
+  if (const Value* old = find(key)) {
+    *const_cast<Value*>(old) = std::move(value);  // entries_ is ours to change
+    return;
+  }
+  places_.emplace(hash_of(key), entries_.size());
+  entries_.push_back({std::move(key), std::move(value)});
+}
+
+const Value* Dict::find(const Value& key) const {
+  const auto [first, last] = places_.equal_range(hash_of(key));
+  for (auto place = first; place != last; ++place) {
+    const Entry& entry = entries_[place->second];
+    if (entry.key.is(key) || entry.key == key) return &entry.value;
   }
   return nullptr;
 }
+
+const Value* Dict::find(std::string_view key) const { return find(Value::literal(key)); }
 
 }  // namespace airllm::jinja

@@ -26,20 +26,21 @@ std::vector<TextPart> to_parts(const text::MarkedText& text, size_t end) {
   return parts;
 }
 
+jinja::Value user_text(const std::string& text) {
+  return jinja::Value::string(text::MarkedText(text, text::kUserOrigin));
+}
+
 jinja::Value user_value(const Json& json) {
-  if (json.is_string()) {
-    return jinja::Value::string(
-        text::MarkedText(json.get_ref<const std::string&>(), text::kUserOrigin));
-  }
+  if (json.is_string()) return user_text(json.get_ref<const std::string&>());
   if (json.is_array()) {
     jinja::List list;
     for (const Json& element : json) list.push_back(user_value(element));
     return jinja::Value::list(std::move(list));
   }
   if (json.is_object()) {
-    jinja::Map map;
-    for (const auto& [name, value] : json.items()) map.emplace_back(name, user_value(value));
-    return jinja::Value::map(std::move(map));
+    jinja::Dict members;
+    for (const auto& [name, value] : json.items()) members.set(user_text(name), user_value(value));
+    return jinja::Value::dict(std::move(members));
   }
   return jinja::Value::from_json(json);
 }
@@ -54,12 +55,12 @@ bool is_plain_role(const Json& value) {
 jinja::Value message_values(const Json& messages) {
   jinja::List list;
   for (const Json& message : messages) {
-    jinja::Map map;
+    jinja::Dict members;
     for (const auto& [key, value] : message.items()) {
       const bool is_role = key == "role" && is_plain_role(value);
-      map.emplace_back(key, is_role ? jinja::Value::from_json(value) : user_value(value));
+      members.set(user_text(key), is_role ? jinja::Value::from_json(value) : user_value(value));
     }
-    list.push_back(jinja::Value::map(std::move(map)));
+    list.push_back(jinja::Value::dict(std::move(members)));
   }
   return jinja::Value::list(std::move(list));
 }
