@@ -362,7 +362,7 @@ std::string print_real(double value) {
   const bool plain = size == 0 || (size >= 1e-4 && size < 1e16);
   const auto format = plain ? std::chars_format::fixed : std::chars_format::scientific;
   const char* end = std::to_chars(std::begin(buffer), std::end(buffer), value, format).ptr;
-  std::string text(&buffer[0], end);
+  std::string text(&buffer[0], static_cast<size_t>(end - &buffer[0]));
   if (plain && text.find('.') == std::string::npos) text += ".0";
   return text;
 }
