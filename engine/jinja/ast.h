@@ -70,17 +70,17 @@ struct MacroCode {
 
 struct Statement {
   enum class Kind {
-    kText,       // text
-    kOutput,     // expression
-    kIf,         // branches
-    kFor,        // target in expression if condition; body, otherwise
-    kSet,        // target = expression
-    kSetBlock,   // target = body | expression (a chain of filters, or null)
-    kMacro,      // macro
-    kCall,       // expression (a call) with macro as its caller
-    kFilter,     // body | expression
-    kWith,       // assignments; body
-    kScope,      // body (of a generation or a block)
+    kText,      // text
+    kOutput,    // expression
+    kIf,        // branches
+    kFor,       // target in expression if condition; body, otherwise
+    kSet,       // target = expression
+    kSetBlock,  // target = body | expression (a chain of filters, or null)
+    kMacro,     // macro
+    kCall,      // expression (a call) with macro as its caller
+    kFilter,    // body | expression
+    kWith,      // assignments; body
+    kScope,     // body (of a generation or a block)
     kBreak,
     kContinue,
   };

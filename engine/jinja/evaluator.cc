@@ -118,7 +118,9 @@ Result<Evaluator::Flow> Evaluator::run_statement(const Statement& statement) {
     case Statement::Kind::kFor: return run_for(statement);
     case Statement::Kind::kSet: AIRLLM_TRY_VOID(run_set(statement)); break;
     case Statement::Kind::kSetBlock: return run_set_block(statement);
-    case Statement::Kind::kMacro: set_variable(statement.macro->name, make_macro(statement.macro)); break;
+    case Statement::Kind::kMacro:
+      set_variable(statement.macro->name, make_macro(statement.macro));
+      break;
     case Statement::Kind::kCall: AIRLLM_TRY_VOID(run_call_block(statement)); break;
     case Statement::Kind::kFilter: return run_filter_block(statement);
     case Statement::Kind::kWith: return run_with(statement);
@@ -363,7 +365,8 @@ Status Evaluator::bind_parameters(const Macro& macro, Call& arguments) {
   const size_t first_default = count - code.defaults.size();
   for (size_t i = 0; i < count; ++i) {
     if (given[i].has_value()) continue;
-    Value value = Value::undefined_because("parameter '" + code.parameters[i] + "' was not provided");
+    Value value =
+        Value::undefined_because("parameter '" + code.parameters[i] + "' was not provided");
     if (i >= first_default) {
       AIRLLM_TRY(value, evaluate(*code.defaults[i - first_default]));
     }

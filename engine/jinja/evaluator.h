@@ -56,9 +56,9 @@ class Evaluator {
   Status charge(size_t bytes);
   Result<Value> make_text(text::MarkedText text);
 
-  Result<text::MarkedText> to_text(const Value& value);     // str()
-  Result<text::MarkedText> repr(const Value& value);        // repr()
-  Result<List> iterate(const Value& value);                 // list()
+  Result<text::MarkedText> to_text(const Value& value);  // str()
+  Result<text::MarkedText> repr(const Value& value);     // repr()
+  Result<List> iterate(const Value& value);              // list()
   Result<Value> attribute(const Value& object, std::string_view name);
   Result<Value> item(const Value& object, const Value& key);
   Result<Value> call(const Value& function, Call arguments);

@@ -28,7 +28,8 @@ Result<Value> Evaluator::evaluate_kind(const Expression& e) {
     case Kind::kList:
     case Kind::kTuple: {
       AIRLLM_TRY(List values, evaluate_all(e.children));
-      return e.kind == Kind::kList ? Value::list(std::move(values)) : Value::tuple(std::move(values));
+      return e.kind == Kind::kList ? Value::list(std::move(values))
+                                   : Value::tuple(std::move(values));
     }
     case Kind::kDict: return dict(e);
     case Kind::kAttribute: {

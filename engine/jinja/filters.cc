@@ -45,7 +45,8 @@ class Getter {
     }
     for (const Text& part : split(*path, ".", -1)) {
       const std::string& name = part.text();
-      const bool digits = !name.empty() && name.size() < 10 && name.find_first_not_of("0123456789") == std::string::npos;
+      const bool digits = !name.empty() && name.size() < 10 &&
+                          name.find_first_not_of("0123456789") == std::string::npos;
       parts_.push_back(digits ? Value::integer(std::atoi(name.c_str())) : Value::string(part));
     }
   }
@@ -82,7 +83,8 @@ Result<Value> length(Evaluator& ev, const Value& value, Call call) {
   if (value.as_list() != nullptr) return number(value.as_list()->size());
   if (value.as_dict() != nullptr) return number(value.as_dict()->size());
   const auto* items = value.as<Items>();
-  if (items != nullptr && items->kind != Items::Kind::kIterator) return number(items->values.size());
+  if (items != nullptr && items->kind != Items::Kind::kIterator)
+    return number(items->values.size());
   if (auto* loop = value.as<Loop>()) {
     AIRLLM_TRY_VOID(loop->has(kMaxSteps));
     return number(loop->values.size());
@@ -91,8 +93,10 @@ Result<Value> length(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> default_filter(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "default", std::move(call), {"default_value", "boolean"}, 0));
-  if (value.is_undefined() || (truth(given[1]) && !value.truth())) return given[0].value_or(Value::literal(""));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "default", std::move(call), {"default_value", "boolean"}, 0));
+  if (value.is_undefined() || (truth(given[1]) && !value.truth()))
+    return given[0].value_or(Value::literal(""));
   return value;
 }
 
@@ -113,7 +117,8 @@ Result<Value> join(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> tojson(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "tojson", std::move(call), {"ensure_ascii", "indent", "separators", "sort_keys"}, 0));
+  AIRLLM_TRY(const auto given, bind(ev, "tojson", std::move(call),
+                                    {"ensure_ascii", "indent", "separators", "sort_keys"}, 0));
   JsonStyle style;
   style.ascii = truth(given[0]);
   style.sort_keys = truth(given[3]);
@@ -122,13 +127,16 @@ Result<Value> tojson(Evaluator& ev, const Value& value, Call call) {
       style.indent = *text;
     } else {
       AIRLLM_TRY(const int64_t width, integer_argument(ev, *given[1]));
-      style.indent = Text(std::string(static_cast<size_t>(std::clamp<int64_t>(width, 0, 1000)), ' '), kTemplateOrigin);
+      style.indent =
+          Text(std::string(static_cast<size_t>(std::clamp<int64_t>(width, 0, 1000)), ' '),
+               kTemplateOrigin);
     }
     style.item_separator = Text(",", kTemplateOrigin);
   }
   if (given_value(given[2])) {
     AIRLLM_TRY(const List separators, ev.iterate(*given[2]));
-    if (separators.size() != 2 || separators[0].as_string() == nullptr || separators[1].as_string() == nullptr) {
+    if (separators.size() != 2 || separators[0].as_string() == nullptr ||
+        separators[1].as_string() == nullptr) {
       return ev.error("separators are two strings");
     }
     style.item_separator = *separators[0].as_string();
@@ -163,7 +171,8 @@ bool is_reversible(const Value& value) {
 Result<Value> last(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "last", std::move(call), {}, 0));
   if (value.is_undefined()) return ev.error(value.undefined_message());
-  if (!is_reversible(value)) return ev.error("a value of type " + value.type_name() + " cannot be reversed");
+  if (!is_reversible(value))
+    return ev.error("a value of type " + value.type_name() + " cannot be reversed");
   AIRLLM_TRY(const List values, ev.iterate(value));
   if (values.empty()) return Value::undefined_because("No last item, sequence was empty.");
   return values.back();
@@ -174,7 +183,8 @@ Result<Value> reverse(Evaluator& ev, const Value& value, Call call) {
   if (value.as_string() != nullptr) {
     return ev.slice(value, Value::none(), Value::none(), Value::integer(-1));
   }
-  const bool iterator = value.as<Items>() != nullptr && value.as<Items>()->kind == Items::Kind::kIterator;
+  const bool iterator =
+      value.as<Items>() != nullptr && value.as<Items>()->kind == Items::Kind::kIterator;
   if (value.is_undefined()) return ev.error(value.undefined_message());
   AIRLLM_TRY(List values, ev.iterate(value));
   std::reverse(values.begin(), values.end());
@@ -183,11 +193,13 @@ Result<Value> reverse(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> sort(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "sort", std::move(call), {"reverse", "case_sensitive", "attribute"}, 0));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "sort", std::move(call), {"reverse", "case_sensitive", "attribute"}, 0));
   AIRLLM_TRY(const List values, ev.iterate(value));
   std::vector<Getter> getters;
   if (given_value(given[2]) && given[2]->as_string() != nullptr) {
-    for (const Text& part : split(*given[2]->as_string(), ",", -1)) getters.emplace_back(ev, Value::string(part));
+    for (const Text& part : split(*given[2]->as_string(), ",", -1))
+      getters.emplace_back(ev, Value::string(part));
   } else {
     getters.emplace_back(ev, given[2]);
   }
@@ -208,9 +220,11 @@ Result<Value> sort(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> dictsort(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "dictsort", std::move(call), {"case_sensitive", "by", "reverse"}, 0));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "dictsort", std::move(call), {"case_sensitive", "by", "reverse"}, 0));
   const Value by = given[1].value_or(Value::literal("key"));
-  if (!(by == Value::literal("key")) && !(by == Value::literal("value"))) return ev.error("dictsort sorts by key or by value");
+  if (!(by == Value::literal("key")) && !(by == Value::literal("value")))
+    return ev.error("dictsort sorts by key or by value");
   if (value.is_undefined()) return ev.error(value.undefined_message());
   if (value.as_dict() == nullptr) return ev.error("dictsort needs a mapping");
   Getter getter(ev, std::nullopt);
@@ -230,7 +244,8 @@ Result<Value> dictsort(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> unique(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "unique", std::move(call), {"case_sensitive", "attribute"}, 0));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "unique", std::move(call), {"case_sensitive", "attribute"}, 0));
   Getter getter(ev, given[1]);
   getter.ignore_case = !truth(given[0]);
   AIRLLM_TRY(const List values, ev.iterate(value));
@@ -239,7 +254,9 @@ Result<Value> unique(Evaluator& ev, const Value& value, Call call) {
   for (const Value& element : values) {
     const Result<Value> key = getter(element);
     if (!key.has_value()) return lazily(std::move(kept), key.error());
-    if (!is_hashable(*key)) return lazily(std::move(kept), ev.error("a " + key->type_name() + " cannot be a key").error());
+    if (!is_hashable(*key))
+      return lazily(std::move(kept),
+                    ev.error("a " + key->type_name() + " cannot be a key").error());
     if (seen.find(*key) != nullptr) continue;
     seen.set(*key, Value::none());
     kept.push_back(element);
@@ -249,7 +266,8 @@ Result<Value> unique(Evaluator& ev, const Value& value, Call call) {
 
 template <bool greatest>
 Result<Value> extreme(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "min", std::move(call), {"case_sensitive", "attribute"}, 0));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "min", std::move(call), {"case_sensitive", "attribute"}, 0));
   Getter getter(ev, given[1]);
   getter.ignore_case = !truth(given[0]);
   AIRLLM_TRY(const List values, ev.iterate(value));
@@ -283,7 +301,9 @@ Result<Value> map_filter(Evaluator& ev, const Value& value, Call call) {
   if (!value.truth()) return lazily({}, std::nullopt);
   std::optional<Getter> getter;
   std::string name;
-  if (call.positional.empty() && std::any_of(call.keywords.begin(), call.keywords.end(), [](const auto& k) { return k.first == "attribute"; })) {
+  if (call.positional.empty() &&
+      std::any_of(call.keywords.begin(), call.keywords.end(),
+                  [](const auto& k) { return k.first == "attribute"; })) {
     AIRLLM_TRY(const auto given, bind(ev, "map", std::move(call), {"attribute", "default"}, 1));
     getter.emplace(ev, given[0]);
     getter->fallback = given[1];
@@ -314,7 +334,8 @@ Result<Value> select(Evaluator& ev, const Value& value, Call call) {
   }
   std::string name;
   if (!call.positional.empty()) {
-    if (call.positional[0].as_string() == nullptr) return ev.error("the name of a test is a string");
+    if (call.positional[0].as_string() == nullptr)
+      return ev.error("the name of a test is a string");
     name = call.positional[0].as_string()->text();
     call.positional.erase(call.positional.begin());
   }
@@ -324,7 +345,8 @@ Result<Value> select(Evaluator& ev, const Value& value, Call call) {
   for (const Value& element : values) {
     const Result<Value> subject = getter(element);
     if (!subject.has_value()) return lazily(std::move(kept), subject.error());
-    const Result<bool> passes = name.empty() ? Result<bool>(subject->truth()) : ev.test(name, *subject, call);
+    const Result<bool> passes =
+        name.empty() ? Result<bool>(subject->truth()) : ev.test(name, *subject, call);
     if (!passes.has_value()) return lazily(std::move(kept), passes.error());
     if (*passes == wanted) kept.push_back(element);
   }
@@ -332,7 +354,8 @@ Result<Value> select(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> groupby(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "groupby", std::move(call), {"attribute", "default", "case_sensitive"}, 1));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "groupby", std::move(call), {"attribute", "default", "case_sensitive"}, 1));
   Getter getter(ev, given[0]);
   getter.fallback = given[1];
   AIRLLM_TRY(const List values, ev.iterate(value));
@@ -342,7 +365,8 @@ Result<Value> groupby(Evaluator& ev, const Value& value, Call call) {
     getter.ignore_case = false;
     AIRLLM_TRY(Value key, getter(element));
     shown.push_back(key);
-    if (!truth(given[2]) && key.as_string() != nullptr) key = Value::string(change_case(*key.as_string(), Case::kLower));
+    if (!truth(given[2]) && key.as_string() != nullptr)
+      key = Value::string(change_case(*key.as_string(), Case::kLower));
     keys.push_back(std::move(key));
   }
   AIRLLM_TRY(const std::vector<size_t> order, sorted_order(ev, keys, false));
@@ -365,7 +389,8 @@ Result<Value> items(Evaluator& ev, const Value& value, Call call) {
   if (value.is_undefined()) return lazily({}, std::nullopt);
   if (value.as_dict() == nullptr) return lazily({}, ev.error("items needs a mapping").error());
   List pairs;
-  for (const Dict::Entry& entry : value.as_dict()->entries()) pairs.push_back(Value::tuple({entry.key, entry.value}));
+  for (const Dict::Entry& entry : value.as_dict()->entries())
+    pairs.push_back(Value::tuple({entry.key, entry.value}));
   AIRLLM_TRY_VOID(ev.step(pairs.size()));
   return lazily(std::move(pairs), std::nullopt);
 }
@@ -385,7 +410,10 @@ Result<Value> title(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "title", std::move(call), {}, 0));
   AIRLLM_TRY(const Text text, ev.to_text(value));
   AIRLLM_TRY_VOID(ev.charge(text.size()));
-  const auto is_break = [](char32_t c) { return is_space(c) || (c < 0x80 && std::string_view("-({[<").find(static_cast<char>(c)) != std::string_view::npos); };
+  const auto is_break = [](char32_t c) {
+    return is_space(c) || (c < 0x80 && std::string_view("-({[<").find(static_cast<char>(c)) !=
+                                           std::string_view::npos);
+  };
   Text result;
   for (size_t at = 0; at < text.size();) {
     const size_t begin = at;
@@ -405,14 +433,16 @@ Result<Value> title(Evaluator& ev, const Value& value, Call call) {
 
 Result<Value> indent(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "indent", std::move(call), {"width", "first", "blank"}, 0));
-  if (value.as_string() == nullptr) return ev.error("indent needs a string, not " + value.type_name());
+  if (value.as_string() == nullptr)
+    return ev.error("indent needs a string, not " + value.type_name());
   Text indention(std::string(4, ' '), kTemplateOrigin);
   if (given[0].has_value() && given[0]->as_string() != nullptr) {
     indention = *given[0]->as_string();
   } else if (given[0].has_value()) {
     AIRLLM_TRY(const int64_t width, integer_argument(ev, *given[0]));
     AIRLLM_TRY_VOID(ev.charge(static_cast<size_t>(std::max<int64_t>(width, 0))));
-    indention = Text(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '), kTemplateOrigin);
+    indention =
+        Text(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '), kTemplateOrigin);
   }
   Text text = *value.as_string();
   text.append("\n", kTemplateOrigin);
@@ -429,11 +459,14 @@ Result<Value> indent(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> truncate(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "truncate", std::move(call), {"length", "killwords", "end", "leeway"}, 0));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "truncate", std::move(call), {"length", "killwords", "end", "leeway"}, 0));
   AIRLLM_TRY(const int64_t length, integer_argument(ev, given[0].value_or(Value::integer(255))));
-  AIRLLM_TRY(const int64_t leeway, integer_argument(ev, given_value(given[3]) ? *given[3] : Value::integer(5)));
+  AIRLLM_TRY(const int64_t leeway,
+             integer_argument(ev, given_value(given[3]) ? *given[3] : Value::integer(5)));
   const Value end = given[2].value_or(Value::literal("..."));
-  if (end.as_string() == nullptr || value.as_string() == nullptr) return ev.error("truncate needs strings");
+  if (end.as_string() == nullptr || value.as_string() == nullptr)
+    return ev.error("truncate needs strings");
   const auto end_size = static_cast<int64_t>(character_count(*end.as_string()));
   if (length < end_size || leeway < 0) return ev.error("truncate cannot keep this little");
   const Text& text = *value.as_string();
@@ -461,7 +494,8 @@ std::optional<int64_t> parse_whole(std::string_view text, int64_t base, bool& to
     if (text.starts_with('_')) text.remove_prefix(1);
     base = named;
   } else if (base == 0) {
-    if (text.size() > 1 && text[0] == '0' && text.find_first_not_of("0_") != std::string_view::npos) return std::nullopt;
+    if (text.size() > 1 && text[0] == '0' && text.find_first_not_of("0_") != std::string_view::npos)
+      return std::nullopt;
     base = 10;
   }
   __int128 value = 0;
@@ -471,7 +505,9 @@ std::optional<int64_t> parse_whole(std::string_view text, int64_t base, bool& to
       digit_before = false;
       continue;
     }
-    const int digit = c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10 : 99;
+    const int digit = c >= '0' && c <= '9'                     ? c - '0'
+                      : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10
+                                                               : 99;
     if (digit >= base) return std::nullopt;
     value = std::min<__int128>(value * base + digit, static_cast<__int128>(1) << 80);
     digit_before = true;
@@ -488,13 +524,18 @@ std::optional<double> parse_real(std::string_view text) {
   text.remove_suffix(spaces_at_end(text));
   std::string digits;
   for (size_t i = 0; i < text.size(); ++i) {
-    const auto is_digit_at = [&](size_t at) { return at < text.size() && text[at] >= '0' && text[at] <= '9'; };
+    const auto is_digit_at = [&](size_t at) {
+      return at < text.size() && text[at] >= '0' && text[at] <= '9';
+    };
     if (text[i] == '_' && i > 0 && is_digit_at(i - 1) && is_digit_at(i + 1)) continue;
     digits += text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] + 32) : text[i];
   }
-  const std::string_view size = digits.starts_with('-') || digits.starts_with('+') ? std::string_view(digits).substr(1) : digits;
+  const std::string_view size = digits.starts_with('-') || digits.starts_with('+')
+                                    ? std::string_view(digits).substr(1)
+                                    : digits;
   const bool named = size == "inf" || size == "infinity" || size == "nan";
-  if (!named && size.find_first_not_of("0123456789.e+-") != std::string_view::npos) return std::nullopt;
+  if (!named && size.find_first_not_of("0123456789.e+-") != std::string_view::npos)
+    return std::nullopt;
   if (size.empty() || size.starts_with('+') || size.starts_with('-')) return std::nullopt;
   char* end = nullptr;
   const double value = std::strtod(digits.c_str(), &end);
@@ -505,7 +546,8 @@ std::optional<double> parse_real(std::string_view text) {
 Result<Value> real_to_whole(Evaluator& ev, double real, const Value& fallback, bool raises) {
   if (std::isinf(real) && raises) return ev.error("cannot convert float infinity to integer");
   if (!std::isfinite(real)) return fallback;
-  if (!(std::fabs(real) < 9223372036854774784.0)) return ev.error("a whole number does not fit into 64 bits");
+  if (!(std::fabs(real) < 9223372036854774784.0))
+    return ev.error("a whole number does not fit into 64 bits");
   return Value::integer(static_cast<int64_t>(real));
 }
 
@@ -552,7 +594,8 @@ Result<Value> absolute(Evaluator& ev, const Value& value, Call call) {
 double round_real(double value, int64_t digits) {
   if (!std::isfinite(value) || digits > 320) return value;
   if (digits < -320) return std::copysign(0.0, value);
-  if (digits >= 0) return std::strtod(fmt::format("{:.{}f}", value, static_cast<int>(digits)).c_str(), nullptr);
+  if (digits >= 0)
+    return std::strtod(fmt::format("{:.{}f}", value, static_cast<int>(digits)).c_str(), nullptr);
   const std::string exact = fmt::format("{:.0f}e-{}", std::trunc(value), -digits);
   const double scale = std::pow(10.0, static_cast<double>(-digits));
   (void)exact;
@@ -568,8 +611,10 @@ Result<Value> round(Evaluator& ev, const Value& value, Call call) {
     return ev.error("round goes by common, ceil or floor");
   }
   if (value.is_undefined()) return ev.error(value.undefined_message());
-  if (!value.is_number() && value.as_boolean() == nullptr) return ev.error("round needs a number, not " + value.type_name());
-  if (common && value.as_real() != nullptr) return Value::real(round_real(*value.as_real(), digits));
+  if (!value.is_number() && value.as_boolean() == nullptr)
+    return ev.error("round needs a number, not " + value.type_name());
+  if (common && value.as_real() != nullptr)
+    return Value::real(round_real(*value.as_real(), digits));
   if (common) {
     AIRLLM_TRY(const int64_t whole, integer_argument(ev, value));
     if (digits >= 0) return Value::integer(whole);
@@ -583,7 +628,8 @@ Result<Value> round(Evaluator& ev, const Value& value, Call call) {
   }
   AIRLLM_TRY(const Value scale, ev.binary("**", Value::integer(10), Value::integer(digits)));
   AIRLLM_TRY(const Value scaled, ev.binary("*", value, scale));
-  const double whole = method == Value::literal("ceil") ? std::ceil(scaled.number()) : std::floor(scaled.number());
+  const double whole =
+      method == Value::literal("ceil") ? std::ceil(scaled.number()) : std::floor(scaled.number());
   AIRLLM_TRY(const Value rounded, real_to_whole(ev, whole, Value::none(), true));
   return ev.binary("/", rounded, scale);
 }
@@ -624,7 +670,8 @@ Result<Value> center(Evaluator& ev, const Value& value, Call call) {
 }
 
 Result<Value> format(Evaluator& ev, const Value& value, Call call) {
-  if (!call.positional.empty() && !call.keywords.empty()) return ev.error("format takes positional or named arguments");
+  if (!call.positional.empty() && !call.keywords.empty())
+    return ev.error("format takes positional or named arguments");
   AIRLLM_TRY(const Text text, ev.to_text(value));
   if (!call.keywords.empty()) return format_percent(ev, text, Value::map(std::move(call.keywords)));
   return format_percent(ev, text, Value::tuple(std::move(call.positional)));
@@ -665,7 +712,8 @@ Result<Value> slice_filter(Evaluator& ev, const Value& value, Call call) {
   size_t at = 0;
   for (size_t i = 0; i < count; ++i) {
     const size_t end = at + each + (i < extra ? 1 : 0);
-    List part(values.begin() + static_cast<std::ptrdiff_t>(at), values.begin() + static_cast<std::ptrdiff_t>(end));
+    List part(values.begin() + static_cast<std::ptrdiff_t>(at),
+              values.begin() + static_cast<std::ptrdiff_t>(end));
     if (given_value(given[1]) && i >= extra) part.push_back(*given[1]);
     result.push_back(Value::list(std::move(part)));
     at = end;
@@ -707,8 +755,11 @@ Result<Value> urlencode(Evaluator& ev, const Value& value, Call call) {
   Text result;
   for (size_t at = 0; at < text.size(); ++at) {
     const auto byte = static_cast<unsigned char>(text.text()[at]);
-    const bool plain = byte < 0x80 && (std::isalnum(byte) != 0 || std::string_view("_.-~/").find(static_cast<char>(byte)) != std::string_view::npos);
-    result.append(plain ? std::string(1, static_cast<char>(byte)) : fmt::format("%{:02X}", byte), text.origin_at(at));
+    const bool plain = byte < 0x80 && (std::isalnum(byte) != 0 ||
+                                       std::string_view("_.-~/").find(static_cast<char>(byte)) !=
+                                           std::string_view::npos);
+    result.append(plain ? std::string(1, static_cast<char>(byte)) : fmt::format("%{:02X}", byte),
+                  text.origin_at(at));
   }
   return Value::string(std::move(result));
 }
@@ -716,7 +767,8 @@ Result<Value> urlencode(Evaluator& ev, const Value& value, Call call) {
 Result<Value> filesizeformat(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "filesizeformat", std::move(call), {"binary"}, 0));
   AIRLLM_TRY(const Value real, to_float(ev, value, {{Value::none()}, {}}));
-  if (real.as_real() == nullptr || !std::isfinite(*real.as_real())) return ev.error("filesizeformat needs a number");
+  if (real.as_real() == nullptr || !std::isfinite(*real.as_real()))
+    return ev.error("filesizeformat needs a number");
   const double bytes = *real.as_real();
   const bool binary = truth(given[0]);
   const double base = binary ? 1024 : 1000;
@@ -726,31 +778,71 @@ Result<Value> filesizeformat(Evaluator& ev, const Value& value, Call call) {
   for (const char prefix : std::string_view("kMGTPEZY")) {
     unit *= base;
     if (bytes < unit || prefix == 'Y') {
-      const std::string name = binary ? std::string(1, prefix == 'k' ? 'K' : prefix) + "iB" : std::string(1, prefix) + "B";
+      const std::string name = binary ? std::string(1, prefix == 'k' ? 'K' : prefix) + "iB"
+                                      : std::string(1, prefix) + "B";
       return Value::literal(fmt::format("{:.1f} {}", base * bytes / unit, name));
     }
   }
   return Value::none();
 }
 
-Result<Value> refused(Evaluator& ev, const Value&, Call) { return ev.error("this filter is not supported in a chat template"); }
-
+// Null: a filter that no chat template needs, refused by name.
 const std::map<std::string_view, Filter>& filters() {
   static const std::map<std::string_view, Filter> table = {
-      {"abs", absolute}, {"attr", attr}, {"batch", batch}, {"capitalize", by_method<kCapitalizeName>},
-      {"center", center}, {"count", length}, {"d", default_filter}, {"default", default_filter},
-      {"dictsort", dictsort}, {"e", escape}, {"escape", escape}, {"filesizeformat", filesizeformat},
-      {"first", first}, {"float", to_float}, {"forceescape", forceescape}, {"format", format},
-      {"groupby", groupby}, {"indent", indent}, {"int", to_int}, {"join", join}, {"last", last},
-      {"length", length}, {"list", to_list}, {"lower", by_method<kLowerName>}, {"items", items},
-      {"map", map_filter}, {"min", extreme<false>}, {"max", extreme<true>}, {"pprint", refused},
-      {"random", refused}, {"reject", select<false, false>}, {"rejectattr", select<false, true>},
-      {"replace", replace_filter}, {"reverse", reverse}, {"round", round}, {"safe", safe},
-      {"select", select<true, false>}, {"selectattr", select<true, true>}, {"slice", slice_filter},
-      {"sort", sort}, {"string", to_string}, {"striptags", refused}, {"sum", sum}, {"title", title},
-      {"trim", by_method<kStripName>}, {"truncate", truncate}, {"unique", unique},
-      {"upper", by_method<kUpperName>}, {"urlencode", urlencode}, {"urlize", refused},
-      {"wordcount", wordcount}, {"wordwrap", refused}, {"xmlattr", refused}, {"tojson", tojson}};
+      {"abs", absolute},
+      {"attr", attr},
+      {"batch", batch},
+      {"capitalize", by_method<kCapitalizeName>},
+      {"center", center},
+      {"count", length},
+      {"d", default_filter},
+      {"default", default_filter},
+      {"dictsort", dictsort},
+      {"e", escape},
+      {"escape", escape},
+      {"filesizeformat", filesizeformat},
+      {"first", first},
+      {"float", to_float},
+      {"forceescape", forceescape},
+      {"format", format},
+      {"groupby", groupby},
+      {"indent", indent},
+      {"int", to_int},
+      {"join", join},
+      {"last", last},
+      {"length", length},
+      {"list", to_list},
+      {"lower", by_method<kLowerName>},
+      {"items", items},
+      {"map", map_filter},
+      {"min", extreme<false>},
+      {"max", extreme<true>},
+      {"pprint", nullptr},
+      {"random", nullptr},
+      {"reject", select<false, false>},
+      {"rejectattr", select<false, true>},
+      {"replace", replace_filter},
+      {"reverse", reverse},
+      {"round", round},
+      {"safe", safe},
+      {"select", select<true, false>},
+      {"selectattr", select<true, true>},
+      {"slice", slice_filter},
+      {"sort", sort},
+      {"string", to_string},
+      {"striptags", nullptr},
+      {"sum", sum},
+      {"title", title},
+      {"trim", by_method<kStripName>},
+      {"truncate", truncate},
+      {"unique", unique},
+      {"upper", by_method<kUpperName>},
+      {"urlencode", urlencode},
+      {"urlize", nullptr},
+      {"wordcount", wordcount},
+      {"wordwrap", nullptr},
+      {"xmlattr", nullptr},
+      {"tojson", tojson}};
   return table;
 }
 
@@ -759,7 +851,11 @@ const std::map<std::string_view, Filter>& filters() {
 bool is_filter_name(std::string_view name) { return filters().contains(name); }
 
 Result<Value> run_filter(Evaluator& ev, const std::string& name, const Value& value, Call call) {
-  return filters().at(name)(ev, value, std::move(call));
+  const Filter filter = filters().at(name);
+  if (filter == nullptr) {
+    return ev.error("the filter '" + name + "' is not supported in a chat template");
+  }
+  return filter(ev, value, std::move(call));
 }
 
 }  // namespace airllm::jinja

@@ -60,7 +60,8 @@ Result<Text> placed(Evaluator& ev, const Spec& spec, std::string sign, std::stri
     result.append(digits, kTemplateOrigin);
     return result;
   }
-  return padded(ev, Text(sign + digits, kTemplateOrigin), spec, spec.align == '\0' ? '>' : spec.align);
+  return padded(ev, Text(sign + digits, kTemplateOrigin), spec,
+                spec.align == '\0' ? '>' : spec.align);
 }
 
 std::string sign_of(bool negative, char wanted) {
@@ -84,13 +85,20 @@ std::string real_digits(double size, char type, int precision, bool alternate) {
   if (!std::isfinite(size)) {
     text = std::isnan(size) ? "nan" : "inf";
   } else {
-    const char format[] = {'%', alternate ? '#' : '.', alternate ? '.' : '*', alternate ? '*' : type, alternate ? type : '\0', '\0'};
+    const char format[] = {'%',
+                           alternate ? '#' : '.',
+                           alternate ? '.' : '*',
+                           alternate ? '*' : type,
+                           alternate ? type : '\0',
+                           '\0'};
     const int needed = std::snprintf(nullptr, 0, format, precision, size);
     text.resize(static_cast<size_t>(needed) + 1);
     std::snprintf(text.data(), text.size(), format, precision, size);
     text.pop_back();
   }
-  if (upper) std::transform(text.begin(), text.end(), text.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+  if (upper)
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
   return text;
 }
 
@@ -104,11 +112,14 @@ Result<Text> format_real(Evaluator& ev, double value, Spec spec) {
     } else {
       digits = real_digits(size, 'g', std::max(spec.precision, 1), false);
       const bool plain = digits.find_first_of(".en") == std::string::npos;
-      if (plain && static_cast<int>(digits.size()) < std::max(spec.precision, 1)) digits += ".0";
-      else if (plain) return ev.error("this format of a number is not supported");
+      if (plain && static_cast<int>(digits.size()) < std::max(spec.precision, 1))
+        digits += ".0";
+      else if (plain)
+        return ev.error("this format of a number is not supported");
     }
   } else if (spec.type == '%') {
-    digits = real_digits(size * 100, 'f', spec.precision < 0 ? 6 : spec.precision, spec.alternate) + "%";
+    digits =
+        real_digits(size * 100, 'f', spec.precision < 0 ? 6 : spec.precision, spec.alternate) + "%";
   } else {
     digits = real_digits(size, spec.type, spec.precision < 0 ? 6 : spec.precision, spec.alternate);
   }
@@ -120,7 +131,8 @@ class PercentFormatter {
   PercentFormatter(Evaluator& ev, const Text& format, const Value& arguments)
       : ev_(ev), format_(format), text_(format.text()), arguments_(arguments) {
     is_mapping_ = arguments.as_dict() != nullptr ||
-                  (arguments.as_list() != nullptr && !arguments.is_tuple()) || arguments.as<Items>() != nullptr;
+                  (arguments.as_list() != nullptr && !arguments.is_tuple()) ||
+                  arguments.as<Items>() != nullptr;
   }
 
   Result<Text> run() {
@@ -132,7 +144,8 @@ class PercentFormatter {
       AIRLLM_TRY_VOID(conversion());
     }
     const size_t given = arguments_.is_tuple() ? arguments_.as_list()->size() : 1;
-    if (next_ < given && !is_mapping_) return ev_.error("not all arguments converted during string formatting");
+    if (next_ < given && !is_mapping_)
+      return ev_.error("not all arguments converted during string formatting");
     return std::move(result_);
   }
 
@@ -145,7 +158,8 @@ class PercentFormatter {
       return key_value_;
     }
     if (arguments_.is_tuple()) {
-      if (next_ >= arguments_.as_list()->size()) return ev_.error("not enough arguments for format string");
+      if (next_ >= arguments_.as_list()->size())
+        return ev_.error("not enough arguments for format string");
       return (*arguments_.as_list())[next_++];
     }
     if (next_++ != 0) return ev_.error("not enough arguments for format string");
@@ -162,7 +176,8 @@ class PercentFormatter {
     }
     if (depth != 0) return ev_.error("incomplete format key");
     if (arguments_.as_dict() == nullptr) return ev_.error("format requires a mapping");
-    const Value* value = arguments_.as_dict()->find(std::string_view(text_).substr(begin, at_ - 1 - begin));
+    const Value* value =
+        arguments_.as_dict()->find(std::string_view(text_).substr(begin, at_ - 1 - begin));
     if (value == nullptr) return ev_.error("a key of the format is missing");
     key_value_ = *value;
     keyed_ = true;
@@ -192,12 +207,18 @@ class PercentFormatter {
     bool zeros = false;
     if (peek() == '(') AIRLLM_TRY_VOID(key());
     for (;; ++at_) {
-      if (peek() == '-') left = true;
-      else if (peek() == '0') zeros = true;
-      else if (peek() == '+') spec.sign = '+';
-      else if (peek() == ' ') spec.sign = spec.sign == '+' ? '+' : ' ';
-      else if (peek() == '#') spec.alternate = true;
-      else break;
+      if (peek() == '-')
+        left = true;
+      else if (peek() == '0')
+        zeros = true;
+      else if (peek() == '+')
+        spec.sign = '+';
+      else if (peek() == ' ')
+        spec.sign = spec.sign == '+' ? '+' : ' ';
+      else if (peek() == '#')
+        spec.alternate = true;
+      else
+        break;
     }
     AIRLLM_TRY(int64_t width, number(kMaxWidth));
     if (width < 0) left = true;
@@ -240,7 +261,8 @@ class PercentFormatter {
         text = *value.as_string();
       } else {
         AIRLLM_TRY(const int64_t code, integer_argument(ev_, value));
-        if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return ev_.error("%c arg not in range");
+        if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
+          return ev_.error("%c arg not in range");
         std::string bytes;
         append_utf8(bytes, static_cast<char32_t>(code));
         text.append(bytes, kTemplateOrigin);
@@ -261,19 +283,22 @@ class PercentFormatter {
     }
     int64_t whole = 0;
     if (const double* real = value.as_real()) {
-      if (type != 'd' && type != 'i' && type != 'u') return ev_.error("a format needs a whole number");
+      if (type != 'd' && type != 'i' && type != 'u')
+        return ev_.error("a format needs a whole number");
       if (!(std::fabs(*real) < 9.2e18)) return ev_.error("a number is too large for its format");
       whole = static_cast<int64_t>(*real);
     } else {
       AIRLLM_TRY(whole, integer_argument(ev_, value));
     }
-    const uint64_t size = whole < 0 ? 0 - static_cast<uint64_t>(whole) : static_cast<uint64_t>(whole);
+    const uint64_t size =
+        whole < 0 ? 0 - static_cast<uint64_t>(whole) : static_cast<uint64_t>(whole);
     std::string digits = whole_digits(size, type, false);
     if (static_cast<int>(digits.size()) < spec.precision) {
       digits.insert(0, static_cast<size_t>(spec.precision) - digits.size(), '0');
     }
     std::string sign = sign_of(whole < 0, spec.sign);
-    if (spec.alternate && (type == 'x' || type == 'X' || type == 'o')) sign += std::string("0") + type;
+    if (spec.alternate && (type == 'x' || type == 'X' || type == 'o'))
+      sign += std::string("0") + type;
     return placed(ev_, spec, sign, digits);
   }
 
@@ -314,7 +339,8 @@ class BraceFormatter {
       while (at < text.size() && open != 0) {
         if (text[at] == '{') ++open;
         if (text[at] == '}') --open;
-        if (text[at] == '[' && open == 1 && text.find(']', at) != std::string::npos) at = text.find(']', at);
+        if (text[at] == '[' && open == 1 && text.find(']', at) != std::string::npos)
+          at = text.find(']', at);
         ++at;
       }
       if (open != 0) return ev_.error("expected '}' before end of string");
@@ -331,13 +357,16 @@ class BraceFormatter {
     size_t end = 0;
     while (end < text.size() && text[end] != '!' && text[end] != ':') {
       if (text[end] == '{') return ev_.error("unexpected '{' in field name");
-      end = text[end] == '[' && text.find(']', end) != std::string::npos ? text.find(']', end) : end + 1;
+      end = text[end] == '[' && text.find(']', end) != std::string::npos ? text.find(']', end)
+                                                                         : end + 1;
     }
     AIRLLM_TRY(Value value, lookup(text.substr(0, end)));
     if (end < text.size() && text[end] == '!') {
-      if (end + 1 >= text.size() || (end + 2 < text.size() && text[end + 2] != ':')) return ev_.error("bad conversion in a format");
+      if (end + 1 >= text.size() || (end + 2 < text.size() && text[end + 2] != ':'))
+        return ev_.error("bad conversion in a format");
       const char how = text[end + 1];
-      if (how != 's' && how != 'r') return ev_.error("this conversion is not supported in a format");
+      if (how != 's' && how != 'r')
+        return ev_.error("this conversion is not supported in a format");
       Text converted;
       AIRLLM_TRY(converted, how == 's' ? ev_.to_text(value) : ev_.repr(value));
       value = Value::string(std::move(converted));
@@ -365,8 +394,10 @@ class BraceFormatter {
       if (index >= call_.positional.size()) return ev_.error("a format's argument is missing");
       value = call_.positional[index];
     } else {
-      const auto found = std::find_if(call_.keywords.begin(), call_.keywords.end(), [&](const auto& keyword) { return keyword.first == first; });
-      if (found == call_.keywords.end()) return ev_.error("the format's argument '" + first + "' is missing");
+      const auto found = std::find_if(call_.keywords.begin(), call_.keywords.end(),
+                                      [&](const auto& keyword) { return keyword.first == first; });
+      if (found == call_.keywords.end())
+        return ev_.error("the format's argument '" + first + "' is missing");
       value = found->second;
     }
     while (at < name.size()) {
@@ -378,10 +409,13 @@ class BraceFormatter {
         continue;
       }
       const size_t stop = name.find(']', at);
-      if (name[at] != '[' || stop == std::string::npos || stop == at + 1) return ev_.error("bad field name in a format");
+      if (name[at] != '[' || stop == std::string::npos || stop == at + 1)
+        return ev_.error("bad field name in a format");
       const std::string key = name.substr(at + 1, stop - at - 1);
-      const bool digits = key.find_first_not_of("0123456789") == std::string::npos && key.size() < 10;
-      AIRLLM_TRY(value, ev_.item(value, digits ? Value::integer(std::atoi(key.c_str())) : Value::literal(key)));
+      const bool digits =
+          key.find_first_not_of("0123456789") == std::string::npos && key.size() < 10;
+      AIRLLM_TRY(value, ev_.item(value, digits ? Value::integer(std::atoi(key.c_str()))
+                                               : Value::literal(key)));
       at = stop + 1;
     }
     return value;
@@ -394,7 +428,9 @@ class BraceFormatter {
     size_t after = 0;
     if (!text.empty()) text::next_code_point(text, after);
     static constexpr std::string_view kAligns = "<>^=";
-    const auto is_align = [&](size_t i) { return i < text.size() && kAligns.find(text[i]) != std::string_view::npos; };
+    const auto is_align = [&](size_t i) {
+      return i < text.size() && kAligns.find(text[i]) != std::string_view::npos;
+    };
     if (after != 0 && is_align(after)) {
       spec.fill = source.substr(0, after);
       spec.align = text[after];
@@ -418,7 +454,8 @@ class BraceFormatter {
     }
     const auto number = [&](int64_t limit) -> Result<int64_t> {
       int64_t value = 0;
-      while (peek() >= '0' && peek() <= '9' && value <= limit) value = value * 10 + (text[at++] - '0');
+      while (peek() >= '0' && peek() <= '9' && value <= limit)
+        value = value * 10 + (text[at++] - '0');
       if (value > limit) return ev_.error("a width or precision is too large");
       return value;
     };
@@ -440,18 +477,22 @@ class BraceFormatter {
     if (source.empty()) return ev_.to_text(value);
     AIRLLM_TRY(Spec spec, parse(source));
     if (const Text* text = value.as_string()) {
-      if ((spec.type != '\0' && spec.type != 's') || spec.align == '=' || spec.sign != '-' || spec.alternate || spec.group != '\0') {
-        if (spec.align == '=' && spec.fill.text() == "0" && (spec.type == '\0' || spec.type == 's')) {
+      if ((spec.type != '\0' && spec.type != 's') || spec.align == '=' || spec.sign != '-' ||
+          spec.alternate || spec.group != '\0') {
+        if (spec.align == '=' && spec.fill.text() == "0" &&
+            (spec.type == '\0' || spec.type == 's')) {
           spec.align = '<';  // "{:05}" of a string
         } else {
           return ev_.error("this format is not for strings");
         }
       }
-      const Text cut = spec.precision >= 0 ? characters(*text, 0, static_cast<size_t>(spec.precision)) : *text;
+      const Text cut =
+          spec.precision >= 0 ? characters(*text, 0, static_cast<size_t>(spec.precision)) : *text;
       return padded(ev_, cut, spec, spec.align == '\0' ? '<' : spec.align);
     }
     if (value.as_real() != nullptr) {
-      if (spec.type != '\0' && std::string_view("eEfFgG%").find(spec.type) == std::string_view::npos) {
+      if (spec.type != '\0' &&
+          std::string_view("eEfFgG%").find(spec.type) == std::string_view::npos) {
         return ev_.error("this format is not for a float");
       }
       return format_real(ev_, *value.as_real(), spec);
@@ -459,19 +500,24 @@ class BraceFormatter {
     if (value.as_integer() == nullptr && value.as_boolean() == nullptr) {
       return ev_.error("unsupported format string passed to " + value.type_name());
     }
-    if (value.as_boolean() != nullptr && spec.type == '\0') return ev_.error("this format of a truth value is not supported");
+    if (value.as_boolean() != nullptr && spec.type == '\0')
+      return ev_.error("this format of a truth value is not supported");
     AIRLLM_TRY(const int64_t whole, integer_argument(ev_, value));
-    if (spec.type != '\0' && std::string_view("eEfFgG%").find(spec.type) != std::string_view::npos) {
+    if (spec.type != '\0' &&
+        std::string_view("eEfFgG%").find(spec.type) != std::string_view::npos) {
       return format_real(ev_, static_cast<double>(whole), spec);
     }
     if (spec.precision >= 0) return ev_.error("Precision not allowed in integer format specifier");
     if (spec.type != '\0' && std::string_view("dxXob").find(spec.type) == std::string_view::npos) {
       return ev_.error("this format is not for a whole number");
     }
-    if (spec.group != '\0' && spec.type != '\0' && spec.type != 'd') return ev_.error("groups are not supported in this format");
-    const uint64_t size = whole < 0 ? 0 - static_cast<uint64_t>(whole) : static_cast<uint64_t>(whole);
+    if (spec.group != '\0' && spec.type != '\0' && spec.type != 'd')
+      return ev_.error("groups are not supported in this format");
+    const uint64_t size =
+        whole < 0 ? 0 - static_cast<uint64_t>(whole) : static_cast<uint64_t>(whole);
     std::string sign = sign_of(whole < 0, spec.sign);
-    if (spec.alternate && spec.type != '\0' && spec.type != 'd') sign += std::string("0") + spec.type;
+    if (spec.alternate && spec.type != '\0' && spec.type != 'd')
+      sign += std::string("0") + spec.type;
     return placed(ev_, spec, sign, whole_digits(size, spec.type, false));
   }
 

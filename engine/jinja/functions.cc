@@ -21,13 +21,15 @@ Result<Value> range(Evaluator& ev, const Call& call) {
   if (call.positional.size() == 1) std::swap(numbers[0], numbers[1]);
   const auto [begin, end, step] = numbers;
   if (step == 0) return ev.error("range() cannot step by zero");
-  const auto distance = step > 0 ? static_cast<__int128>(end) - begin : static_cast<__int128>(begin) - end;
+  const auto distance =
+      step > 0 ? static_cast<__int128>(end) - begin : static_cast<__int128>(begin) - end;
   const auto stride = step > 0 ? static_cast<__int128>(step) : -static_cast<__int128>(step);
   const __int128 count = distance <= 0 ? 0 : (distance + stride - 1) / stride;
   if (count > kMaxRange) return ev.error("range() is limited to 100000 elements");
   AIRLLM_TRY_VOID(ev.step(static_cast<size_t>(count)));
   List values;
-  for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) values.push_back(Value::integer(begin + i * step));
+  for (int64_t i = 0; i < static_cast<int64_t>(count); ++i)
+    values.push_back(Value::integer(begin + i * step));
   Value result = make_items(Items::Kind::kRange, "range", std::move(values));
   std::string printed = "range(" + std::to_string(begin) + ", " + std::to_string(end);
   if (step != 1) printed += ", " + std::to_string(step);

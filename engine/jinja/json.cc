@@ -131,7 +131,8 @@ Result<std::vector<size_t>> sorted_order(Evaluator& ev, const List& keys, bool r
       size_t left = begin;
       size_t right = middle;
       for (size_t i = begin; i < end; ++i) {
-        const bool take_right = left == middle || (right < end && before(order[right], order[left]));
+        const bool take_right =
+            left == middle || (right < end && before(order[right], order[left]));
         merged[i] = take_right ? order[right++] : order[left++];
       }
     }

@@ -89,7 +89,8 @@ class Lexer {
         const size_t line_begin = text.rfind('\n') + 1;  // 0 when there is no newline
         const bool begins_line = line_begin > 0 || line_starts_;
         if (begins_line &&
-            spaces_at_begin(std::string_view(text).substr(line_begin)) + line_begin == text.size()) {
+            spaces_at_begin(std::string_view(text).substr(line_begin)) + line_begin ==
+                text.size()) {
           text.erase(line_begin);
         }
       }

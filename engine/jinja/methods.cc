@@ -42,7 +42,8 @@ Result<Value> change(Evaluator& ev, const Value& self, Call call) {
 template <bool left, bool right>
 Result<Value> strip(Evaluator& ev, const Value& self, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "strip", std::move(call), {"chars"}, 0));
-  if (!given[0].has_value() || given[0]->is_none()) return like(ev, self, trim(*self.as_string(), left, right));
+  if (!given[0].has_value() || given[0]->is_none())
+    return like(ev, self, trim(*self.as_string(), left, right));
   AIRLLM_TRY(const Text chars, text_argument(ev, *given[0]));
   AIRLLM_TRY_VOID(ev.charge((chars.size() / 64) * self.as_string()->size()));
   return like(ev, self, trim(*self.as_string(), left, right, chars.text()));
@@ -61,13 +62,17 @@ Result<Value> split_method(Evaluator& ev, const Value& self, Call call) {
   }
   AIRLLM_TRY(const Text separator, text_argument(ev, *given[0]));
   if (separator.empty()) return ev.error("the separator is empty");
-  if (right && separator.size() > 1) AIRLLM_TRY_VOID(ev.charge(text.size() / 64 * separator.size()));
-  return listed(ev, self, right ? split_right(text, separator.text(), max) : split(text, separator.text(), max));
+  if (right && separator.size() > 1)
+    AIRLLM_TRY_VOID(ev.charge(text.size() / 64 * separator.size()));
+  return listed(
+      ev, self,
+      right ? split_right(text, separator.text(), max) : split(text, separator.text(), max));
 }
 
 Result<Value> splitlines(Evaluator& ev, const Value& self, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "splitlines", std::move(call), {"keepends"}, 0));
-  return listed(ev, self, split_lines(*self.as_string(), given[0].has_value() && given[0]->truth()));
+  return listed(ev, self,
+                split_lines(*self.as_string(), given[0].has_value() && given[0]->truth()));
 }
 
 template <bool right>
@@ -77,7 +82,8 @@ Result<Value> partition(Evaluator& ev, const Value& self, Call call) {
   if (separator.empty()) return ev.error("the separator is empty");
   const Text& text = *self.as_string();
   if (right) AIRLLM_TRY_VOID(ev.charge(text.size() / 64 * separator.size()));
-  const size_t found = right ? text.text().rfind(separator.text()) : find_bytes(text.text(), separator.text(), 0);
+  const size_t found =
+      right ? text.text().rfind(separator.text()) : find_bytes(text.text(), separator.text(), 0);
   if (found == std::string::npos) {
     if (right) return Value::tuple({Value::literal(""), Value::literal(""), self});
     return Value::tuple({self, Value::literal(""), Value::literal("")});
@@ -106,10 +112,12 @@ Result<Value> replace_method(Evaluator& ev, const Value& self, Call call) {
       ++places;
       at += std::max<size_t>(old.size(), 1);
     }
-    if (with.size() > kMaxStringBytes / std::max<size_t>(places, 1)) return ev.error("the template makes too much text");
+    if (with.size() > kMaxStringBytes / std::max<size_t>(places, 1))
+      return ev.error("the template makes too much text");
     AIRLLM_TRY_VOID(ev.charge(places * with.size()));
   }
-  return like(ev, self, replace(text, old.text(), self.is_markup() ? escape_html(with) : with, count));
+  return like(ev, self,
+              replace(text, old.text(), self.is_markup() ? escape_html(with) : with, count));
 }
 
 // The bytes of the characters [begin, end) that two optional arguments name, as slices do.
@@ -146,7 +154,8 @@ Result<Value> find_method_of(Evaluator& ev, const Value& self, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "find", std::move(call), {"sub", "start", "end"}, 1));
   AIRLLM_TRY(const Text needle, text_argument(ev, *given[0]));
   AIRLLM_TRY(const Window part, window(ev, *self.as_string(), given[1], given[2]));
-  const std::string_view text = std::string_view(self.as_string()->text()).substr(part.begin, part.end - part.begin);
+  const std::string_view text =
+      std::string_view(self.as_string()->text()).substr(part.begin, part.end - part.begin);
   size_t found = std::string::npos;
   size_t count = 0;
   if (part.valid && how == Find::kFirst) found = find_bytes(text, needle.text(), 0);
@@ -156,7 +165,8 @@ Result<Value> find_method_of(Evaluator& ev, const Value& self, Call call) {
   }
   if (how == Find::kCount) {
     if (needle.empty()) return number(part.valid ? character_count(Text(text, 0)) + 1 : 0);
-    for (size_t at = 0; part.valid && (at = find_bytes(text, needle.text(), at)) != std::string::npos; ++count) {
+    for (size_t at = 0;
+         part.valid && (at = find_bytes(text, needle.text(), at)) != std::string::npos; ++count) {
       at += needle.size();
     }
     return number(count);
@@ -171,15 +181,18 @@ Result<Value> find_method_of(Evaluator& ev, const Value& self, Call call) {
 template <bool at_end>
 Result<Value> starts_with(Evaluator& ev, const Value& self, Call call) {
   if (!call.keywords.empty()) return ev.error("this method takes no keyword arguments");
-  AIRLLM_TRY(const auto given, bind(ev, "startswith", std::move(call), {"prefix", "start", "end"}, 1));
+  AIRLLM_TRY(const auto given,
+             bind(ev, "startswith", std::move(call), {"prefix", "start", "end"}, 1));
   AIRLLM_TRY(const Window part, window(ev, *self.as_string(), given[1], given[2]));
-  const std::string_view text = std::string_view(self.as_string()->text()).substr(part.begin, part.end - part.begin);
+  const std::string_view text =
+      std::string_view(self.as_string()->text()).substr(part.begin, part.end - part.begin);
   List choices = {*given[0]};
   if (given[0]->is_tuple()) choices = *given[0]->as_list();
   bool result = false;
   for (const Value& choice : choices) {
     AIRLLM_TRY(const Text fix, text_argument(ev, choice));
-    result = result || (part.valid && (at_end ? text.ends_with(fix.text()) : text.starts_with(fix.text())));
+    result = result ||
+             (part.valid && (at_end ? text.ends_with(fix.text()) : text.starts_with(fix.text())));
     if (result) break;
   }
   return Value::boolean(result);
@@ -190,8 +203,10 @@ Result<Value> remove_fix(Evaluator& ev, const Value& self, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "removeprefix", std::move(call), {"fix"}, 1));
   AIRLLM_TRY(const Text fix, text_argument(ev, *given[0]));
   const Text& text = *self.as_string();
-  if (suffix && text.text().ends_with(fix.text())) return like(ev, self, text.substr(0, text.size() - fix.size()));
-  if (!suffix && text.text().starts_with(fix.text())) return like(ev, self, text.substr(fix.size(), text.size()));
+  if (suffix && text.text().ends_with(fix.text()))
+    return like(ev, self, text.substr(0, text.size() - fix.size()));
+  if (!suffix && text.text().starts_with(fix.text()))
+    return like(ev, self, text.substr(fix.size(), text.size()));
   return self;
 }
 
@@ -220,7 +235,8 @@ Result<Value> pad(Evaluator& ev, const Value& self, Call call, Left left) {
   if (character_count(fill) != 1) return ev.error("the fill is not one character");
   const auto size = static_cast<int64_t>(character_count(*self.as_string()));
   const int64_t missing = std::max<int64_t>(width - size, 0);
-  AIRLLM_TRY_VOID(ev.charge(static_cast<size_t>(std::min<int64_t>(missing, kMaxStringBytes)) * fill.size()));
+  AIRLLM_TRY_VOID(
+      ev.charge(static_cast<size_t>(std::min<int64_t>(missing, kMaxStringBytes)) * fill.size()));
   Text result;
   const int64_t in_front = left(missing, width);
   for (int64_t i = 0; i < in_front; ++i) result.append(fill);
@@ -229,9 +245,8 @@ Result<Value> pad(Evaluator& ev, const Value& self, Call call, Left left) {
   return like(ev, self, std::move(result));
 }
 Result<Value> center(Evaluator& ev, const Value& self, Call call) {
-  return pad(ev, self, std::move(call), [](int64_t missing, int64_t width) {
-    return missing / 2 + (missing & width & 1);
-  });
+  return pad(ev, self, std::move(call),
+             [](int64_t missing, int64_t width) { return missing / 2 + (missing & width & 1); });
 }
 Result<Value> ljust(Evaluator& ev, const Value& self, Call call) {
   return pad(ev, self, std::move(call), [](int64_t, int64_t) { return int64_t{0}; });
@@ -288,7 +303,9 @@ Result<Value> all_are(Evaluator& ev, const Value& self, Call call) {
   }
   return Value::boolean(!text.empty());
 }
-bool is_alphanumeric(char32_t c) { return is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c); }
+bool is_alphanumeric(char32_t c) {
+  return is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c);
+}
 bool is_ascii(char32_t c) { return c < 0x80; }
 
 template <bool upper>
@@ -325,12 +342,14 @@ Result<Value> format_method(Evaluator& ev, const Value& self, Call call) {
 }
 
 Result<Value> list_index(Evaluator& ev, const Value& self, Call call) {
-  if (call.positional.empty() || call.positional.size() > 3) return ev.error("index() takes one to three arguments");
+  if (call.positional.empty() || call.positional.size() > 3)
+    return ev.error("index() takes one to three arguments");
   const List& values = *self.as_list();
   std::vector<int64_t> bounds = {0, static_cast<int64_t>(values.size())};
   for (size_t i = 1; i < call.positional.size(); ++i) {
     AIRLLM_TRY(bounds[i - 1], integer_argument(ev, call.positional[i]));
-    if (bounds[i - 1] < 0) bounds[i - 1] = std::max<int64_t>(bounds[i - 1] + static_cast<int64_t>(values.size()), 0);
+    if (bounds[i - 1] < 0)
+      bounds[i - 1] = std::max<int64_t>(bounds[i - 1] + static_cast<int64_t>(values.size()), 0);
   }
   const int64_t end = std::min(bounds[1], static_cast<int64_t>(values.size()));
   for (int64_t i = bounds[0]; i < end; ++i) {
@@ -372,7 +391,8 @@ Result<Value> view(Evaluator& ev, const Value& self, Call call) {
       values.push_back(kind == View::kKeys ? entry.key : entry.value);
     }
   }
-  return make_items(Items::Kind::kView, std::string(kNames[static_cast<size_t>(kind)]), std::move(values));
+  return make_items(Items::Kind::kView, std::string(kNames[static_cast<size_t>(kind)]),
+                    std::move(values));
 }
 
 Result<Value> get(Evaluator& ev, const Value& self, Call call) {
@@ -386,56 +406,56 @@ Result<Value> get(Evaluator& ev, const Value& self, Call call) {
 using Table = std::map<std::string_view, Method>;
 
 const Table& string_methods() {
-  static const Table table = {{"upper", change<Case::kUpper>},
-                              {"lower", change<Case::kLower>},
-                              {"title", change<Case::kTitle>},
-                              {"capitalize", change<Case::kCapitalize>},
-                              {"swapcase", change<Case::kSwap>},
-                              {"casefold", change<Case::kFold>},
-                              {"strip", strip<true, true>},
-                              {"lstrip", strip<true, false>},
-                              {"rstrip", strip<false, true>},
-                              {"split", split_method<false>},
-                              {"rsplit", split_method<true>},
-                              {"splitlines", splitlines},
-                              {"partition", partition<false>},
-                              {"rpartition", partition<true>},
-                              {"replace", replace_method},
-                              {"find", find_method_of<Find::kFirst, false>},
-                              {"index", find_method_of<Find::kFirst, true>},
-                              {"rfind", find_method_of<Find::kLast, false>},
-                              {"rindex", find_method_of<Find::kLast, true>},
-                              {"count", find_method_of<Find::kCount, false>},
-                              {"startswith", starts_with<false>},
-                              {"endswith", starts_with<true>},
-                              {"removeprefix", remove_fix<false>},
-                              {"removesuffix", remove_fix<true>},
-                              {"join", join},
-                              {"center", center},
-                              {"ljust", ljust},
-                              {"rjust", rjust},
-                              {"zfill", zfill},
-                              {"expandtabs", expandtabs},
-                              {"isspace", all_are<is_space>},
-                              {"isalpha", all_are<is_alpha>},
-                              {"isdecimal", all_are<is_decimal>},
-                              {"isdigit", all_are<is_digit>},
-                              {"isnumeric", all_are<is_numeric>},
-                              {"isalnum", all_are<is_alphanumeric>},
-                              {"islower", is_case<false>},
-                              {"isupper", is_case<true>},
-                              {"istitle", is_title_case},
-                              {"format", format_method},
-                              {"isascii",
-                               [](Evaluator& ev, const Value& self, Call call) -> Result<Value> {
-                                 if (self.as_string()->empty()) return Value::boolean(true);
-                                 return all_are<is_ascii>(ev, self, std::move(call));
-                               }},
-                              {"isprintable",
-                               [](Evaluator& ev, const Value& self, Call call) -> Result<Value> {
-                                 if (self.as_string()->empty()) return Value::boolean(true);
-                                 return all_are<is_printable>(ev, self, std::move(call));
-                               }}};
+  static const Table table = {
+      {"upper", change<Case::kUpper>},
+      {"lower", change<Case::kLower>},
+      {"title", change<Case::kTitle>},
+      {"capitalize", change<Case::kCapitalize>},
+      {"swapcase", change<Case::kSwap>},
+      {"casefold", change<Case::kFold>},
+      {"strip", strip<true, true>},
+      {"lstrip", strip<true, false>},
+      {"rstrip", strip<false, true>},
+      {"split", split_method<false>},
+      {"rsplit", split_method<true>},
+      {"splitlines", splitlines},
+      {"partition", partition<false>},
+      {"rpartition", partition<true>},
+      {"replace", replace_method},
+      {"find", find_method_of<Find::kFirst, false>},
+      {"index", find_method_of<Find::kFirst, true>},
+      {"rfind", find_method_of<Find::kLast, false>},
+      {"rindex", find_method_of<Find::kLast, true>},
+      {"count", find_method_of<Find::kCount, false>},
+      {"startswith", starts_with<false>},
+      {"endswith", starts_with<true>},
+      {"removeprefix", remove_fix<false>},
+      {"removesuffix", remove_fix<true>},
+      {"join", join},
+      {"center", center},
+      {"ljust", ljust},
+      {"rjust", rjust},
+      {"zfill", zfill},
+      {"expandtabs", expandtabs},
+      {"isspace", all_are<is_space>},
+      {"isalpha", all_are<is_alpha>},
+      {"isdecimal", all_are<is_decimal>},
+      {"isdigit", all_are<is_digit>},
+      {"isnumeric", all_are<is_numeric>},
+      {"isalnum", all_are<is_alphanumeric>},
+      {"islower", is_case<false>},
+      {"isupper", is_case<true>},
+      {"istitle", is_title_case},
+      {"format", format_method},
+      {"isascii",
+       [](Evaluator& ev, const Value& self, Call call) -> Result<Value> {
+         if (self.as_string()->empty()) return Value::boolean(true);
+         return all_are<is_ascii>(ev, self, std::move(call));
+       }},
+      {"isprintable", [](Evaluator& ev, const Value& self, Call call) -> Result<Value> {
+         if (self.as_string()->empty()) return Value::boolean(true);
+         return all_are<is_printable>(ev, self, std::move(call));
+       }}};
   return table;
 }
 
@@ -455,10 +475,15 @@ const Table& dict_methods() {
 
 // Methods that Python has but templates cannot use; the sandbox, too, makes an undefined of most.
 bool is_refused(const Value& object, std::string_view name) {
-  static constexpr std::string_view kList[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
-  static constexpr std::string_view kDict[] = {"clear", "pop", "popitem", "setdefault", "update", "fromkeys"};
-  static constexpr std::string_view kString[] = {"encode", "translate", "maketrans", "format_map", "isidentifier"};
-  const auto holds = [&](const auto& names) { return std::find(std::begin(names), std::end(names), name) != std::end(names); };
+  static constexpr std::string_view kList[] = {"append", "clear", "pop",    "reverse",
+                                               "insert", "sort",  "extend", "remove"};
+  static constexpr std::string_view kDict[] = {"clear",      "pop",    "popitem",
+                                               "setdefault", "update", "fromkeys"};
+  static constexpr std::string_view kString[] = {"encode", "translate", "maketrans", "format_map",
+                                                 "isidentifier"};
+  const auto holds = [&](const auto& names) {
+    return std::find(std::begin(names), std::end(names), name) != std::end(names);
+  };
   if (object.as_string() != nullptr) return holds(kString);
   return object.as_dict() != nullptr ? holds(kDict) : !object.is_tuple() && holds(kList);
 }
@@ -472,8 +497,8 @@ std::optional<Value> find_method(const Value& object, std::string_view name) {
                                                      : nullptr;
   if (table == nullptr) return std::nullopt;
   if (is_refused(object, name)) {
-    return Value::undefined_because("access to attribute '" + std::string(name) + "' of '" + object.type_name() +
-                                    "' object is unsafe.");
+    return Value::undefined_because("access to attribute '" + std::string(name) + "' of '" +
+                                    object.type_name() + "' object is unsafe.");
   }
   const auto method = table->find(name);
   if (method == table->end() || (object.is_tuple() && name == "copy")) return std::nullopt;

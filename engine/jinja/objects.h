@@ -62,12 +62,12 @@ struct Items : Object {
 Value make_items(Items::Kind kind, std::string name, List values);
 
 struct Loop : Cyclic {
-  List values;   // the elements, those that passed the condition so far
-  List source;   // with a condition: the elements that are yet to be checked, from `source_at` on
+  List values;  // the elements, those that passed the condition so far
+  List source;  // with a condition: the elements that are yet to be checked, from `source_at` on
   size_t source_at = 0;
   std::function<Result<bool>(const Value&)> condition;  // null: all pass
   std::function<Result<Value>(const Value&)> recurse;   // null: not recursive
-  size_t next = 0;  // of the next iteration
+  size_t next = 0;                                      // of the next iteration
   int depth0 = 0;
   std::optional<List> last_changed;
   std::string type_name() const override { return "LoopContext"; }

@@ -156,11 +156,13 @@ Result<Value> Evaluator::binary(const std::string& op, const Value& left, const 
     if (a.has_value() && b.has_value()) return whole_arithmetic(*this, op, *a, *b);
     return real_arithmetic(*this, op, left.number(), right.number());
   }
-  const bool same_kind =
-      (left.as_string() != nullptr && right.as_string() != nullptr) ||
-      (left.as_list() != nullptr && right.as_list() != nullptr && left.is_tuple() == right.is_tuple());
+  const bool same_kind = (left.as_string() != nullptr && right.as_string() != nullptr) ||
+                         (left.as_list() != nullptr && right.as_list() != nullptr &&
+                          left.is_tuple() == right.is_tuple());
   if (op == "+" && same_kind) return join_two(*this, left, right);
-  const auto repeats = [](const Value& v) { return v.as_string() != nullptr || v.as_list() != nullptr; };
+  const auto repeats = [](const Value& v) {
+    return v.as_string() != nullptr || v.as_list() != nullptr;
+  };
   if (op == "*" && repeats(left) && as_whole(right)) return repeat(*this, left, *as_whole(right));
   if (op == "*" && repeats(right) && as_whole(left)) return repeat(*this, right, *as_whole(left));
   return error("'" + op + "' does not work on " + left.type_name() + " and " + right.type_name());
@@ -187,7 +189,8 @@ Result<bool> Evaluator::less(const Value& left, const Value& right) {
     AIRLLM_TRY_VOID(charge(std::min(left.as_string()->size(), right.as_string()->size()) / 64));
     return left.as_string()->text() < right.as_string()->text();
   }
-  if (left.as_list() != nullptr && right.as_list() != nullptr && left.is_tuple() == right.is_tuple()) {
+  if (left.as_list() != nullptr && right.as_list() != nullptr &&
+      left.is_tuple() == right.is_tuple()) {
     const List& x = *left.as_list();
     const List& y = *right.as_list();
     for (size_t i = 0; i < std::min(x.size(), y.size()); ++i) {
@@ -246,10 +249,12 @@ Result<List> Evaluator::iterate(const Value& value) {
     return result;
   }
   auto* items = value.as<Items>();
-  if (items == nullptr) return error("a value of type " + value.type_name() + " cannot be looped over");
+  if (items == nullptr)
+    return error("a value of type " + value.type_name() + " cannot be looped over");
   AIRLLM_TRY_VOID(step(items->values.size()));
   if (items->kind != Items::Kind::kIterator) return items->values;
-  result.assign(items->values.begin() + static_cast<std::ptrdiff_t>(items->at), items->values.end());
+  result.assign(items->values.begin() + static_cast<std::ptrdiff_t>(items->at),
+                items->values.end());
   items->at = items->values.size();
   if (items->error.has_value()) {
     Error problem = *items->error;
@@ -273,22 +278,26 @@ Result<std::optional<Value>> subscript(Evaluator& ev, const Value& object, const
   const auto index = as_whole(key);
   if (!index.has_value()) return none;
   const List* values = object.as_list();
-  if (const auto* items = object.as<Items>(); items != nullptr && items->kind == Items::Kind::kRange) {
+  if (const auto* items = object.as<Items>();
+      items != nullptr && items->kind == Items::Kind::kRange) {
     values = &items->values;
   }
   const text::MarkedText* text = object.as_string();
   if (values == nullptr && text == nullptr) return none;
-  const auto size = static_cast<int64_t>(values != nullptr ? values->size() : character_count(*text));
+  const auto size =
+      static_cast<int64_t>(values != nullptr ? values->size() : character_count(*text));
   if (text != nullptr) AIRLLM_TRY_VOID(ev.charge(text->size() / 16));
   if (*index < -size || *index >= size) return none;
   const auto at = static_cast<size_t>(*index < 0 ? *index + size : *index);
   if (values != nullptr) return std::optional((*values)[at]);
   text::MarkedText one = characters(*text, at, at + 1);
-  return std::optional(object.is_markup() ? Value::markup(std::move(one)) : Value::string(std::move(one)));
+  return std::optional(object.is_markup() ? Value::markup(std::move(one))
+                                          : Value::string(std::move(one)));
 }
 
 Value missing(const Value& object, const std::string& name) {
-  return Value::undefined_because("'" + object.type_name() + " object' has no attribute '" + name + "'");
+  return Value::undefined_because("'" + object.type_name() + " object' has no attribute '" + name +
+                                  "'");
 }
 
 // What Python's getattr gives, and whether the sandbox hides it.
@@ -348,24 +357,29 @@ Result<std::optional<Value>> loop_member(Evaluator& ev, Loop& loop, std::string_
   if (name == "length" || name == "revindex" || name == "revindex0") {
     AIRLLM_TRY_VOID(loop.has(kMaxSteps));
     const size_t length = loop.values.size();
-    return number(name == "length" ? length : name == "revindex" ? length - index0 : length - loop.next);
+    return number(name == "length"     ? length
+                  : name == "revindex" ? length - index0
+                                       : length - loop.next);
   }
   auto* self = &loop;  // kept by the evaluator until its end
   if (name == "cycle") {
-    return std::optional(make_function("cycle", [self](Evaluator& inner, const Call& call) -> Result<Value> {
-      if (call.positional.empty()) return inner.error("no items for cycling given");
-      return call.positional[(self->next - 1) % call.positional.size()];
-    }));
+    return std::optional(
+        make_function("cycle", [self](Evaluator& inner, const Call& call) -> Result<Value> {
+          if (call.positional.empty()) return inner.error("no items for cycling given");
+          return call.positional[(self->next - 1) % call.positional.size()];
+        }));
   }
   if (name == "changed") {
-    return std::optional(make_function("changed", [self](Evaluator& inner, const Call& call) -> Result<Value> {
-      if (self->last_changed.has_value()) {
-        AIRLLM_TRY(const bool same, inner.equal(Value::tuple(*self->last_changed), Value::tuple(call.positional)));
-        if (same) return Value::boolean(false);
-      }
-      self->last_changed = call.positional;
-      return Value::boolean(true);
-    }));
+    return std::optional(
+        make_function("changed", [self](Evaluator& inner, const Call& call) -> Result<Value> {
+          if (self->last_changed.has_value()) {
+            AIRLLM_TRY(const bool same, inner.equal(Value::tuple(*self->last_changed),
+                                                    Value::tuple(call.positional)));
+            if (same) return Value::boolean(false);
+          }
+          self->last_changed = call.positional;
+          return Value::boolean(true);
+        }));
   }
   (void)ev;
   return std::optional<Value>();
@@ -411,18 +425,19 @@ Result<std::optional<Value>> member(Evaluator& ev, const Value& object, std::str
   if (auto* loop = object.as<Loop>()) return loop_member(ev, *loop, name);
   if (auto* cycler = object.as<Cycler>()) return cycler_member(*cycler, name);
   if (const auto* macro = object.as<Macro>()) return macro_member(*macro, name);
-  if (const auto* function = object.as<Function>(); function != nullptr && function->name == "dict" &&
-                                                    name == "fromkeys") {
-    return std::optional(make_function("fromkeys", [](Evaluator& inner, const Call& call) -> Result<Value> {
-      if (call.positional.empty()) return inner.error("fromkeys() needs keys");
-      AIRLLM_TRY(const List keys, inner.iterate(call.positional[0]));
-      Dict entries;
-      for (const Value& key : keys) {
-        if (!is_hashable(key)) return inner.error("a key cannot be hashed");
-        entries.set(key, call.positional.size() > 1 ? call.positional[1] : Value::none());
-      }
-      return Value::dict(std::move(entries));
-    }));
+  if (const auto* function = object.as<Function>();
+      function != nullptr && function->name == "dict" && name == "fromkeys") {
+    return std::optional(
+        make_function("fromkeys", [](Evaluator& inner, const Call& call) -> Result<Value> {
+          if (call.positional.empty()) return inner.error("fromkeys() needs keys");
+          AIRLLM_TRY(const List keys, inner.iterate(call.positional[0]));
+          Dict entries;
+          for (const Value& key : keys) {
+            if (!is_hashable(key)) return inner.error("a key cannot be hashed");
+            entries.set(key, call.positional.size() > 1 ? call.positional[1] : Value::none());
+          }
+          return Value::dict(std::move(entries));
+        }));
   }
   return find_method(object, name);
 }
@@ -444,7 +459,8 @@ Result<Value> Evaluator::slice(const Value& object, const Value& begin, const Va
   if (object.is_undefined()) return error(object.undefined_message());
   const text::MarkedText* text = object.as_string();
   const List* values = object.as_list();
-  if (const auto* items = object.as<Items>(); items != nullptr && items->kind == Items::Kind::kRange) {
+  if (const auto* items = object.as<Items>();
+      items != nullptr && items->kind == Items::Kind::kRange) {
     values = &items->values;
   }
   if (text == nullptr && values == nullptr) {
@@ -455,7 +471,8 @@ Result<Value> Evaluator::slice(const Value& object, const Value& begin, const Va
   }
   const int64_t stride = step_value.is_none() ? 1 : *as_whole(step_value);
   if (stride == 0) return error("a slice cannot step by zero");
-  const auto size = static_cast<int64_t>(values != nullptr ? values->size() : character_count(*text));
+  const auto size =
+      static_cast<int64_t>(values != nullptr ? values->size() : character_count(*text));
   const int64_t lowest = stride < 0 ? -1 : 0;
   const int64_t highest = stride < 0 ? size - 1 : size;
   const auto place = [&](const Value& bound, int64_t absent) {
@@ -468,8 +485,9 @@ Result<Value> Evaluator::slice(const Value& object, const Value& begin, const Va
   const int64_t last = place(end, stride < 0 ? lowest : highest);
   if (text != nullptr && stride == 1) {
     AIRLLM_TRY_VOID(charge(text->size()));
-    text::MarkedText part = first < last ? characters(*text, static_cast<size_t>(first), static_cast<size_t>(last))
-                                         : text::MarkedText();
+    text::MarkedText part =
+        first < last ? characters(*text, static_cast<size_t>(first), static_cast<size_t>(last))
+                     : text::MarkedText();
     return object.is_markup() ? Value::markup(std::move(part)) : Value::string(std::move(part));
   }
   List letters;
@@ -483,7 +501,8 @@ Result<Value> Evaluator::slice(const Value& object, const Value& begin, const Va
     if (__builtin_add_overflow(at, stride, &at)) break;
   }
   AIRLLM_TRY_VOID(step(result.size()));
-  if (text == nullptr) return object.is_tuple() ? Value::tuple(std::move(result)) : Value::list(std::move(result));
+  if (text == nullptr)
+    return object.is_tuple() ? Value::tuple(std::move(result)) : Value::list(std::move(result));
   text::MarkedText joined;
   for (const Value& letter : result) joined.append(*letter.as_string());
   return object.is_markup() ? Value::markup(std::move(joined)) : Value::string(std::move(joined));

@@ -143,16 +143,12 @@ class Parser {
       std::string_view name;
       Status (Parser::*parse)(Statement&);
     };
-    static constexpr std::array kRules = {Rule{"if", &Parser::parse_if},
-                                          Rule{"for", &Parser::parse_for},
-                                          Rule{"set", &Parser::parse_set},
-                                          Rule{"macro", &Parser::parse_macro},
-                                          Rule{"call", &Parser::parse_call_block},
-                                          Rule{"filter", &Parser::parse_filter_block},
-                                          Rule{"with", &Parser::parse_with},
-                                          Rule{"generation", &Parser::parse_generation},
-                                          Rule{"break", &Parser::parse_break},
-                                          Rule{"continue", &Parser::parse_continue}};
+    static constexpr std::array kRules = {
+        Rule{"if", &Parser::parse_if},           Rule{"for", &Parser::parse_for},
+        Rule{"set", &Parser::parse_set},         Rule{"macro", &Parser::parse_macro},
+        Rule{"call", &Parser::parse_call_block}, Rule{"filter", &Parser::parse_filter_block},
+        Rule{"with", &Parser::parse_with},       Rule{"generation", &Parser::parse_generation},
+        Rule{"break", &Parser::parse_break},     Rule{"continue", &Parser::parse_continue}};
     const int line = current().line;
     const std::string name = current().text;
     if (name == "print") return parse_print(block);
@@ -293,8 +289,10 @@ class Parser {
     macro.body = std::move(body).value();
     const auto reads = [&](std::string_view name) {
       for (size_t i = begin; i < at_; ++i) {
-        const bool is_member = tokens_[i - 1].kind == TokenKind::kOperator && tokens_[i - 1].text == ".";
-        if (tokens_[i].kind == TokenKind::kName && tokens_[i].text == name && !is_member) return true;
+        const bool is_member =
+            tokens_[i - 1].kind == TokenKind::kOperator && tokens_[i - 1].text == ".";
+        if (tokens_[i].kind == TokenKind::kName && tokens_[i].text == name && !is_member)
+          return true;
       }
       return false;
     };
@@ -358,9 +356,8 @@ class Parser {
 
   // What can be assigned to: names, members of namespaces where `members`, tuples of these.
   Result<ExpressionPtr> parse_target(bool members, Words ends) {
-    AIRLLM_TRY(ExpressionPtr target, parse_items(ends, false, [&] {
-                 return parse_primary(members);
-               }));
+    AIRLLM_TRY(ExpressionPtr target,
+               parse_items(ends, false, [&] { return parse_primary(members); }));
     AIRLLM_TRY_VOID(check_target(*target));
     return target;
   }
@@ -390,7 +387,8 @@ class Parser {
     return node(Kind::kTuple, "", std::move(items));
   }
   bool at_tuple_end(Words ends) const {
-    if (current().kind == TokenKind::kOutputEnd || current().kind == TokenKind::kBlockEnd) return true;
+    if (current().kind == TokenKind::kOutputEnd || current().kind == TokenKind::kBlockEnd)
+      return true;
     if (is_operator(")")) return true;
     return current().kind == TokenKind::kName &&
            std::find(ends.begin(), ends.end(), current().text) != ends.end();

@@ -74,7 +74,8 @@ class Printer {
       return put(">");
     }
     if (const auto* macro = value.as<Macro>()) {
-      return put(macro->code->name.empty() ? "<Macro anonymous>" : "<Macro '" + macro->code->name + "'>");
+      return put(macro->code->name.empty() ? "<Macro anonymous>"
+                                           : "<Macro '" + macro->code->name + "'>");
     }
     if (auto* loop = value.as<Loop>()) {
       AIRLLM_TRY_VOID(loop->has(kMaxSteps));

@@ -24,15 +24,17 @@ struct Range {
 
 template <size_t size>
 bool in_ranges(const Range (&ranges)[size], char32_t c) {
-  const Range* range = std::lower_bound(std::begin(ranges), std::end(ranges), c,
-                                        [](const Range& r, char32_t code) { return r.last < code; });
+  const Range* range =
+      std::lower_bound(std::begin(ranges), std::end(ranges), c,
+                       [](const Range& r, char32_t code) { return r.last < code; });
   return range != std::end(ranges) && range->first <= c;
 }
 
 template <size_t size>
 void append_mapped(std::string& out, const Mapping (&mappings)[size], char32_t c) {
-  const Mapping* mapping = std::lower_bound(std::begin(mappings), std::end(mappings), c,
-                                            [](const Mapping& m, char32_t code) { return m.from < code; });
+  const Mapping* mapping =
+      std::lower_bound(std::begin(mappings), std::end(mappings), c,
+                       [](const Mapping& m, char32_t code) { return m.from < code; });
   if (mapping != std::end(mappings) && mapping->from == c) {
     out += mapping->to;
   } else {
@@ -71,7 +73,8 @@ bool is_line_break(char32_t c) {
          c == 0x2029;
 }
 
-// Calls change(out, begin, end, c) for every character; what it appends has that character's origin.
+// Calls change(out, begin, end, c) for every character; what it appends has that character's
+// origin.
 template <typename Change>
 text::MarkedText map_characters(const text::MarkedText& marked, Change change) {
   const std::string_view text(marked.text());
@@ -140,7 +143,8 @@ text::MarkedText trim(const text::MarkedText& marked, bool left, bool right) {
   return marked.substr(begin, end);
 }
 
-text::MarkedText trim(const text::MarkedText& marked, bool left, bool right, std::string_view chars) {
+text::MarkedText trim(const text::MarkedText& marked, bool left, bool right,
+                      std::string_view chars) {
   const std::string_view text(marked.text());
   size_t begin = 0;
   size_t end = text.size();
@@ -262,14 +266,14 @@ std::vector<text::MarkedText> split_spaces(const text::MarkedText& marked, int64
   return parts;
 }
 
-std::vector<text::MarkedText> split_right(const text::MarkedText& marked, std::string_view separator,
-                                          int64_t max) {
+std::vector<text::MarkedText> split_right(const text::MarkedText& marked,
+                                          std::string_view separator, int64_t max) {
   const std::string_view text(marked.text());
   std::vector<text::MarkedText> parts;
   size_t end = text.size();
   for (; max != 0; --max) {
-    const size_t found = end < separator.size() ? std::string::npos
-                                                : text.rfind(separator, end - separator.size());
+    const size_t found =
+        end < separator.size() ? std::string::npos : text.rfind(separator, end - separator.size());
     if (found == std::string::npos) break;
     parts.push_back(marked.substr(found + separator.size(), end));
     end = found;

@@ -15,20 +15,22 @@ Result<Value> modulo(Evaluator& ev, const Value& value, const Value& by) {
 }
 
 bool is_iterable(const Value& v) {
-  return v.is_undefined() || v.as_string() != nullptr || v.as_list() != nullptr || v.as_dict() != nullptr ||
-         v.as<Items>() != nullptr || v.as<Loop>() != nullptr;
+  return v.is_undefined() || v.as_string() != nullptr || v.as_list() != nullptr ||
+         v.as_dict() != nullptr || v.as<Items>() != nullptr || v.as<Loop>() != nullptr;
 }
 
 bool is_sequence(const Value& v) {
   if (const auto* items = v.as<Items>()) return items->kind == Items::Kind::kRange;
   // Undefined has a length, and jinja2 finds its __getitem__.
-  return v.is_undefined() || v.as_string() != nullptr || v.as_list() != nullptr || v.as_dict() != nullptr;
+  return v.is_undefined() || v.as_string() != nullptr || v.as_list() != nullptr ||
+         v.as_dict() != nullptr;
 }
 
 template <bool upper>
 Result<bool> is_case(Evaluator& ev, const Value& v, const List&) {
   AIRLLM_TRY(text::MarkedText text, ev.to_text(v));
-  AIRLLM_TRY(const Value method, ev.attribute(Value::string(std::move(text)), upper ? "isupper" : "islower"));
+  AIRLLM_TRY(const Value method,
+             ev.attribute(Value::string(std::move(text)), upper ? "isupper" : "islower"));
   AIRLLM_TRY(const Value result, ev.call(method, {}));
   return result.truth();
 }
@@ -86,15 +88,12 @@ std::map<std::string_view, Entry> make_tests() {
   add("odd", 0, is_modulo<1>);
   add("even", 0, is_modulo<0>);
   add("divisibleby", 1, is_divisible);
-  add("defined", 0, [](Evaluator&, const Value& v, const List&) -> Result<bool> {
-    return !v.is_undefined();
-  });
-  add("undefined", 0, [](Evaluator&, const Value& v, const List&) -> Result<bool> {
-    return v.is_undefined();
-  });
-  add("none", 0, [](Evaluator&, const Value& v, const List&) -> Result<bool> {
-    return v.is_none();
-  });
+  add("defined", 0,
+      [](Evaluator&, const Value& v, const List&) -> Result<bool> { return !v.is_undefined(); });
+  add("undefined", 0,
+      [](Evaluator&, const Value& v, const List&) -> Result<bool> { return v.is_undefined(); });
+  add("none", 0,
+      [](Evaluator&, const Value& v, const List&) -> Result<bool> { return v.is_none(); });
   add("boolean", 0, [](Evaluator&, const Value& v, const List&) -> Result<bool> {
     return v.as_boolean() != nullptr;
   });
@@ -119,17 +118,15 @@ std::map<std::string_view, Entry> make_tests() {
   add("number", 0, [](Evaluator&, const Value& v, const List&) -> Result<bool> {
     return v.is_number() || v.as_boolean() != nullptr;
   });
-  add("escaped", 0, [](Evaluator&, const Value& v, const List&) -> Result<bool> {
-    return v.is_markup();
-  });
+  add("escaped", 0,
+      [](Evaluator&, const Value& v, const List&) -> Result<bool> { return v.is_markup(); });
   add("sequence", 0, plain<is_sequence>);
   add("iterable", 0, plain<is_iterable>);
   add("callable", 0, plain<is_callable>);
   add("lower", 0, is_case<false>);
   add("upper", 0, is_case<true>);
-  add("sameas", 1, [](Evaluator&, const Value& v, const List& a) -> Result<bool> {
-    return v.is(a[0]);
-  });
+  add("sameas", 1,
+      [](Evaluator&, const Value& v, const List& a) -> Result<bool> { return v.is(a[0]); });
   add("in", 1, [](Evaluator& ev, const Value& v, const List& a) { return ev.contains(a[0], v); });
   add("filter", 0, is_name_of<is_filter_name>);
   add("test", 0, is_name_of<is_test_name>);
@@ -162,16 +159,22 @@ bool is_test_name(std::string_view name) { return tests().contains(name); }
 
 Result<bool> run_test(Evaluator& ev, const std::string& name, const Value& value, Call call) {
   const Entry& entry = tests().at(name);
-  if (!call.keywords.empty() && !(call.keywords.size() == 1 && entry.arguments == 1 && call.positional.empty())) {
+  if (!call.keywords.empty() &&
+      !(call.keywords.size() == 1 && entry.arguments == 1 && call.positional.empty())) {
     return ev.error("the test '" + name + "' does not take these arguments");
   }
   for (auto& [keyword, argument] : call.keywords) {
-    const std::string_view expected = name == "divisibleby" ? "num" : name == "sameas" ? "other" : name == "in" ? "seq" : "";
-    if (keyword != expected) return ev.error("the test '" + name + "' has no argument '" + keyword + "'");
+    const std::string_view expected = name == "divisibleby" ? "num"
+                                      : name == "sameas"    ? "other"
+                                      : name == "in"        ? "seq"
+                                                            : "";
+    if (keyword != expected)
+      return ev.error("the test '" + name + "' has no argument '" + keyword + "'");
     call.positional.push_back(std::move(argument));
   }
   if (call.positional.size() != entry.arguments) {
-    return ev.error("the test '" + name + "' takes " + std::to_string(entry.arguments) + " arguments");
+    return ev.error("the test '" + name + "' takes " + std::to_string(entry.arguments) +
+                    " arguments");
   }
   return entry.test(ev, value, call.positional);
 }

@@ -175,8 +175,8 @@ bool Value::is(const Value& other) const {
   if (data_.index() != other.data_.index()) return false;
   if (is_none()) return true;
   if (const List* values = as_list()) {
-    return values == other.as_list() || (is_tuple() && other.is_tuple() && values->empty() &&
-                                         other.as_list()->empty());
+    return values == other.as_list() ||
+           (is_tuple() && other.is_tuple() && values->empty() && other.as_list()->empty());
   }
   if (const Dict* entries = as_dict()) return entries == other.as_dict();
   if (const auto* object = as_object()) return *object == *other.as_object();
@@ -194,10 +194,10 @@ bool Value::equal(const Value& a, const Value& b, int depth) {
   const List* y = b.as_list();
   if (x != nullptr && y != nullptr) {
     return x == y ||
-           (a.is_tuple() == b.is_tuple() &&
-            std::equal(x->begin(), x->end(), y->begin(), y->end(), [&](const Value& v, const Value& w) {
-              return v.is(w) || equal(v, w, depth + 1);
-            }));
+           (a.is_tuple() == b.is_tuple() && std::equal(x->begin(), x->end(), y->begin(), y->end(),
+                                                       [&](const Value& v, const Value& w) {
+                                                         return v.is(w) || equal(v, w, depth + 1);
+                                                       }));
   }
   if (a.as_dict() != nullptr && b.as_dict() != nullptr) {
     const Dict& left = *a.as_dict();

@@ -91,20 +91,20 @@ class Value {
   // Why the value is undefined, as a message; empty for other values.
   std::string undefined_message() const;
 
-  bool truth() const;             // as Python sees it
-  std::string type_name() const;  // of Python
-  double number() const;          // of a number or a boolean
-  int nesting() const;            // 0 for a value that holds no others
-  size_t weight() const;          // how many values a walk through it meets, counted each time
+  bool truth() const;                 // as Python sees it
+  std::string type_name() const;      // of Python
+  double number() const;              // of a number or a boolean
+  int nesting() const;                // 0 for a value that holds no others
+  size_t weight() const;              // how many values a walk through it meets, counted each time
   bool is(const Value& other) const;  // Python's `is`
 
   // As Python's ==.
   friend bool operator==(const Value& a, const Value& b) { return equal(a, b, 0); }
 
  private:
-  using Data = std::variant<Undefined, None, bool, int64_t, double, String,
-                            std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>,
-                            std::shared_ptr<Object>>;
+  using Data =
+      std::variant<Undefined, None, bool, int64_t, double, String, std::shared_ptr<const Sequence>,
+                   std::shared_ptr<const Dict>, std::shared_ptr<Object>>;
   explicit Value(Data data) : data_(std::move(data)) {}
   static bool equal(const Value& a, const Value& b, int depth);
 

@@ -7,8 +7,8 @@
 namespace airllm::text {
 
 enum class ReferenceClass {
-  kWord,           // \w of the Whitespace pre-tokenizer and around single_word tokens
-  kNumeric,        // what Digits cuts out
+  kWord,     // \w of the Whitespace pre-tokenizer and around single_word tokens
+  kNumeric,  // what Digits cuts out
   kWhiteSpace,
   kPunctuation,    // ASCII's and Unicode's
   kMark,           // what StripAccents removes

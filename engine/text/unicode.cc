@@ -45,10 +45,10 @@ bool is_numeric(char32_t c) {
 
 bool is_word(char32_t c) {
   static const CodePointSet word(named("Alphabetic")
-                                      .united(named("M"))
-                                      .united(named("Nd"))
-                                      .united(named("Pc"))
-                                      .united(CodePointRanges::of(0x200C, 0x200E)));
+                                     .united(named("M"))
+                                     .united(named("Nd"))
+                                     .united(named("Pc"))
+                                     .united(CodePointRanges::of(0x200C, 0x200E)));
   return word.contains(c);
 }
 

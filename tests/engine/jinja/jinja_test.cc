@@ -10,12 +10,14 @@ namespace {
 
 Result<text::MarkedText> run(const std::string& source, const Map& variables = {}) {
   AIRLLM_TRY(const Block block, parse(source, "t"));
-  return Evaluator("t", variables, [] {
-           std::tm time{};
-           time.tm_year = 124;
-           time.tm_mday = 9;
-           return time;
-         }).run(block);
+  return Evaluator("t", variables,
+                   [] {
+                     std::tm time{};
+                     time.tm_year = 124;
+                     time.tm_mday = 9;
+                     return time;
+                   })
+      .run(block);
 }
 
 std::string text_of(const std::string& source, const Map& variables = {}) {
@@ -98,7 +100,8 @@ TEST(Jinja, BombsAreErrors) {
     ASSERT_FALSE(result.has_value()) << bomb;
     EXPECT_EQ(result.error().code, ErrorCode::kData) << bomb;
   }
-  EXPECT_FALSE(run("{{ " + std::string(50'000, '(') + "1" + std::string(50'000, ')') + " }}").has_value());
+  EXPECT_FALSE(
+      run("{{ " + std::string(50'000, '(') + "1" + std::string(50'000, ')') + " }}").has_value());
 }
 
 TEST(Jinja, NamespacesMayHoldThemselves) {
