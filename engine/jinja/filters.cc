@@ -170,8 +170,7 @@ bool is_reversible(const Value& value) {
 
 Result<Value> last(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "last", std::move(call), {}, 0));
-  if (value.is_undefined()) return ev.error(value.undefined_message());
-  if (!is_reversible(value))
+  if (!value.is_undefined() && !is_reversible(value))
     return ev.error("a value of type " + value.type_name() + " cannot be reversed");
   AIRLLM_TRY(const List values, ev.iterate(value));
   if (values.empty()) return Value::undefined_because("No last item, sequence was empty.");
@@ -185,7 +184,6 @@ Result<Value> reverse(Evaluator& ev, const Value& value, Call call) {
   }
   const bool iterator =
       value.as<Items>() != nullptr && value.as<Items>()->kind == Items::Kind::kIterator;
-  if (value.is_undefined()) return ev.error(value.undefined_message());
   AIRLLM_TRY(List values, ev.iterate(value));
   std::reverse(values.begin(), values.end());
   if (iterator) return Value::list(std::move(values));
@@ -301,6 +299,7 @@ Result<Value> map_filter(Evaluator& ev, const Value& value, Call call) {
   if (!value.truth()) return lazily({}, std::nullopt);
   std::optional<Getter> getter;
   std::string name;
+  Call rest;  // what the filter of that name gets
   if (call.positional.empty() &&
       std::any_of(call.keywords.begin(), call.keywords.end(),
                   [](const auto& k) { return k.first == "attribute"; })) {
@@ -312,11 +311,12 @@ Result<Value> map_filter(Evaluator& ev, const Value& value, Call call) {
   } else {
     name = call.positional[0].as_string()->text();
     call.positional.erase(call.positional.begin());
+    rest = std::move(call);
   }
   AIRLLM_TRY(const List values, ev.iterate(value));
   List mapped;
   for (const Value& element : values) {
-    Result<Value> result = getter.has_value() ? (*getter)(element) : ev.filter(name, element, call);
+    Result<Value> result = getter.has_value() ? (*getter)(element) : ev.filter(name, element, rest);
     if (!result.has_value()) return lazily(std::move(mapped), result.error());
     mapped.push_back(std::move(result).value());
   }
@@ -465,13 +465,15 @@ Result<Value> truncate(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const int64_t leeway,
              integer_argument(ev, given_value(given[3]) ? *given[3] : Value::integer(5)));
   const Value end = given[2].value_or(Value::literal("..."));
-  if (end.as_string() == nullptr || value.as_string() == nullptr)
-    return ev.error("truncate needs strings");
+  if (end.as_string() == nullptr) return ev.error("truncate needs a string for its end");
   const auto end_size = static_cast<int64_t>(character_count(*end.as_string()));
   if (length < end_size || leeway < 0) return ev.error("truncate cannot keep this little");
-  const Text& text = *value.as_string();
-  const auto size = static_cast<int64_t>(character_count(text));
+  // Whatever has a length is let through while it is short.
+  AIRLLM_TRY(const Value measured, airllm::jinja::length(ev, value, {}));
+  const int64_t size = *measured.as_integer();
   if (size <= length || size - length <= leeway) return value;
+  if (value.as_string() == nullptr) return ev.error("truncate needs a string");
+  const Text& text = *value.as_string();
   Text kept = characters(text, 0, static_cast<size_t>(length - end_size));
   const size_t space = kept.text().rfind(' ');
   if (!truth(given[1]) && space != std::string::npos) kept = kept.substr(0, space);
@@ -745,21 +747,49 @@ Result<Value> wordcount(Evaluator& ev, const Value& value, Call call) {
   return number(words);
 }
 
-Result<Value> urlencode(Evaluator& ev, const Value& value, Call call) {
-  AIRLLM_TRY(const auto given, bind(ev, "urlencode", std::move(call), {}, 0));
-  if (value.as_list() != nullptr || value.as_dict() != nullptr || value.as<Items>() != nullptr) {
-    return ev.error("urlencode of " + value.type_name() + " is not supported");
-  }
+// As urllib's quote(): in a query the slash is quoted, too, and a space becomes a plus.
+Result<Text> quote_url(Evaluator& ev, const Value& value, bool in_query) {
   AIRLLM_TRY(const Text text, ev.to_text(value));
   AIRLLM_TRY_VOID(ev.charge(text.size() * 3));
+  const std::string_view kept = in_query ? "_.-~" : "_.-~/";
   Text result;
   for (size_t at = 0; at < text.size(); ++at) {
-    const auto byte = static_cast<unsigned char>(text.text()[at]);
-    const bool plain = byte < 0x80 && (std::isalnum(byte) != 0 ||
-                                       std::string_view("_.-~/").find(static_cast<char>(byte)) !=
-                                           std::string_view::npos);
-    result.append(plain ? std::string(1, static_cast<char>(byte)) : fmt::format("%{:02X}", byte),
-                  text.origin_at(at));
+    const char c = text.text()[at];
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = (byte < 0x80 && std::isalnum(byte) != 0) || kept.find(c) != kept.npos;
+    std::string quoted = plain ? std::string(1, c) : fmt::format("%{:02X}", byte);
+    if (in_query && c == ' ') quoted = "+";
+    result.append(quoted, text.origin_at(at));
+  }
+  return result;
+}
+
+Result<Value> urlencode(Evaluator& ev, const Value& value, Call call) {
+  AIRLLM_TRY(const auto given, bind(ev, "urlencode", std::move(call), {}, 0));
+  const bool pairs = value.is_undefined() || value.as_list() != nullptr ||
+                     value.as_dict() != nullptr || value.as<Items>() != nullptr;
+  if (!pairs) {
+    AIRLLM_TRY(Text text, quote_url(ev, value, false));
+    return Value::string(std::move(text));
+  }
+  List list;
+  if (const Dict* dict = value.as_dict()) {
+    for (const Dict::Entry& entry : dict->entries()) {
+      list.push_back(Value::tuple({entry.key, entry.value}));
+    }
+  } else {
+    AIRLLM_TRY(list, ev.iterate(value));
+  }
+  Text result;
+  for (const Value& pair : list) {
+    AIRLLM_TRY(const List sides, ev.iterate(pair));
+    if (sides.size() != 2) return ev.error("urlencode takes pairs of name and value");
+    if (!result.empty()) result.append("&", kTemplateOrigin);
+    AIRLLM_TRY(const Text name, quote_url(ev, sides[0], true));
+    AIRLLM_TRY(const Text content, quote_url(ev, sides[1], true));
+    result.append(name);
+    result.append("=", kTemplateOrigin);
+    result.append(content);
   }
   return Value::string(std::move(result));
 }

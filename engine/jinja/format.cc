@@ -40,7 +40,7 @@ Result<Text> padded(Evaluator& ev, const Text& text, const Spec& spec, char alig
 }
 
 // "+12" with its digits grouped and padded behind the sign where the spec says so.
-Result<Text> placed(Evaluator& ev, const Spec& spec, std::string sign, std::string digits) {
+Result<Text> placed(Evaluator& ev, const Spec& spec, const std::string& sign, std::string digits) {
   if (spec.group != '\0') {
     const size_t whole = std::min(digits.find_first_not_of("0123456789"), digits.size());
     for (size_t at = whole; at > 3;) {
@@ -102,7 +102,7 @@ std::string real_digits(double size, char type, int precision, bool alternate) {
   return text;
 }
 
-Result<Text> format_real(Evaluator& ev, double value, Spec spec) {
+Result<Text> format_real(Evaluator& ev, double value, const Spec& spec) {
   const bool negative = std::signbit(value) && !std::isnan(value);
   const double size = std::fabs(value);
   std::string digits;
@@ -130,7 +130,7 @@ class PercentFormatter {
  public:
   PercentFormatter(Evaluator& ev, const Text& format, const Value& arguments)
       : ev_(ev), format_(format), text_(format.text()), arguments_(arguments) {
-    is_mapping_ = arguments.as_dict() != nullptr ||
+    is_mapping_ = arguments.is_undefined() || arguments.as_dict() != nullptr ||
                   (arguments.as_list() != nullptr && !arguments.is_tuple()) ||
                   arguments.as<Items>() != nullptr;
   }

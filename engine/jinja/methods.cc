@@ -336,6 +336,7 @@ Result<Value> is_title_case(Evaluator& ev, const Value& self, Call call) {
   return Value::boolean(cased);
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): as all methods of the table.
 Result<Value> format_method(Evaluator& ev, const Value& self, Call call) {
   if (self.is_markup()) return ev.error("formatting escaped text is not supported");
   return format_braces(ev, *self.as_string(), call);

@@ -66,7 +66,7 @@ Value Value::tuple(List values) {
 
 Value Value::map(Map entries) {
   Dict dict;
-  for (auto& [key, value] : entries) dict.set(literal(key), std::move(value));
+  for (auto& entry : entries) dict.set(literal(entry.first), std::move(entry.second));
   return Value::dict(std::move(dict));
 }
 

@@ -61,7 +61,7 @@ Result<TemplateSources> setting_templates(const Fields& fields) {
     const Fields entry(element, what);
     AIRLLM_TRY(std::string name, entry.string("name"));
     AIRLLM_TRY(std::string source, entry.string("template"));
-    std::erase_if(out.templates, [&](const NamedTemplate& t) { return t.name == name; });
+    std::erase_if(out.templates, [&name = name](const auto& t) { return t.name == name; });
     const std::string entry_what = what + " '" + name + "'";
     out.templates.push_back({std::move(name), std::move(source), entry_what});
   }
@@ -76,7 +76,7 @@ TemplateSources file_templates(const TextFiles& files, std::string_view where) {
         {"default", *files.chat_template_jinja, folder + "/chat_template.jinja"});
   }
   for (const auto& [name, source] : files.additional_chat_templates) {
-    std::erase_if(out.templates, [&](const NamedTemplate& t) { return t.name == name; });
+    std::erase_if(out.templates, [&name = name](const auto& t) { return t.name == name; });
     out.templates.push_back(
         {name, source, folder + "/additional_chat_templates/" + name + ".jinja"});
   }
