@@ -82,16 +82,20 @@ Result<Value> partition(Evaluator& ev, const Value& self, Call call) {
   if (separator.empty()) return ev.error("the separator is empty");
   const Text& text = *self.as_string();
   if (right) AIRLLM_TRY_VOID(ev.charge(text.size() / 64 * separator.size()));
+  const auto part = [&self](Text piece) {
+    return self.is_markup() ? Value::markup(std::move(piece)) : Value::string(std::move(piece));
+  };
   const size_t found =
       right ? text.text().rfind(separator.text()) : find_bytes(text.text(), separator.text(), 0);
   if (found == std::string::npos) {
-    if (right) return Value::tuple({Value::literal(""), Value::literal(""), self});
-    return Value::tuple({self, Value::literal(""), Value::literal("")});
+    const Value nothing = part(Text());
+    if (right) return Value::tuple({nothing, nothing, self});
+    return Value::tuple({self, nothing, nothing});
   }
   const size_t end = found + separator.size();
   AIRLLM_TRY_VOID(ev.charge(text.size()));
-  return Value::tuple({Value::string(text.substr(0, found)), Value::string(text.substr(found, end)),
-                       Value::string(text.substr(end, text.size()))});
+  return Value::tuple({part(text.substr(0, found)), part(text.substr(found, end)),
+                       part(text.substr(end, text.size()))});
 }
 
 Result<Value> replace_method(Evaluator& ev, const Value& self, Call call) {
