@@ -84,26 +84,6 @@ TEST(Jinja, WhatAUserWroteStaysKnown) {
   EXPECT_EQ(json->origin_at(json->text().find("Us")), text::kUserOrigin);
 }
 
-TEST(Jinja, BombsAreErrors) {
-  const char* bombs[] = {
-      "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-      "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}"
-      "{% endfor %}",
-      "{% set ns = namespace(s=[]) %}{% for i in range(9999) %}{% set ns.s = [ns.s, ns.s] %}"
-      "{% endfor %}{{ ns.s }}",
-      "{{ 'a' * 99999999999 }}",
-      "{{ ('a' * 9999999).replace('a', 'b' * 9999) }}",
-      "{{ '%999999999d' % 1 }}"};
-  for (const char* bomb : bombs) {
-    const auto result = run(bomb);
-    ASSERT_FALSE(result.has_value()) << bomb;
-    EXPECT_EQ(result.error().code, ErrorCode::kData) << bomb;
-  }
-  EXPECT_FALSE(
-      run("{{ " + std::string(50'000, '(') + "1" + std::string(50'000, ')') + " }}").has_value());
-}
-
 TEST(Jinja, NamespacesMayHoldThemselves) {
   EXPECT_EQ(text_of("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.l = [ns] %}ok"), "ok");
 }
