@@ -1,20 +1,23 @@
 #include "engine/schedule/loaded_model.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "engine/tokenizer/load_tokenizer.h"
 
 namespace airllm::schedule {
 namespace {
 
 Status load_text_side(LoadedModel& model) {
-  const store::StoredModel& stored = model.stored;
-  if (stored.tokenizer_json) {
-    AIRLLM_TRY(model.tokenizer, tokenizer::Tokenizer::from_json(*stored.tokenizer_json,
-                                                                model.name() + "/tokenizer.json"));
-  }
-  const tokenizer::TextFiles files{.tokenizer_config_json = stored.tokenizer_config_json,
-                                   .special_tokens_map_json = stored.special_tokens_map_json,
-                                   .chat_template_jinja = stored.chat_template_jinja,
-                                   .config_json = stored.config_json};
+  store::StoredModel& stored = model.stored;
+  // Once parsed, the texts would only take the daemon's memory.
+  const tokenizer::TextFiles files{
+      .tokenizer_json = std::exchange(stored.tokenizer_json, std::nullopt),
+      .tokenizer_config_json = std::exchange(stored.tokenizer_config_json, std::nullopt),
+      .special_tokens_map_json = std::exchange(stored.special_tokens_map_json, std::nullopt),
+      .chat_template_jinja = std::exchange(stored.chat_template_jinja, std::nullopt),
+      .config_json = stored.config_json};
+  AIRLLM_TRY(model.tokenizer, tokenizer::load_tokenizer(files, model.name()));
   AIRLLM_TRY(model.chat_template, tokenizer::load_chat_template(files, model.name()));
   return {};
 }
@@ -35,11 +38,6 @@ Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(store::StoredModel 
                sampling::parse_generation_config(*model->stored.generation_config_json,
                                                  model->name() + "/generation_config.json"));
   }
-  // The texts are parsed: only the daemon's memory would keep them.
-  model->stored.tokenizer_json.reset();
-  model->stored.tokenizer_config_json.reset();
-  model->stored.special_tokens_map_json.reset();
-  model->stored.chat_template_jinja.reset();
   model->end_tokens = model->generation.end_tokens.empty() ? model->architecture().end_tokens
                                                            : model->generation.end_tokens;
   return std::shared_ptr<const LoadedModel>(std::move(model));
