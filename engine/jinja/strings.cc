@@ -73,25 +73,6 @@ bool is_line_break(char32_t c) {
          c == 0x2029;
 }
 
-// Calls change(out, begin, end, c) for every character; what it appends has that character's
-// origin.
-template <typename Change>
-text::MarkedText map_characters(const text::MarkedText& marked, Change change) {
-  const std::string_view text(marked.text());
-  text::MarkedText result;
-  size_t at = 0;
-  for (const text::MarkedText::Run& run : marked.runs()) {
-    std::string changed;
-    while (at < run.end) {
-      const size_t begin = at;
-      const char32_t c = text::next_code_point(text, at);
-      change(changed, begin, at, c);
-    }
-    result.append(changed, run.origin);
-  }
-  return result;
-}
-
 bool holds(std::string_view characters, std::string_view character) {
   return characters.find(character) != std::string_view::npos;
 }
@@ -166,7 +147,7 @@ text::MarkedText trim(const text::MarkedText& marked, bool left, bool right,
 text::MarkedText change_case(const text::MarkedText& marked, Case to) {
   const std::string_view text(marked.text());
   bool in_word = false;
-  return map_characters(marked, [&](std::string& out, size_t begin, size_t end, char32_t c) {
+  return text::map_characters(marked, [&](std::string& out, size_t begin, size_t end, char32_t c) {
     switch (to) {
       case Case::kUpper: append_mapped(out, kUpper, c); break;
       case Case::kLower: append_lower(out, text, begin, end, c); break;
@@ -321,7 +302,7 @@ std::vector<text::MarkedText> split_lines(const text::MarkedText& marked, bool k
 }
 
 text::MarkedText escape_html(const text::MarkedText& marked) {
-  return map_characters(marked, [](std::string& out, size_t, size_t, char32_t c) {
+  return text::map_characters(marked, [](std::string& out, size_t, size_t, char32_t c) {
     switch (c) {
       case '&': out += "&amp;"; break;
       case '<': out += "&lt;"; break;
@@ -338,7 +319,7 @@ text::MarkedText quoted(const text::MarkedText& marked) {
   const bool has_single = text.find('\'') != std::string::npos;
   const char quote = has_single && text.find('"') == std::string::npos ? '"' : '\'';
   text::MarkedText result(std::string(1, quote), 0);
-  result.append(map_characters(marked, [&](std::string& out, size_t, size_t, char32_t c) {
+  result.append(text::map_characters(marked, [&](std::string& out, size_t, size_t, char32_t c) {
     if (c == '\\' || c == static_cast<char32_t>(quote)) {
       out += '\\';
       out += static_cast<char>(c);
@@ -373,7 +354,7 @@ std::string print_real(double value) {
 
 text::MarkedText json_string(const text::MarkedText& marked, bool ascii) {
   text::MarkedText result("\"", 0);
-  result.append(map_characters(marked, [&](std::string& out, size_t, size_t, char32_t c) {
+  result.append(text::map_characters(marked, [&](std::string& out, size_t, size_t, char32_t c) {
     static constexpr std::string_view kEscaped = "\"\\\n\r\t\f\b";
     static constexpr std::string_view kNames = "\"\\nrtfb";
     const size_t known = c < 0x80 ? kEscaped.find(static_cast<char>(c)) : std::string_view::npos;

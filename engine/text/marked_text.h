@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/unicode.h"
+
 namespace airllm::text {
 
 // The origin of text from a user, and of text that mixes parts.
@@ -48,5 +50,24 @@ class MarkedText {
   std::string text_;
   std::vector<Run> runs_;
 };
+
+// Calls change(out, begin, end, c) for every character `c`, whose bytes are [begin, end); what it
+// appends to `out` has that character's origin. The text is valid UTF-8.
+template <typename Change>
+MarkedText map_characters(const MarkedText& marked, Change change) {
+  const std::string_view text(marked.text());
+  MarkedText result;
+  size_t at = 0;
+  for (const MarkedText::Run& run : marked.runs()) {
+    std::string changed;
+    while (at < run.end) {
+      const size_t begin = at;
+      const char32_t c = next_code_point(text, at);
+      change(changed, begin, at, c);
+    }
+    result.append(changed, run.origin);
+  }
+  return result;
+}
 
 }  // namespace airllm::text

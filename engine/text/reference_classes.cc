@@ -13,9 +13,7 @@ namespace {
 // Pairs of the first and the last code point of each range.
 std::span<const char32_t> ranges_of(ReferenceClass which) {
   switch (which) {
-    case ReferenceClass::kWord: return kWordRanges;
     case ReferenceClass::kNumeric: return kNumericRanges;
-    case ReferenceClass::kWhiteSpace: return kWhiteSpaceRanges;
     case ReferenceClass::kPunctuation: return kPunctuationRanges;
     case ReferenceClass::kMark: return kMarkRanges;
     case ReferenceClass::kBertControl: return kBertControlRanges;

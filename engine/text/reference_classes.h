@@ -1,5 +1,6 @@
 // Classes of code points as Hugging Face tokenizers has them. Its components use Unicode tables of
-// several ages, so these are asked from it (tools/unicode_tables/reference_tables.py).
+// several ages, so these are asked from it (tools/unicode_tables/reference_tables.py). Its \w and
+// its white space are those of unicode.h.
 #pragma once
 
 #include <string>
@@ -7,9 +8,7 @@
 namespace airllm::text {
 
 enum class ReferenceClass {
-  kWord,     // \w of the Whitespace pre-tokenizer and around single_word tokens
-  kNumeric,  // what Digits cuts out
-  kWhiteSpace,
+  kNumeric,        // what Digits cuts out
   kPunctuation,    // ASCII's and Unicode's
   kMark,           // what StripAccents removes
   kBertControl,    // what clean_text of BertNormalizer removes,

@@ -164,7 +164,7 @@ Result<NormalizerPtr> sequence_from_json(const Fields& fields) {
     AIRLLM_TRY(NormalizerPtr step, Normalizer::from_json(element, fields.where()));
     steps.push_back(std::move(step));
   }
-  return NormalizerPtr(new Sequence(std::move(steps)));
+  return Normalizer::in_sequence(std::move(steps));
 }
 
 NormalizerPtr unicode_form(std::string_view type) {
@@ -180,6 +180,10 @@ NormalizerPtr unicode_form(std::string_view type) {
 }
 
 }  // namespace
+
+NormalizerPtr Normalizer::in_sequence(std::vector<NormalizerPtr> steps) {
+  return std::make_unique<Sequence>(std::move(steps));
+}
 
 Result<std::unique_ptr<Normalizer>> Normalizer::from_json(const Json& json,
                                                           const std::string& where) {

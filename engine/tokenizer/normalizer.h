@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -17,6 +18,8 @@ class Normalizer {
   // BertNormalizer and Sequence; another type is a kData error that names it. `where` names the
   // component.
   static Result<std::unique_ptr<Normalizer>> from_json(const Json& json, const std::string& where);
+  // Each of them, from the first to the last.
+  static std::unique_ptr<Normalizer> in_sequence(std::vector<std::unique_ptr<Normalizer>> steps);
   virtual ~Normalizer() = default;
 
   // New text stems from what it replaces, and from kUserOrigin where that was mixed.

@@ -23,18 +23,9 @@ class EachCharacter : public Normalizer {
   explicit EachCharacter(Rewrite rewrite) : rewrite_(rewrite) {}
   Result<text::MarkedText> apply(text::MarkedText text) const override {
     const std::string_view bytes(text.text());
-    text::MarkedText result;
-    size_t at = 0;
-    for (const text::MarkedText::Run& run : text.runs()) {
-      std::string out;
-      while (at < run.end) {
-        const size_t begin = at;
-        const char32_t c = text::next_code_point(bytes, at);
-        rewrite_(out, c, bytes.substr(begin, at - begin));
-      }
-      result.append(out, run.origin);
-    }
-    return result;
+    return text::map_characters(text, [&](std::string& out, size_t begin, size_t end, char32_t c) {
+      rewrite_(out, c, bytes.substr(begin, end - begin));
+    });
   }
 
  private:
@@ -77,12 +68,12 @@ class Strip : public Normalizer {
     size_t end = bytes.size();
     while (left_ && begin < end) {
       size_t behind = begin;
-      if (!is_in(ReferenceClass::kWhiteSpace, text::next_code_point(bytes, behind))) break;
+      if (!text::is_space(text::next_code_point(bytes, behind))) break;
       begin = behind;
     }
     while (right_ && begin < end) {
       size_t before = end;
-      if (!is_in(ReferenceClass::kWhiteSpace, text::previous_code_point(bytes, before))) break;
+      if (!text::is_space(text::previous_code_point(bytes, before))) break;
       end = before;
     }
     return begin == 0 && end == bytes.size() ? text : text.substr(begin, end);
@@ -90,20 +81,6 @@ class Strip : public Normalizer {
 
  private:
   bool left_, right_;
-};
-
-class Chain : public Normalizer {
- public:
-  explicit Chain(std::vector<NormalizerPtr> steps) : steps_(std::move(steps)) {}
-  Result<text::MarkedText> apply(text::MarkedText text) const override {
-    for (const NormalizerPtr& step : steps_) {
-      AIRLLM_TRY(text, step->apply(std::move(text)));
-    }
-    return text;
-  }
-
- private:
-  std::vector<NormalizerPtr> steps_;
 };
 
 NormalizerPtr each(Rewrite rewrite) { return std::make_unique<EachCharacter>(rewrite); }
@@ -122,7 +99,7 @@ Result<NormalizerPtr> bert(const Fields& fields) {
     steps.push_back(each(bert_accents));
   }
   if (lower) steps.push_back(each(lowercase));
-  return NormalizerPtr(new Chain(std::move(steps)));
+  return Normalizer::in_sequence(std::move(steps));
 }
 
 }  // namespace

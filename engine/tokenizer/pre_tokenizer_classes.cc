@@ -59,9 +59,9 @@ std::vector<Range> whitespace(std::string_view word) {
   for (size_t at = 0; at < word.size();) {
     const size_t begin = at;
     const char32_t c = text::next_code_point(word, at);
-    const Kind kind = is_in(ReferenceClass::kWord, c)         ? Kind::kWord
-                      : is_in(ReferenceClass::kWhiteSpace, c) ? Kind::kSpace
-                                                              : Kind::kOther;
+    const Kind kind = text::is_word(c)    ? Kind::kWord
+                      : text::is_space(c) ? Kind::kSpace
+                                          : Kind::kOther;
     if (kind != Kind::kSpace) {
       if (kind != last) pieces.push_back(range(begin, begin));
       pieces.back().end = static_cast<uint32_t>(at);
@@ -72,8 +72,7 @@ std::vector<Range> whitespace(std::string_view word) {
 }
 
 std::vector<Range> whitespace_split(std::string_view word) {
-  return cut_at(word, SplitBehavior::kRemoved,
-                [](char32_t c) { return is_in(ReferenceClass::kWhiteSpace, c); });
+  return cut_at(word, SplitBehavior::kRemoved, text::is_space);
 }
 
 std::vector<Range> punctuation(std::string_view word, SplitBehavior behavior) {

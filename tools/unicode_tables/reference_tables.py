@@ -103,7 +103,7 @@ def mapping(values: dict[int, str]) -> list[int]:
 
 
 def sets() -> dict[str, list[tuple[int, int]]]:
-    whitespace, bert = pre_tokenizers.Whitespace(), pre_tokenizers.BertPreTokenizer()
+    bert, digits = pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Digits()
     clean = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=False,
                                        strip_accents=False, lowercase=False).normalize_str
     accents = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False,
@@ -111,11 +111,8 @@ def sets() -> dict[str, list[tuple[int, int]]]:
     chinese = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=True,
                                          strip_accents=False, lowercase=False).normalize_str
     strip, nmt = normalizers.StripAccents().normalize_str, normalizers.Nmt().normalize_str
-    digits, spaces = pre_tokenizers.Digits(), pre_tokenizers.WhitespaceSplit()
     return {
-        "Word": ranges(lambda c: pieces(whitespace, "a" + chr(c)) == ["a" + chr(c)]),
         "Numeric": ranges(lambda c: pieces(digits, "a" + chr(c)) == ["a", chr(c)]),
-        "WhiteSpace": ranges(lambda c: pieces(spaces, "a" + chr(c)) == ["a"]),
         "Punctuation": ranges(lambda c: pieces(bert, "a" + chr(c)) == ["a", chr(c)]),
         "Mark": ranges(lambda c: strip(chr(c)) == ""),
         "BertControl": ranges(lambda c: clean(chr(c)) == ""),
