@@ -87,13 +87,13 @@ TEST(Results, RemoveGoesOnAndTellsWhatItDid) {
     for (;;) {
       const protocol::Request request = peer.read_request();
       if (request.id == 0) return;
+      ++requests;  // before the answer, with which the client may end
       const auto& model = std::get<protocol::RemoveParams>(request.params).model;
       protocol::EventBody body = protocol::Done{"{}"};
       if (model.starts_with("no")) {
         body = protocol::Failed{{ErrorCode::kNoInput, "there is no model " + model, "look"}};
       }
       peer.event(request.id, body);
-      ++requests;
     }
   });
   const Finished finished = daemon.run({"rm", "a", "no1", "b", "no2", "--json"});
