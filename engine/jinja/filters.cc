@@ -664,11 +664,9 @@ Result<Value> to_string(Evaluator& ev, const Value& value, Call call) {
 
 Result<Value> center(Evaluator& ev, const Value& value, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "center", std::move(call), {"width"}, 0));
-  return by_method<kStripName>(ev, value, {}).has_value() ? [&]() -> Result<Value> {
-    AIRLLM_TRY(Text text, ev.to_text(value));
-    AIRLLM_TRY(const Value method, ev.attribute(Value::string(std::move(text)), "center"));
-    return ev.call(method, {{given[0].value_or(Value::integer(80))}, {}});
-  }() : ev.error("center needs text");
+  AIRLLM_TRY(Text text, ev.to_text(value));
+  AIRLLM_TRY(const Value method, ev.attribute(Value::string(std::move(text)), "center"));
+  return ev.call(method, {{given[0].value_or(Value::integer(80))}, {}});
 }
 
 Result<Value> format(Evaluator& ev, const Value& value, Call call) {
@@ -740,7 +738,7 @@ Result<Value> wordcount(Evaluator& ev, const Value& value, Call call) {
   bool in_word = false;
   for (size_t at = 0; at < text.size();) {
     const char32_t c = text::next_code_point(text.text(), at);
-    const bool is_word = is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c) || c == '_';
+    const bool is_word = is_alphanumeric(c) || c == '_';
     words += is_word && !in_word ? 1 : 0;
     in_word = is_word;
   }

@@ -307,9 +307,6 @@ Result<Value> all_are(Evaluator& ev, const Value& self, Call call) {
   }
   return Value::boolean(!text.empty());
 }
-bool is_alphanumeric(char32_t c) {
-  return is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c);
-}
 bool is_ascii(char32_t c) { return c < 0x80; }
 
 template <bool upper>

@@ -18,8 +18,6 @@ std::optional<int64_t> as_whole(const Value& value) {
   return std::nullopt;
 }
 
-bool is_numeric(const Value& v) { return v.is_number() || v.as_boolean() != nullptr; }
-
 bool power(int64_t base, int64_t exponent, int64_t& result) {
   result = 1;
   while (exponent != 0) {
@@ -150,7 +148,7 @@ Result<Value> Evaluator::binary(const std::string& op, const Value& left, const 
   }
   if (left.is_undefined()) return error(left.undefined_message());
   if (right.is_undefined()) return error(right.undefined_message());
-  if (is_numeric(left) && is_numeric(right)) {
+  if (left.is_arithmetic() && right.is_arithmetic()) {
     const auto a = as_whole(left);
     const auto b = as_whole(right);
     if (a.has_value() && b.has_value()) return whole_arithmetic(*this, op, *a, *b);
@@ -178,7 +176,7 @@ Result<bool> Evaluator::equal(const Value& left, const Value& right) {
 
 Result<bool> Evaluator::less(const Value& left, const Value& right) {
   AIRLLM_TRY_VOID(step());
-  if (is_numeric(left) && is_numeric(right)) {
+  if (left.is_arithmetic() && right.is_arithmetic()) {
     const auto a = as_whole(left);
     const auto b = as_whole(right);
     if (a.has_value() && b.has_value()) return *a < *b;

@@ -87,6 +87,9 @@ bool is_alpha(char32_t c) { return in_ranges(kIsAlpha, c); }
 bool is_decimal(char32_t c) { return in_ranges(kIsDecimal, c); }
 bool is_digit(char32_t c) { return in_ranges(kIsDigit, c); }
 bool is_numeric(char32_t c) { return in_ranges(kIsNumeric, c); }
+bool is_alphanumeric(char32_t c) {
+  return is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c);
+}
 bool is_printable(char32_t c) { return in_ranges(kIsPrintable, c); }
 
 size_t spaces_at_begin(std::string_view text) {
@@ -233,9 +236,8 @@ std::vector<text::MarkedText> split_spaces(const text::MarkedText& marked, int64
   size_t at = spaces_at_begin(text);
   while (at < text.size()) {
     if (max-- == 0) {
-      parts.push_back(marked.substr(at, text.size() - spaces_at_end(text)));
       // Only the white space in front of the rest goes.
-      parts.back() = marked.substr(at, text.size());
+      parts.push_back(marked.substr(at, text.size()));
       break;
     }
     const size_t begin = at;

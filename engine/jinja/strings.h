@@ -21,6 +21,7 @@ bool is_alpha(char32_t c);
 bool is_decimal(char32_t c);
 bool is_digit(char32_t c);
 bool is_numeric(char32_t c);
+bool is_alphanumeric(char32_t c);
 bool is_printable(char32_t c);
 
 // How many bytes of white space the text begins or ends with.

@@ -19,8 +19,6 @@ size_t heaviness(const List& values) {
   return weight;
 }
 
-bool is_numeric(const Value& v) { return v.is_number() || v.as_boolean() != nullptr; }
-
 // The whole number that a numeric value is, if it is one that int64_t holds.
 bool whole(const Value& value, int64_t& out) {
   if (const bool* flag = value.as_boolean()) {
@@ -189,7 +187,7 @@ bool Value::equal(const Value& a, const Value& b, int depth) {
   if (a.as_string() != nullptr && b.as_string() != nullptr) {
     return a.as_string()->text() == b.as_string()->text();
   }
-  if (is_numeric(a) && is_numeric(b)) return equal_numbers(a, b);
+  if (a.is_arithmetic() && b.is_arithmetic()) return equal_numbers(a, b);
   const List* x = a.as_list();
   const List* y = b.as_list();
   if (x != nullptr && y != nullptr) {
@@ -224,7 +222,7 @@ size_t hash_of(const Value& value) {
   if (const text::MarkedText* text = value.as_string()) {
     return std::hash<std::string_view>()(text->text());
   }
-  if (is_numeric(value)) {
+  if (value.is_arithmetic()) {
     int64_t integer = 0;
     if (whole(value, integer)) return std::hash<int64_t>()(integer);
     return std::hash<double>()(value.number());

@@ -71,6 +71,7 @@ class Value {
   bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }
   bool is_none() const { return std::holds_alternative<None>(data_); }
   bool is_number() const { return as_integer() != nullptr || as_real() != nullptr; }
+  bool is_arithmetic() const { return is_number() || as_boolean() != nullptr; }
   bool is_tuple() const;
   bool is_markup() const;
   const bool* as_boolean() const { return std::get_if<bool>(&data_); }

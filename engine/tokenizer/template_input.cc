@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "engine/text/unicode.h"
+#include "engine/jinja/strings.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -81,28 +81,11 @@ Json with_reasoning(Json message) {
   return out;
 }
 
-// str.strip() of Python: Unicode's white space and the four separators of ASCII.
-bool is_python_space(char32_t c) { return text::is_space(c) || (c >= 0x1C && c <= 0x1F); }
-
-size_t stripped_end(std::string_view text) {
-  size_t end = text.size();
-  while (end > 0) {
-    size_t at = end;
-    if (!is_python_space(text::previous_code_point(text, at))) break;
-    end = at;
-  }
-  return end;
-}
-
+// str.strip() of Python.
 std::string_view strip(std::string_view text) {
-  text = text.substr(0, stripped_end(text));
-  size_t begin = 0;
-  while (begin < text.size()) {
-    size_t at = begin;
-    if (!is_python_space(text::next_code_point(text, at))) break;
-    begin = at;
-  }
-  return text.substr(begin);
+  text.remove_suffix(jinja::spaces_at_end(text));
+  text.remove_prefix(jinja::spaces_at_begin(text));
+  return text;
 }
 
 // The last part of the list that has a text.
@@ -167,7 +150,7 @@ Result<size_t> continued_end(std::string_view rendered, std::string_view continu
         "the template does not show the end of the last message, so that it cannot be continued");
   }
   if (rendered.substr(mark).starts_with(kMarkAndSpace)) return mark;
-  return stripped_end(rendered.substr(0, mark));
+  return mark - jinja::spaces_at_end(rendered.substr(0, mark));
 }
 
 }  // namespace airllm::tokenizer
