@@ -127,24 +127,15 @@ void hide_texts(const AskOptions& options) {
   hide_in_argv(secrets);
 }
 
-std::string join(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) {
-    if (&word != words.data()) text += ' ';
-    text += word;
-  }
-  return text;
-}
-
 // The prompt as text, from the arguments and stdin.
 Result<std::string> gather_prompt(const AskOptions& options) {
   const bool reads = !options.no_stdin && !stdin_is_terminal();
   std::string document;
   if (reads) {
-    AIRLLM_TRY(document, read_stdin());
+    AIRLLM_TRY(document, read_stdin("--no-stdin asks without reading it"));
     AIRLLM_TRY_VOID(check_text(document, "standard input"));
   }
-  std::string prompt = join_prompt(document, join(options.words), options.raw);
+  std::string prompt = join_prompt(document, join_words(options.words), options.raw);
   // An empty argument is a prompt when nothing is added to it: the model's begin token alone.
   const bool empty_is_meant = options.raw && !options.words.empty();
   if (prompt.empty() && !empty_is_meant) return usage("there is nothing to ask", kUsage);
@@ -159,7 +150,8 @@ Result<std::string> gather_prompt(const AskOptions& options) {
 Status set_prompt(AskOptions& options) {
   protocol::GenerateParams& params = options.params;
   if (options.prompt_ids) {
-    AIRLLM_TRY(params.prompt_ids, parse_prompt_ids(*options.prompt_ids));
+    AIRLLM_TRY(params.prompt_ids, parse_token_ids(*options.prompt_ids, "--prompt-ids"));
+    if (params.prompt_ids->empty()) return usage("--prompt-ids: there is no id");
     return {};
   }
   AIRLLM_TRY(std::string prompt, gather_prompt(options));

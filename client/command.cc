@@ -24,6 +24,9 @@ constexpr std::array kCommands{
     Command{"cancel", "Cancel jobs", run_cancel},
     Command{"status", "Show the daemon's memory, device and models", run_status},
     Command{"doctor", "Check whether asking works, and say what to do", run_doctor},
+    Command{"tokenize", "Show the tokens of a text", run_tokenize},
+    Command{"detokenize", "Print the text of token ids", run_detokenize},
+    Command{"template", "Print the prompt that a chat template makes of messages", run_template},
     Command{"version", "Show the version of this program", run_version},
 };
 

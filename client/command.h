@@ -24,6 +24,7 @@ Result<int> run_ask(const Invocation& call);
 Result<int> run_cancel(const Invocation& call);
 Result<int> run_completion(const Invocation& call);
 Result<int> run_default(const Invocation& call);
+Result<int> run_detokenize(const Invocation& call);
 Result<int> run_doctor(const Invocation& call);
 Result<int> run_list(const Invocation& call);
 Result<int> run_ps(const Invocation& call);
@@ -32,6 +33,8 @@ Result<int> run_share(const Invocation& call);
 Result<int> run_show(const Invocation& call);
 Result<int> run_split(const Invocation& call);
 Result<int> run_status(const Invocation& call);
+Result<int> run_template(const Invocation& call);
+Result<int> run_tokenize(const Invocation& call);
 Result<int> run_verify(const Invocation& call);
 Result<int> run_version(const Invocation& call);
 

@@ -32,6 +32,8 @@ Result<bool> dispatch(Connection& connection, const protocol::Event& event, Even
           [&](const Progress& body) { return handler.on_progress(body); },
           [&](const Token& body) { return handler.on_token(body); },
           [&](const PromptLogprobs& body) { return handler.on_prompt_logprobs(body); },
+          [&](const Tokens& body) { return handler.on_tokens(body); },
+          [&](const Text& body) { return handler.on_text(body); },
           [&](const OpenFiles& body) { return handler.on_open_files(connection, event.id, body); },
           [&](const Generated& body) {
             is_last = true;

@@ -153,6 +153,12 @@ void JobBridge::on_token(const engine::GeneratedToken& token) {
   send(protocol::Token{token.id, token.text, to_protocol(token.logprobs)}, false);
 }
 
+void JobBridge::on_tokens(std::span<const int32_t> ids, std::span<const std::string> pieces) {
+  send(protocol::Tokens{{ids.begin(), ids.end()}, {pieces.begin(), pieces.end()}}, false);
+}
+
+void JobBridge::on_text(std::string_view text) { send(protocol::Text{std::string(text)}, false); }
+
 void JobBridge::on_generated(const engine::GenerateResult& result) {
   send(protocol::Generated{finish_word(result.finish_reason), result.prompt_tokens,
                            result.completion_tokens, result.queued_ms, result.first_token_ms,

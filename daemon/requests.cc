@@ -89,8 +89,10 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
 
 template <typename T>
 constexpr bool kIsJob =
-    std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::SplitParams> ||
-    std::is_same_v<T, protocol::VerifyParams> || std::is_same_v<T, protocol::MeasureDiskParams>;
+    std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::TokenizeParams> ||
+    std::is_same_v<T, protocol::DetokenizeParams> || std::is_same_v<T, protocol::TemplateParams> ||
+    std::is_same_v<T, protocol::SplitParams> || std::is_same_v<T, protocol::VerifyParams> ||
+    std::is_same_v<T, protocol::MeasureDiskParams>;
 
 }  // namespace
 
@@ -104,7 +106,7 @@ Status Requests::handle(protocol::Request request) {
   std::visit(
       [&](const auto& params) {
         if constexpr (kIsJob<std::decay_t<decltype(params)>>) {
-          start(id, params);
+          if (Status started = start(id, params); !started) refuse(id, started.error());
         } else {
           finish(id, answer(params));
         }
@@ -135,23 +137,7 @@ void Requests::refuse(uint64_t id, const Error& error) {
 
 // ---- jobs --------------------------------------------------------------------------------------
 
-void Requests::start(uint64_t id, const protocol::GenerateParams& params) {
-  if (auto status = start_generate(id, params); !status) refuse(id, status.error());
-}
-
-void Requests::start(uint64_t id, const protocol::SplitParams& params) {
-  if (auto status = start_split(id, params); !status) refuse(id, status.error());
-}
-
-void Requests::start(uint64_t id, const protocol::VerifyParams& params) {
-  if (auto status = start_verify(id, params); !status) refuse(id, status.error());
-}
-
-void Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
-  if (auto status = start_measure_disk(id); !status) refuse(id, status.error());
-}
-
-Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& params) {
+Status Requests::start(uint64_t id, const protocol::GenerateParams& params) {
   if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
   AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine,
@@ -164,7 +150,36 @@ Status Requests::start_generate(uint64_t id, const protocol::GenerateParams& par
   return {};
 }
 
-Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
+Status Requests::start(uint64_t id, const protocol::TokenizeParams& params) {
+  return start_text(id, params.model,
+                    engine::TokenizeRequest{params.text, params.special, !params.no_add_special,
+                                            params.count_only, params.pieces});
+}
+
+Status Requests::start(uint64_t id, const protocol::DetokenizeParams& params) {
+  return start_text(id, params.model, engine::DetokenizeRequest{params.ids, params.skip_special});
+}
+
+Status Requests::start(uint64_t id, const protocol::TemplateParams& params) {
+  return start_text(id, params.model,
+                    engine::TemplateRequest{params.input_json, !params.no_generation_prompt});
+}
+
+Status Requests::start_text(uint64_t id, const std::string& model, engine::TextWork work) {
+  if (context_.stopping) return Unexpected(engine::stopping_error());
+  engine::TextRequest request{{}, user_.uid, std::move(work)};
+  AIRLLM_TRY(request.model,
+             resolve_model(model, context_.default_model, context_.engine, viewer_to_ask(user_)));
+  const std::string name = request.model.name;
+  const char* const kind = engine::kind_of(request);
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.run_text(std::move(request), bridge));
+  bridge->accept(job, name);
+  keep(id, {job, std::move(bridge), nullptr, kind, name});
+  return {};
+}
+
+Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
   if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   engine::SplitRequest request{params.name, params.source_label, nullptr};
@@ -184,7 +199,7 @@ Status Requests::start_split(uint64_t id, const protocol::SplitParams& params) {
   return {};
 }
 
-Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params) {
+Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {
   if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   AIRLLM_TRY(const engine::ModelRef model, resolve_model(params.model, context_.default_model,
@@ -196,7 +211,7 @@ Status Requests::start_verify(uint64_t id, const protocol::VerifyParams& params)
   return {};
 }
 
-Status Requests::start_measure_disk(uint64_t id) {
+Status Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
   if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
@@ -285,7 +300,7 @@ Status Requests::check_split_limit() const {
   if (user_.is_operator) return {};
   const std::vector<engine::JobInfo> jobs = context_.engine.jobs();
   const auto count = std::count_if(jobs.begin(), jobs.end(), [&](const engine::JobInfo& info) {
-    return info.user == user_.uid && info.kind != "generate";
+    return info.user == user_.uid && engine::is_store_job(info);
   });
   const uint64_t most = context_.options.max_splits_per_user;
   if (static_cast<uint64_t>(count) < most) return {};

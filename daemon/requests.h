@@ -51,14 +51,14 @@ class Requests {
     std::string model;
   };
 
-  void start(uint64_t id, const protocol::GenerateParams& params);
-  void start(uint64_t id, const protocol::SplitParams& params);
-  void start(uint64_t id, const protocol::VerifyParams& params);
-  void start(uint64_t id, const protocol::MeasureDiskParams& params);
-  Status start_generate(uint64_t id, const protocol::GenerateParams& params);
-  Status start_split(uint64_t id, const protocol::SplitParams& params);
-  Status start_verify(uint64_t id, const protocol::VerifyParams& params);
-  Status start_measure_disk(uint64_t id);
+  Status start(uint64_t id, const protocol::GenerateParams& params);
+  Status start(uint64_t id, const protocol::TokenizeParams& params);
+  Status start(uint64_t id, const protocol::DetokenizeParams& params);
+  Status start(uint64_t id, const protocol::TemplateParams& params);
+  Status start(uint64_t id, const protocol::SplitParams& params);
+  Status start(uint64_t id, const protocol::VerifyParams& params);
+  Status start(uint64_t id, const protocol::MeasureDiskParams& params);
+  Status start_text(uint64_t id, const std::string& model, engine::TextWork work);
   void keep(uint64_t id, Running running);
   Status check_split_limit() const;
   Status check_default(const std::string& name) const;

@@ -15,7 +15,9 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/json.h"
@@ -177,6 +179,40 @@ struct GenerateResult {
   uint64_t cache_bytes = 0;  // weights that lay in RAM already
 };
 
+// ---- text without weights ----------------------------------------------------------------------
+
+// The ids of a text; the job's result is {"model","count"}.
+struct TokenizeRequest {
+  std::string text;          // UTF-8
+  bool special = false;      // added tokens are recognised in it
+  bool add_special = true;   // with what the tokenizer adds to a text, such as BOS
+  bool counts_only = false;  // on_tokens() is not called
+  bool with_pieces = false;  // on_tokens() gets the tokens' texts, too
+};
+
+// The text of ids, which must be in the model's vocabulary; the result is {"model"}.
+struct DetokenizeRequest {
+  std::vector<int32_t> ids;
+  bool skip_special = false;  // special tokens are left out
+};
+
+// The text that the model's chat template makes of a conversation; the result is {"model"}.
+struct TemplateRequest {
+  std::string input_json;             // see tokenizer::parse_template_input()
+  bool add_generation_prompt = true;  // unless the input says it itself
+};
+
+using TextWork = std::variant<TokenizeRequest, DetokenizeRequest, TemplateRequest>;
+
+struct TextRequest {
+  ModelRef model;
+  uid_t user = 0;
+  TextWork work;
+};
+
+// "tokenize", "detokenize", "template": the job's kind.
+const char* kind_of(const TextRequest& request);
+
 // ---- events ------------------------------------------------------------------------------------
 
 struct Progress {
@@ -197,11 +233,17 @@ class JobEvents {
   // The distribution after prompt token `position` (0-based), descending.
   virtual void on_prompt_logprobs(uint64_t /*position*/, std::span<const TokenLogprob>) {}
   virtual void on_token(const GeneratedToken&) {}
+  // Ids of a text, in order; `pieces` are their tokens' texts when these are asked for, else empty.
+  virtual void on_tokens(std::span<const int32_t> /*ids*/,
+                         std::span<const std::string> /*pieces*/) {}
+  // Text that ids or a conversation make, in order; whole UTF-8 characters.
+  virtual void on_text(std::string_view /*text*/) {}
   virtual void on_generated(const GenerateResult&) {}  // the end of a generate job
   virtual void on_done(const Json& /*result*/) {}      // the end of any other job
   virtual void on_error(const Error&) {}               // the end of a job that failed
-  // How many bytes of log-probabilities the receiver takes now. A generate job whose receiver takes
-  // none pauses until it does, and fails when that takes too long; the others go on.
+  // How many bytes the receiver takes now, of log-probabilities or of a text job's results. A
+  // generate or text job whose receiver takes none pauses until it does, and fails when that takes
+  // too long; the others go on.
   virtual uint64_t room_bytes() const { return kUnlimitedRoom; }
 };
 
@@ -233,7 +275,8 @@ struct SplitRequest {
 // A row of `airllm ps`.
 struct JobInfo {
   JobId job = 0;
-  std::string kind;   // "generate", "split", "verify", "measure"
+  std::string kind;   // "generate", "tokenize", "detokenize", "template", "split", "verify",
+                      // "measure"
   uid_t user = 0;     // whose job it is
   ModelRef model;     // no name: of none
   std::string state;  // "queued", "prefill", "decode", "running"
@@ -244,6 +287,11 @@ struct JobInfo {
   std::string unit;
   double age_seconds = 0;
 };
+
+// Whether the job reads or writes all of a model: these are few at a time.
+inline bool is_store_job(const JobInfo& info) {
+  return info.kind == "split" || info.kind == "verify" || info.kind == "measure";
+}
 
 // What a stopping daemon says to new jobs and to those that it ends.
 inline Error stopping_error() {
@@ -262,6 +310,8 @@ class Engine {
   // then `events` is never called. Otherwise it ends with exactly one on_generated, on_done or
   // on_error.
   virtual Result<JobId> generate(GenerateRequest request, std::shared_ptr<JobEvents> events) = 0;
+  // With a model's tokenizer or chat template alone: no weight is read.
+  virtual Result<JobId> run_text(TextRequest request, std::shared_ptr<JobEvents> events) = 0;
   virtual Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) = 0;
   virtual Result<JobId> verify(const ModelRef& model, uid_t user,
                                std::shared_ptr<JobEvents> events) = 0;

@@ -97,6 +97,33 @@ Result<Params> read_model_params(const MapView& map) {
   return Params(std::move(params));
 }
 
+Result<Params> read_tokenize(const MapView& map) {
+  TokenizeParams params;
+  AIRLLM_TRY_VOID(map.get("model", params.model));
+  AIRLLM_TRY_VOID(map.get("text", params.text));
+  AIRLLM_TRY_VOID(map.get("special", params.special));
+  AIRLLM_TRY_VOID(map.get("no_add_special", params.no_add_special));
+  AIRLLM_TRY_VOID(map.get("count_only", params.count_only));
+  AIRLLM_TRY_VOID(map.get("pieces", params.pieces));
+  return Params(std::move(params));
+}
+
+Result<Params> read_detokenize(const MapView& map) {
+  DetokenizeParams params;
+  AIRLLM_TRY_VOID(map.get("model", params.model));
+  AIRLLM_TRY_VOID(map.get_list("ids", kAnyCount, params.ids));
+  AIRLLM_TRY_VOID(map.get("skip_special", params.skip_special));
+  return Params(std::move(params));
+}
+
+Result<Params> read_template(const MapView& map) {
+  TemplateParams params;
+  AIRLLM_TRY_VOID(map.get("model", params.model));
+  AIRLLM_TRY_VOID(map.get("input_json", params.input_json));
+  AIRLLM_TRY_VOID(map.get("no_generation_prompt", params.no_generation_prompt));
+  return Params(std::move(params));
+}
+
 Result<Params> read_split(const MapView& map) {
   SplitParams params;
   AIRLLM_TRY_VOID(map.get("name", params.name));
@@ -110,6 +137,9 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
     AIRLLM_TRY(GenerateParams params, read_generate(map));
     return Params(std::move(params));
   }
+  if (method == "tokenize") return read_tokenize(map);
+  if (method == "detokenize") return read_detokenize(map);
+  if (method == "template") return read_template(map);
   if (method == "split") return read_split(map);
   if (method == "list") return Params(ListParams{});
   if (method == "show") return read_model_params<ShowParams>(map);
@@ -191,6 +221,22 @@ Result<EventBody> read_prompt_logprobs(const MapView& map) {
   return EventBody(std::move(body));
 }
 
+Result<EventBody> read_tokens(const MapView& map) {
+  Tokens body;
+  AIRLLM_TRY_VOID(map.get_list("ids", kAnyCount, body.ids));
+  AIRLLM_TRY_VOID(map.get_list("pieces", kAnyCount, body.pieces));
+  if (!body.pieces.empty() && body.pieces.size() != body.ids.size()) {
+    return Unexpected(ErrorCode::kProtocol, "tokens: ids and pieces differ in number");
+  }
+  return EventBody(std::move(body));
+}
+
+Result<EventBody> read_text(const MapView& map) {
+  Text body;
+  AIRLLM_TRY_VOID(map.get("text", body.text));
+  return EventBody(std::move(body));
+}
+
 Result<EventBody> read_open_files(const MapView& map) {
   OpenFiles body;
   AIRLLM_TRY_VOID(map.get_list("names", kMaxDescriptors, body.names));
@@ -239,6 +285,8 @@ Result<EventBody> read_event_body(const std::string& kind, const MapView& map) {
   if (kind == "progress") return read_progress(map);
   if (kind == "token") return read_token(map);
   if (kind == "prompt_logprobs") return read_prompt_logprobs(map);
+  if (kind == "tokens") return read_tokens(map);
+  if (kind == "text") return read_text(map);
   if (kind == "open_files") return read_open_files(map);
   if (kind == "generated") return read_generated(map);
   if (kind == "done") return read_done(map);

@@ -170,6 +170,30 @@ void write_params(Writer& out, const GenerateParams& params) {
   out.field("prompt_logprobs", params.prompt_logprobs);
 }
 
+void write_params(Writer& out, const TokenizeParams& params) {
+  out.map(6);
+  out.field("model", params.model);
+  out.field("text", params.text);
+  out.field("special", params.special);
+  out.field("no_add_special", params.no_add_special);
+  out.field("count_only", params.count_only);
+  out.field("pieces", params.pieces);
+}
+
+void write_params(Writer& out, const DetokenizeParams& params) {
+  out.map(3);
+  out.field("model", params.model);
+  out.field("ids", params.ids);
+  out.field("skip_special", params.skip_special);
+}
+
+void write_params(Writer& out, const TemplateParams& params) {
+  out.map(3);
+  out.field("model", params.model);
+  out.field("input_json", params.input_json);
+  out.field("no_generation_prompt", params.no_generation_prompt);
+}
+
 void write_params(Writer& out, const SplitParams& params) {
   out.map(3);
   out.field("name", params.name);
@@ -201,6 +225,9 @@ void write_params(Writer& out, const UnknownMethod&) { out.map(0); }
 
 struct MethodName {
   std::string_view operator()(const GenerateParams&) const { return "generate"; }
+  std::string_view operator()(const TokenizeParams&) const { return "tokenize"; }
+  std::string_view operator()(const DetokenizeParams&) const { return "detokenize"; }
+  std::string_view operator()(const TemplateParams&) const { return "template"; }
   std::string_view operator()(const SplitParams&) const { return "split"; }
   std::string_view operator()(const ListParams&) const { return "list"; }
   std::string_view operator()(const ShowParams&) const { return "show"; }
@@ -276,6 +303,17 @@ void write_body(Writer& out, const PromptLogprobs& body) {
   out.field("logprobs", body.logprobs);
 }
 
+void write_body(Writer& out, const Tokens& body) {
+  out.map(body.pieces.empty() ? 1 : 2);
+  out.field("ids", body.ids);
+  if (!body.pieces.empty()) out.field("pieces", body.pieces);
+}
+
+void write_body(Writer& out, const Text& body) {
+  out.map(1);
+  out.field("text", body.text);
+}
+
 void write_body(Writer& out, const OpenFiles& body) {
   out.map(1);
   out.field("names", body.names);
@@ -311,6 +349,8 @@ struct EventName {
   std::string_view operator()(const Progress&) const { return "progress"; }
   std::string_view operator()(const Token&) const { return "token"; }
   std::string_view operator()(const PromptLogprobs&) const { return "prompt_logprobs"; }
+  std::string_view operator()(const Tokens&) const { return "tokens"; }
+  std::string_view operator()(const Text&) const { return "text"; }
   std::string_view operator()(const OpenFiles&) const { return "open_files"; }
   std::string_view operator()(const Generated&) const { return "generated"; }
   std::string_view operator()(const Done&) const { return "done"; }

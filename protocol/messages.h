@@ -63,6 +63,30 @@ struct GenerateParams {
   uint64_t prompt_logprobs = 0;
 };
 
+// method "tokenize". The ids come in "tokens" events.
+struct TokenizeParams {
+  std::string model;  // as for generate
+  std::string text;
+  bool special = false;         // added tokens are recognised in the text
+  bool no_add_special = false;  // without what the tokenizer adds to a text, such as BOS
+  bool count_only = false;      // no "tokens" events
+  bool pieces = false;          // the tokens' texts come beside their ids
+};
+
+// method "detokenize". The text comes in "text" events.
+struct DetokenizeParams {
+  std::string model;  // as for generate
+  std::vector<int32_t> ids;
+  bool skip_special = false;  // special tokens are left out
+};
+
+// method "template". The text comes in "text" events.
+struct TemplateParams {
+  std::string model;       // as for generate
+  std::string input_json;  // a list of messages, or an object with "messages" and further members
+  bool no_generation_prompt = false;
+};
+
 // method "split". The daemon asks for files by name with events of kind "open_files".
 struct SplitParams {
   std::string name;          // empty: made from source_label
@@ -102,9 +126,10 @@ struct UnknownMethod {
   std::string method;
 };
 
-using Params = std::variant<GenerateParams, SplitParams, ListParams, ShowParams, PsParams,
-                            RemoveParams, ShareParams, VerifyParams, JobParams, StatusParams,
-                            DefaultParams, DoctorParams, MeasureDiskParams, UnknownMethod>;
+using Params = std::variant<GenerateParams, TokenizeParams, DetokenizeParams, TemplateParams,
+                            SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
+                            ShareParams, VerifyParams, JobParams, StatusParams, DefaultParams,
+                            DoctorParams, MeasureDiskParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {
@@ -162,6 +187,17 @@ struct PromptLogprobs {
   std::vector<TokenLogprob> logprobs;
 };
 
+// kind "tokens": ids of a tokenize request, in order, some with each event.
+struct Tokens {
+  std::vector<int32_t> ids;
+  std::vector<std::string> pieces;  // as many as ids, or none
+};
+
+// kind "text": text of a detokenize or template request, in order. Whole UTF-8 characters.
+struct Text {
+  std::string text;
+};
+
 // kind "open_files".
 struct OpenFiles {
   std::vector<std::string> names;  // at most kMaxDescriptors
@@ -191,8 +227,8 @@ struct Failed {
   Error error;
 };
 
-using EventBody =
-    std::variant<Accepted, Progress, Token, PromptLogprobs, OpenFiles, Generated, Done, Failed>;
+using EventBody = std::variant<Accepted, Progress, Token, PromptLogprobs, Tokens, Text, OpenFiles,
+                               Generated, Done, Failed>;
 
 // type "event": {"type","id","event":kind,"body":{...}}.
 struct Event {

@@ -1,11 +1,12 @@
-// The Engine: a store, a scheduler, a thread that prepares prompts, and a thread per split or
-// verification.
+// The Engine: a store, a scheduler, a thread that prepares prompts, and a thread for each other
+// job.
 
 #include "engine/engine.h"
 
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -22,6 +23,7 @@
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/schedule/serial_worker.h"
+#include "engine/schedule/text_job.h"
 #include "engine/store/load_marks.h"
 #include "engine/store/store.h"
 #include "kernels/backend.h"
@@ -37,6 +39,12 @@ const char* finish_reason_name(FinishReason reason) {
     case FinishReason::kCancelled: return "cancelled";
   }
   return "?";
+}
+
+const char* kind_of(const TextRequest& request) {
+  constexpr std::array<const char*, 3> kKinds = {"tokenize", "detokenize", "template"};
+  static_assert(kKinds.size() == std::variant_size_v<TextWork>);
+  return kKinds[request.work.index()];
 }
 
 namespace {
@@ -95,8 +103,7 @@ class JobTable {
 
   size_t count_store_jobs() const {
     const std::vector<JobInfo> all = infos();
-    return static_cast<size_t>(std::count_if(
-        all.begin(), all.end(), [](const JobInfo& info) { return info.kind != "generate"; }));
+    return static_cast<size_t>(std::count_if(all.begin(), all.end(), is_store_job));
   }
 
   void set_limits(const EngineOptions& options) {
@@ -135,6 +142,10 @@ class TableEvents : public JobEvents {
     next_->on_prompt_logprobs(position, logprobs);
   }
   void on_token(const GeneratedToken& event) override { next_->on_token(event); }
+  void on_tokens(std::span<const int32_t> ids, std::span<const std::string> pieces) override {
+    next_->on_tokens(ids, pieces);
+  }
+  void on_text(std::string_view text) override { next_->on_text(text); }
   void on_generated(const GenerateResult& event) override {
     table_->remove(id_);
     next_->on_generated(event);
@@ -161,10 +172,9 @@ class ModelCache {
   ModelCache(store::Store& store, store::LoadMarks& marks) : store_(store), marks_(marks) {}
 
   Result<std::shared_ptr<const LoadedModel>> get(const ModelRef& ref) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (const auto found = models_.find(ref); found != models_.end()) return found->second;
-    }
+    if (auto model = peek(ref)) return model;
+    const std::lock_guard loading(loading_);  // one who waited finds what the other loaded
+    if (auto model = peek(ref)) return model;
     const std::string place = store_.place(ref);
     AIRLLM_TRY_VOID(marks_.check(place, ref.name));
     marks_.begin(place);
@@ -186,6 +196,12 @@ class ModelCache {
   }
 
  private:
+  std::shared_ptr<const LoadedModel> peek(const ModelRef& ref) {
+    const std::lock_guard lock(mutex_);
+    const auto found = models_.find(ref);
+    return found == models_.end() ? nullptr : found->second;
+  }
+
   Result<std::shared_ptr<const LoadedModel>> load(const ModelRef& ref) {
     AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
     return LoadedModel::load(std::move(stored));
@@ -193,6 +209,7 @@ class ModelCache {
 
   store::Store& store_;
   store::LoadMarks& marks_;
+  std::mutex loading_;  // taken before mutex_
   std::mutex mutex_;
   std::map<ModelRef, std::shared_ptr<const LoadedModel>> models_;
 };
@@ -212,7 +229,9 @@ class EngineImpl : public Engine {
         marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options)),
         models_(*store_, *marks_),
-        scheduler_(std::move(device), *marks_, budgets) {}
+        scheduler_(std::move(device), *marks_, budgets) {
+    text_jobs_.pause_timeout = options.pause_timeout;
+  }
 
   ~EngineImpl() override {
     // First, since a read that hangs may keep the rest from ever being reached.
@@ -233,10 +252,20 @@ class EngineImpl : public Engine {
     return id;
   }
 
+  Result<JobId> run_text(TextRequest request, std::shared_ptr<JobEvents> events) override {
+    const uint64_t bytes = schedule::input_bytes(request);
+    const JobOf job{kind_of(request), request.user, request.model};
+    const std::lock_guard lock(workers_mutex_);
+    return start_worker(job, bytes, std::move(events),
+                        [this, request = std::move(request)](JobEvents& out, JobRecord& record) {
+                          return run_text_job(request, out, record);
+                        });
+  }
+
   Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) override {
     const ModelRef model(request.name, request.owner);
     const uid_t user = request.owner.value_or(::geteuid());
-    return start_store_job("split", user, model, std::move(events),
+    return start_store_job({"split", user, model}, std::move(events),
                            [this, request = std::move(request)](const store::ProgressFn& progress,
                                                                 std::stop_token stop) {
                              Result<Json> made =
@@ -248,7 +277,7 @@ class EngineImpl : public Engine {
 
   Result<JobId> verify(const ModelRef& model, uid_t user,
                        std::shared_ptr<JobEvents> events) override {
-    return start_store_job("verify", user, model, std::move(events),
+    return start_store_job({"verify", user, model}, std::move(events),
                            [this, model](const store::ProgressFn& progress, std::stop_token stop) {
                              Result<Json> sound = store_->verify(model, progress, std::move(stop));
                              if (sound) marks_->clear(store_->place(model));
@@ -257,7 +286,7 @@ class EngineImpl : public Engine {
   }
 
   Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) override {
-    return start_store_job("measure", user, ModelRef(), std::move(events),
+    return start_store_job({"measure", user, ModelRef()}, std::move(events),
                            [this](const store::ProgressFn&, std::stop_token stop) -> Result<Json> {
                              AIRLLM_TRY(const store::ReadSpeed speed,
                                         store_->measure_read_speed(std::move(stop)));
@@ -309,21 +338,31 @@ class EngineImpl : public Engine {
     max_splits_ = options.max_splits;
     max_logprobs_ = options.max_logprobs;
     scheduler_.set_timeouts(options.read_timeout, options.pause_timeout);
+    text_jobs_.pause_timeout = options.pause_timeout;
   }
 
  private:
+  struct JobOf {
+    std::string kind;
+    uid_t user;
+    ModelRef model;
+  };
   using StoreTask = std::function<Result<Json>(const store::ProgressFn&, std::stop_token)>;
+  using Task = std::function<Result<Json>(JobEvents&, JobRecord&)>;
 
   void prepare(const std::shared_ptr<JobRecord>& record, const GenerateRequest& request,
                const std::shared_ptr<JobEvents>& events);
-  Result<JobId> start_store_job(const std::string& kind, uid_t user, const ModelRef& model,
-                                std::shared_ptr<JobEvents> events, StoreTask task);
+  Result<JobId> start_store_job(const JobOf& job, std::shared_ptr<JobEvents> events,
+                                StoreTask task);
+  // With workers_mutex_ held: runs the task on a thread of its own.
+  Result<JobId> start_worker(const JobOf& job, uint64_t prompt_bytes,
+                             std::shared_ptr<JobEvents> events, Task task);
+  Result<Json> run_text_job(const TextRequest& request, JobEvents& events, JobRecord& record);
   Result<Json> split_and_share(const SplitRequest& request, const store::ProgressFn& progress,
                                std::stop_token stop);
   void forget_crashes(const SplitRequest& request, const Json& made);
   Status let_go(const ModelRef& model);
-  void run_store_job(const std::shared_ptr<JobRecord>& record, JobEvents& events,
-                     const StoreTask& task);
+  static Result<Json> run_store_job(const StoreTask& task, JobEvents& events, JobRecord& record);
 
   std::atomic<uint64_t> max_splits_, max_logprobs_;
   const schedule::SchedulerOptions budgets_;
@@ -335,13 +374,14 @@ class EngineImpl : public Engine {
   const std::shared_ptr<JobTable> table_;
   ModelCache models_;
   schedule::Scheduler scheduler_;
+  schedule::TextJobs text_jobs_;
 
-  struct StoreWorker {
+  struct Worker {
     std::shared_ptr<JobRecord> record;
     std::jthread thread;
   };
   std::mutex workers_mutex_;
-  std::vector<StoreWorker> workers_;
+  std::vector<Worker> workers_;
   SerialWorker preparer_;  // last: it uses all the others
 };
 
@@ -390,8 +430,7 @@ void EngineImpl::forget_crashes(const SplitRequest& request, const Json& made) {
   marks_->clear(store_->place({request.name, is_shared ? std::nullopt : request.owner}));
 }
 
-Result<JobId> EngineImpl::start_store_job(const std::string& kind, uid_t user,
-                                          const ModelRef& model, std::shared_ptr<JobEvents> events,
+Result<JobId> EngineImpl::start_store_job(const JobOf& job, std::shared_ptr<JobEvents> events,
                                           StoreTask task) {
   const std::lock_guard lock(workers_mutex_);
   if (table_->count_store_jobs() >= max_splits_) {
@@ -401,36 +440,51 @@ Result<JobId> EngineImpl::start_store_job(const std::string& kind, uid_t user,
                       "try again when one of them is done (airllm ps), or raise max-splits in the "
                       "daemon's settings");
   }
-  AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add(kind, user, model, 0));
+  return start_worker(job, 0, std::move(events),
+                      [task = std::move(task)](JobEvents& out, JobRecord& record) {
+                        return run_store_job(task, out, record);
+                      });
+}
+
+Result<JobId> EngineImpl::start_worker(const JobOf& job, uint64_t prompt_bytes,
+                                       std::shared_ptr<JobEvents> events, Task task) {
+  AIRLLM_TRY(std::shared_ptr<JobRecord> record,
+             table_->add(job.kind, job.user, job.model, prompt_bytes));
   const JobId id = record->id();
   // Threads of jobs that have left the table are over or about to be.
   std::erase_if(workers_,
-                [this](const StoreWorker& worker) { return !table_->find(worker.record->id()); });
+                [this](const Worker& worker) { return !table_->find(worker.record->id()); });
   auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
   workers_.push_back(
-      {record, std::jthread([this, record, wrapped = std::move(wrapped), task = std::move(task)] {
-         run_store_job(record, *wrapped, task);
+      {record, std::jthread([record, wrapped = std::move(wrapped), task = std::move(task)] {
+         record->update([](JobInfo& info) { info.state = "running"; });
+         Result<Json> result = task(*wrapped, *record);
+         if (result) {
+           wrapped->on_done(*result);
+         } else {
+           wrapped->on_error(result.error());
+         }
        })});
   return id;
 }
 
-void EngineImpl::run_store_job(const std::shared_ptr<JobRecord>& record, JobEvents& events,
-                               const StoreTask& task) {
+Result<Json> EngineImpl::run_store_job(const StoreTask& task, JobEvents& events,
+                                       JobRecord& record) {
   const auto progress = [&](const Progress& step) {
-    record->update([&](JobInfo& info) {
-      info.state = "running";
+    record.update([&](JobInfo& info) {
       info.done = step.done;
       info.total = step.total;
       info.unit = step.unit;
     });
     events.on_progress(step);
   };
-  Result<Json> result = task(progress, record->stop_token());
-  if (result) {
-    events.on_done(*result);
-  } else {
-    events.on_error(result.error());
-  }
+  return task(progress, record.stop_token());
+}
+
+Result<Json> EngineImpl::run_text_job(const TextRequest& request, JobEvents& events,
+                                      JobRecord& record) {
+  AIRLLM_TRY(const std::shared_ptr<const LoadedModel> model, models_.get(request.model));
+  return schedule::run_text_job(*model, request, text_jobs_, events, record.stop_token());
 }
 
 Result<Json> EngineImpl::list(const Viewer& viewer) {

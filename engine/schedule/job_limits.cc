@@ -89,6 +89,14 @@ uint64_t prompt_bytes(const engine::GenerateRequest& request) {
   return bytes;
 }
 
+Error slow_receiver_error(std::chrono::milliseconds timeout) {
+  return {ErrorCode::kTemporary,
+          "the answer was cancelled: the client has read too little of it for " +
+              std::to_string(std::chrono::duration_cast<std::chrono::seconds>(timeout).count()) +
+              " s (send-timeout)",
+          "read faster, ask for fewer logprobs, or give the daemon a larger --send-buffer"};
+}
+
 Status check_prompt_logprobs(uint64_t prompt_tokens, uint64_t logprobs, uint64_t most) {
   if (logprobs == 0 || prompt_tokens <= most / logprobs) return {};
   return Unexpected(ErrorCode::kUsage,

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <map>
 
 #include "engine/engine.h"
@@ -43,6 +44,9 @@ class JobLoad {
 
 // The bytes that a request's prompt takes: texts, roles, stop strings, 4 for an id.
 uint64_t prompt_bytes(const engine::GenerateRequest& request);
+
+// For a job whose receiver took too little of its results for so long.
+Error slow_receiver_error(std::chrono::milliseconds timeout);
 
 // Whether a prompt's log-probabilities are within `most`; kUsage with the numbers otherwise.
 Status check_prompt_logprobs(uint64_t prompt_tokens, uint64_t logprobs, uint64_t most);

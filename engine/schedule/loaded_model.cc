@@ -51,15 +51,12 @@ namespace {
 
 Result<std::vector<tokenizer::TextPart>> render(const LoadedModel& model,
                                                 const engine::GenerateRequest& request) {
-  if (model.chat_template == nullptr) {
-    return Unexpected(ErrorCode::kUsage, "the model '" + model.name() + "' has no chat template",
-                      "give the prompt with --raw, as the model expects it");
-  }
+  AIRLLM_TRY(const tokenizer::ChatTemplate* const chat_template, model.need_chat_template());
   tokenizer::TemplateInput input{.add_generation_prompt = true};
   for (const engine::ChatMessage& message : request.messages) {
     input.messages.push_back(tokenizer::text_message(message.role, message.content));
   }
-  return model.chat_template->render(input);
+  return chat_template->render(input);
 }
 
 Result<std::vector<int32_t>> encode_text(const LoadedModel& model,
@@ -98,6 +95,11 @@ Result<std::vector<int32_t>> LoadedModel::encode_prompt(
                           std::to_string(architecture().context),
                       "shorten the prompt, or use a model with a longer context");
   }
+  AIRLLM_TRY_VOID(check_ids(ids));
+  return ids;
+}
+
+Status LoadedModel::check_ids(std::span<const int32_t> ids) const {
   for (const int32_t id : ids) {
     if (id >= 0 && static_cast<uint64_t>(id) < architecture().vocabulary) continue;
     return Unexpected(ErrorCode::kUsage,
@@ -105,7 +107,13 @@ Result<std::vector<int32_t>> LoadedModel::encode_prompt(
                           "', which has ids 0 to " + std::to_string(architecture().vocabulary - 1),
                       "give ids that the model's own tokenizer made");
   }
-  return ids;
+  return {};
+}
+
+Result<const tokenizer::ChatTemplate*> LoadedModel::need_chat_template() const {
+  if (chat_template != nullptr) return chat_template.get();
+  return Unexpected(ErrorCode::kUsage, "the model '" + name() + "' has no chat template",
+                    "give the prompt with --raw, as the model expects it");
 }
 
 }  // namespace airllm::schedule

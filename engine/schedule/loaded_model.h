@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,11 @@ struct LoadedModel {
   // The ids of a request's prompt. Input that the model cannot take (no template, ids out of range,
   // longer than the context) is a kUsage or kData error.
   Result<std::vector<int32_t>> encode_prompt(const engine::GenerateRequest& request) const;
+
+  // kUsage for an id that the vocabulary does not have.
+  Status check_ids(std::span<const int32_t> ids) const;
+  // kUsage when there is none.
+  Result<const tokenizer::ChatTemplate*> need_chat_template() const;
 
   bool is_end_token(int32_t id) const;
 };

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/event.h"
 #include "base/log.h"
+#include "engine/schedule/job_limits.h"
 
 namespace airllm::schedule {
 namespace {
@@ -32,14 +33,6 @@ void remove_cancelled(Jobs& jobs) {
 
 // How often paused jobs are looked at when nobody else runs.
 constexpr auto kPauseInterval = std::chrono::milliseconds(10);
-
-Error slow_receiver_error(std::chrono::milliseconds timeout) {
-  return {ErrorCode::kTemporary,
-          "the answer was cancelled: the client has read too little of it for " +
-              std::to_string(std::chrono::duration_cast<std::chrono::seconds>(timeout).count()) +
-              " s (send-timeout)",
-          "read faster, ask for fewer logprobs, or give the daemon a larger --send-buffer"};
-}
 
 }  // namespace
 

@@ -60,6 +60,31 @@ Status check(const TemplateInput& input) {
   return {};
 }
 
+// Takes the member out; nothing when it is absent or null.
+Json take(Json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end()) return nullptr;
+  Json value = std::move(*found);
+  object.erase(found);
+  return value;
+}
+
+Status read_generation_prompt(const Json& value, bool& out) {
+  if (value.is_null()) return {};
+  if (!value.is_boolean()) return usage("add_generation_prompt is not true or false");
+  out = value.get<bool>();
+  return {};
+}
+
+Status read_continued(const Json& value, TemplateInput& out) {
+  if (value.is_null() || value == false) return {};
+  if (!value.is_string() && value != true) {
+    return usage("continue_final_message is not true, false or the name of a field");
+  }
+  out.continue_field = value.is_string() ? value.get<std::string>() : "content";
+  return {};
+}
+
 Json without_nulls(const Json& message) {
   Json out = Json::object();
   for (const auto& [key, value] : message.items()) {
@@ -106,6 +131,27 @@ Result<std::string> mark_part(Json& parts) {
 
 Json text_message(std::string_view role, std::string_view content) {
   return {{"role", role}, {"content", content}};
+}
+
+Result<TemplateInput> read_template_input(Json json, bool add_generation_prompt) {
+  TemplateInput input{.add_generation_prompt = add_generation_prompt};
+  if (json.is_array()) {
+    input.messages = std::move(json);
+    return input;
+  }
+  if (!json.is_object() || !json.contains("messages")) {
+    return usage("a conversation is a list of messages, or an object with \"messages\"");
+  }
+  input.messages = take(json, "messages");
+  input.tools = take(json, "tools");
+  input.documents = take(json, "documents");
+  AIRLLM_TRY_VOID(read_continued(take(json, "continue_final_message"), input));
+  // A message that is continued leaves no place for a new one.
+  if (input.continue_field) input.add_generation_prompt = false;
+  AIRLLM_TRY_VOID(
+      read_generation_prompt(take(json, "add_generation_prompt"), input.add_generation_prompt));
+  input.variables = std::move(json);
+  return input;
 }
 
 Result<TemplateInput> prepare(const TemplateInput& input) {

@@ -28,6 +28,11 @@ struct TemplateInput {
 // One message of plain text, the usual case.
 Json text_message(std::string_view role, std::string_view content);
 
+// The input as JSON says it: a list of messages, or an object with "messages" and, all optional,
+// "tools", "documents", "add_generation_prompt" (else as given here), "continue_final_message"
+// (true, or the name of a field) and further variables. Another shape is a kUsage error.
+Result<TemplateInput> read_template_input(Json json, bool add_generation_prompt);
+
 // Checks the shape of all (UTF-8; lists of objects; a conversation that is not empty; variables
 // that do not hide what transformers itself passes), drops the keys of messages that are null, and
 // lets "reasoning_content", "thinking" and "reasoning" fill "thinking" and "reasoning_content":

@@ -107,6 +107,26 @@ Result<JobId> FakeEngine::generate(engine::GenerateRequest request,
                [this, model](JobId job, JobEvents& out) { run_generate(job, model, out); });
 }
 
+Result<JobId> FakeEngine::run_text(engine::TextRequest request, std::shared_ptr<JobEvents> events) {
+  const std::string kind = engine::kind_of(request);
+  const auto user = request.user;
+  const engine::ModelRef model = request.model;
+  return start(
+      kind, user, model, std::move(events), [request = std::move(request)](JobId, JobEvents& out) {
+        Json result{{"model", request.model.name}};
+        if (const auto* work = std::get_if<engine::TokenizeRequest>(&request.work)) {
+          const std::vector<int32_t> ids(work->text.begin(), work->text.end());
+          if (!work->counts_only) out.on_tokens(ids, {});
+          result["count"] = ids.size();
+        } else if (const auto* ids = std::get_if<engine::DetokenizeRequest>(&request.work)) {
+          out.on_text(std::string(ids->ids.begin(), ids->ids.end()));
+        } else {
+          out.on_text(std::get<engine::TemplateRequest>(request.work).input_json);
+        }
+        out.on_done(result);
+      });
+}
+
 Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<JobEvents> events) {
   auto source = std::move(request.source);
   const uid_t user = request.owner.value_or(::geteuid());

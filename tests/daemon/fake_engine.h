@@ -5,7 +5,8 @@
 //   "silent"   accepted, then nothing until it is cancelled
 //   "flood"    tokens of 64 KiB as fast as they go until it is cancelled, or 4096 of them
 //   "deaf"     takes 300 ms to notice that it is cancelled
-// A split asks for kSplitNames and ends with their sizes. A verify ends at once.
+// Tokens are bytes; a template gives back its input. A split asks for kSplitNames and ends with
+// their sizes. A verify ends at once.
 #pragma once
 
 #include <array>
@@ -31,6 +32,8 @@ class FakeEngine : public engine::Engine {
   ~FakeEngine() override;
 
   Result<engine::JobId> generate(engine::GenerateRequest request,
+                                 std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> run_text(engine::TextRequest request,
                                  std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> split(engine::SplitRequest request,
                               std::shared_ptr<engine::JobEvents> events) override;

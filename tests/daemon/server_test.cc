@@ -116,6 +116,22 @@ TEST_F(ServerTest, StreamsAnAnswerInOrder) {
   EXPECT_EQ(end->completion_tokens, 3u);
 }
 
+TEST_F(ServerTest, TextJobsAnswerWithTokensOrText) {
+  start();
+  TestPeer peer = greeted();
+  peer.send(protocol::Request{1, protocol::TokenizeParams{"short", "ab"}});
+  EXPECT_EQ(peer.wait_for<protocol::Accepted>(1).value().model, "short");
+  EXPECT_EQ(peer.wait_for<protocol::Tokens>(1).value().ids, (std::vector<int32_t>{'a', 'b'}));
+  EXPECT_EQ(peer.wait_for<protocol::Done>(1).value().result_json, R"({"model":"short","count":2})");
+  peer.send(protocol::Request{2, protocol::DetokenizeParams{"short", {'h', 'i'}}});
+  EXPECT_EQ(peer.wait_for<protocol::Text>(2).value().text, "hi");
+  EXPECT_TRUE(peer.wait_for<protocol::Done>(2).has_value());
+  peer.send(protocol::Request{3, protocol::TemplateParams{"short", "[1]"}});
+  EXPECT_EQ(peer.wait_for<protocol::Text>(3).value().text, "[1]");
+  peer.send(protocol::Request{4, protocol::TokenizeParams{"unknown", "x"}});
+  EXPECT_EQ(peer.wait_for<protocol::Failed>(4).value().error.code, ErrorCode::kNoInput);
+}
+
 TEST_F(ServerTest, AnIdMayBeUsedAgainAtOnce) {
   start();
   TestPeer peer = greeted();

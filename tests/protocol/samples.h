@@ -26,6 +26,9 @@ inline std::vector<ClientMessage> sample_client_messages() {
   raw.raw_text = std::string(70000, 'x');
   GenerateParams ids;
   ids.prompt_ids = std::vector<int32_t>{1, 127, 128, 65536, 2147483647, -1, -2147483648};
+  const TokenizeParams tokenize{"demo", "Größe? <s>", true, true, true, true};
+  const DetokenizeParams detokenize{"demo", {0, 128, 2147483647, -1}, true};
+  const TemplateParams messages{"demo", R"([{"role":"user","content":"Hi"}])", true};
   ShowParams show;
   show.model = "a";
   ShareParams share;
@@ -38,6 +41,9 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{1, chat},
           Request{2, raw},
           Request{3, ids},
+          Request{16, tokenize},
+          Request{17, detokenize},
+          Request{18, messages},
           Request{4, SplitParams{"name", "~/models/x", true}},
           Request{5, ListParams{}},
           Request{6, show},
@@ -66,6 +72,9 @@ inline std::vector<ServerMessage> sample_server_messages() {
           Event{1, token},
           Event{1, Token{std::nullopt, "tail", {}}},
           Event{1, positions},
+          Event{1, Tokens{{1, -1, 2147483647}, {"<s>", "", "Größe"}}},
+          Event{1, Tokens{{1, 2}, {}}},
+          Event{1, Text{"東京 🗼"}},
           Event{1, OpenFiles{{"config.json", "tokenizer.json"}}},
           Event{1, generated},
           Event{1, Done{R"({"ok":true})"}},

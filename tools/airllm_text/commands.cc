@@ -95,21 +95,8 @@ Result<std::string> decode_line(const Tokenizer& tokenizer, std::string_view lin
 
 Result<std::string> template_line(const ChatTemplate& chat_template, std::string_view line) {
   AIRLLM_TRY(Json request, read_request(line));
-  tokenizer::TemplateInput input;
-  AIRLLM_TRY(input.add_generation_prompt, flag(request, "add_generation_prompt"));
-  request.erase("add_generation_prompt");
-  const std::pair<const char*, Json*> members[] = {
-      {"messages", &input.messages}, {"tools", &input.tools}, {"documents", &input.documents}};
-  for (const auto& [key, value] : members) {
-    if (const auto found = request.find(key); found != request.end()) {
-      *value = std::move(*found);
-      request.erase(found);
-    }
-  }
-  if (!input.messages.is_array()) {
-    return Unexpected(ErrorCode::kData, "\"messages\" is not a list");
-  }
-  input.variables = std::move(request);
+  AIRLLM_TRY(const tokenizer::TemplateInput input,
+             tokenizer::read_template_input(std::move(request), false));
   AIRLLM_TRY(const std::vector<TextPart> parts, chat_template.render(input));
   std::string text;
   for (const TextPart& part : parts) text += part.text;
