@@ -11,7 +11,6 @@ Usage:  python sentencepiece_models.py [--out DIR] [--folders DIR]
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import json
 from pathlib import Path
@@ -24,7 +23,7 @@ from corpus import HAND, strings
 from generate import check_of, dump
 
 Piece = proto.ModelProto.SentencePiece
-RULES = "\n".join(["61 301\t E1".replace(" E1", "E1"), "41\t61", "2460\t31", "FB01\t66 69", "C9\t65", "3000\t20", "200B\t",
+RULES = "\n".join(["61 301\tE1", "41\t61", "2460\t31", "FB01\t66 69", "C9\t65", "3000\t20", "200B\t",
                    "2025\t2E 2E", "22\t20 22 20", "78 79 7A\t78"]) + "\n"
 MARKERS = ["<|im_start|>", "<mask>", "[gMASK]", "sop"]
 SPACES = ["\u2581" * n for n in range(2, 9)] + ["\n\n", "\t", "0", "\u4e2d"]
@@ -33,7 +32,7 @@ SPACES = ["\u2581" * n for n in range(2, 9)] + ["\n\n", "\t", "0", "\u4e2d"]
 def train(name: str, **settings: Any) -> proto.ModelProto:
     texts = [line for text in HAND for line in text.split("\n") if line.strip()] * 3
     out = io.BytesIO()
-    defaults = {"vocab_size": 420, "character_coverage": 0.97, "num_threads": 1, "hard_vocab_limit": False,
+    defaults = {"vocab_size": 420, "character_coverage": 0.98, "num_threads": 1, "hard_vocab_limit": False,
                 "minloglevel": 2, "normalization_rule_name": "identity"}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts), model_writer=out, **(defaults | settings))
@@ -138,13 +137,13 @@ def without_markers(data: bytes) -> bytes:
 
 
 def checks(data: bytes, decode: sentencepiece.SentencePieceProcessor, texts: list[str]) -> str:
-    """Four characters per text: ids, pieces, decoded text."""
+    """Two characters per text: ids, pieces, decoded text."""
     processor = library(data)
     result = []
     for text in texts:
         ids = processor.encode(text)
         pieces = "".join(processor.id_to_piece(ids))
-        result.append(check_of([ids, list(pieces.encode()), list(decode.decode(ids).encode())]))
+        result.append(check_of([ids, list(pieces.encode()), list(decode.decode(ids).encode())])[:2])
     return "".join(result)
 
 
@@ -175,10 +174,10 @@ def main() -> None:
     expected = {}
     for name, (base, nfkc, behind) in variants(rules).items():
         data = variant_bytes(bases[base], charsmap, nfkc, behind)
-        expected[name] = {
-            "base": base, "nmt_nfkc": nfkc, "behind": list(behind.SerializeToString()),
-            "template": checks(data, library(data), texts),
-            "user": checks(without_markers(data), library(data), texts)}
+        expected[name] = {"base": base, "nmt_nfkc": nfkc, "behind": list(behind.SerializeToString()),
+                          "user": checks(without_markers(data), library(data), texts)}
+        if without_markers(data) != data:
+            expected[name]["template"] = checks(data, library(data), texts)
     dump(args.out / "expected.json", expected)
 
 
