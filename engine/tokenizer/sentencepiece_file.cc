@@ -18,7 +18,7 @@ constexpr size_t kMaxPieceBytes = 7999;  // as the original
 // vocabularies have 3 MB.
 constexpr size_t kMaxTextsBytes = size_t{16} << 20;
 constexpr const char* kRemedy =
-    "get the file again, or convert the tokenizer to tokenizer.json; prompts can be given as ids";
+    "get the file again, or convert the tokenizer to tokenizer.json";
 
 // Field numbers of sentencepiece_model.proto.
 namespace model_field {
