@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+
 #include "tests/engine/tokenizer/fixtures.h"
 
 namespace airllm::tokenizer {
@@ -24,6 +26,21 @@ std::string sentencepiece_fixture(const std::string& name) {
 
 std::string bytes_field(unsigned number, const std::string& bytes) {
   return varint(number << 3U | 2U) + varint(bytes.size()) + bytes;
+}
+
+std::string number_field(unsigned number, uint64_t value) {
+  return varint(number << 3U) + varint(value);
+}
+
+std::string float_field(unsigned number, float value) {
+  std::string out = varint(number << 3U | 5U);
+  const auto bits = std::bit_cast<uint32_t>(value);
+  for (unsigned shift = 0; shift < 32; shift += 8) out += static_cast<char>(bits >> shift & 0xFFU);
+  return out;
+}
+
+std::string piece_field(const std::string& text, float score, unsigned type) {
+  return bytes_field(1, bytes_field(1, text) + float_field(2, score) + number_field(3, type));
 }
 
 std::string sentencepiece_variant(const Json& variant) {
