@@ -84,11 +84,14 @@ class SentencePieceStream : public Tokenizer::Stream {
 
   std::string push(int32_t id) override {
     const bool is_piece = parts_.vocabulary->contains(id);
-    // What cannot be told in a text is so in decoding as well, by whatever name it was added.
+    // Something stood in the text there, though the piece is special.
     if (is_piece && parts_.vocabulary->type(id) == PieceType::kUnknown) return decoder_.push(id);
     const AddedToken* added = parts_.added.find(id);
     if (added != nullptr && added->special) {
-      return skip_special_ ? std::string() : decoder_.push_text(added->content);
+      if (!skip_special_) return decoder_.push_text(added->content);
+      // To the original, bytes on both sides of a control piece are not one character's.
+      const bool is_control = is_piece && parts_.vocabulary->type(id) == PieceType::kControl;
+      return is_control ? decoder_.push(id) : std::string();
     }
     if (is_piece && (added == nullptr || added->content == parts_.vocabulary->text(id))) {
       return decoder_.push(id);

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,32 @@ def variants(rules: bytes) -> dict[str, tuple[str, bool, proto.ModelProto]]:
     return out
 
 
+def random_model(seed: int) -> bytes:
+    """Pieces over a small alphabet with scores that repeat: many ways to cut a text, and ties."""
+    rng = random.Random(seed)
+    model = proto.ModelProto()
+    model.trainer_spec.model_type = 1 + seed % 2
+    model.trainer_spec.byte_fallback = rng.random() < 0.5
+    model.trainer_spec.treat_whitespace_as_suffix = rng.random() < 0.2
+    for key in ("add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"):
+        setattr(model.normalizer_spec, key, rng.random() < 0.8)
+    model.pieces.add(piece="<unk>", type=Piece.UNKNOWN)
+    model.pieces.add(piece="<s>", type=Piece.CONTROL)
+    if model.trainer_spec.byte_fallback:
+        for byte in range(256):
+            model.pieces.add(piece=f"<0x{byte:02X}>", type=Piece.BYTE)
+    alphabet = rng.choice(["ab", "abc\u2581", "a\u2581", "ab\u00e9\U0001f642\u2581"])
+    scores = rng.choice([[-1.0], [-1.0, -2.0, -3.0], [0.0, -0.0, 1.0], [rng.uniform(-9, 0) for _ in range(40)]])
+    texts = {"".join(rng.choices(alphabet, k=rng.randint(1, 6))) for _ in range(rng.randint(4, 90))}
+    unused = rng.choice([0, 0, 0.3])
+    defined = rng.choice([0, 0, 0.1])
+    for text in sorted(texts):
+        kind = (Piece.UNUSED if rng.random() < unused else
+                Piece.USER_DEFINED if rng.random() < defined else Piece.NORMAL)
+        model.pieces.add(piece=text, score=rng.choice(scores), type=kind)
+    return model.SerializeToString()
+
+
 def library(data: bytes) -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_proto=data)
 
@@ -156,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("tests/engine/tokenizer/fixtures/sentencepiece"))
     parser.add_argument("--folders", type=Path, help="write every model as a folder of its own, to fuzz")
+    parser.add_argument("--random", type=int, default=40, help="random models among the folders")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     bases = {name: model.SerializeToString() for name, model in models(Path("/tmp")).items()}
@@ -166,6 +193,9 @@ def main() -> None:
             (args.folders / name).mkdir(parents=True, exist_ok=True)
             (args.folders / name / "tokenizer.model").write_bytes(
                 variant_bytes(bases[base], charsmap, nfkc, behind))
+        for seed in range(args.random):
+            (args.folders / f"random_{seed}").mkdir(parents=True, exist_ok=True)
+            (args.folders / f"random_{seed}" / "tokenizer.model").write_bytes(random_model(seed))
         return
     texts = strings()
     for name, data in bases.items():
