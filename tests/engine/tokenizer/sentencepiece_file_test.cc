@@ -8,6 +8,7 @@
 #include "engine/tokenizer/load_tokenizer.h"
 #include "tests/engine/tokenizer/fixtures.h"
 #include "tests/engine/tokenizer/sentencepiece_fixtures.h"
+#include "tests/engine/tokenizer/sentencepiece_writer.h"
 
 namespace airllm::tokenizer {
 namespace {
