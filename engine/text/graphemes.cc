@@ -75,8 +75,8 @@ class Before {
       linker_ = consonant_ && (linker_ || next.indic_linker);
     }
     joins_pictograph_ = pictograph_ && next.cluster == Cluster::kJoiner;
-    pictograph_ = next.cluster == Cluster::kPictograph ||
-                  (pictograph_ && next.cluster == Cluster::kExtend);
+    pictograph_ =
+        next.cluster == Cluster::kPictograph || (pictograph_ && next.cluster == Cluster::kExtend);
     regionals_ = next.cluster == Cluster::kRegional ? regionals_ + 1 : 0;
     last_ = next.cluster;
   }

@@ -89,8 +89,7 @@ Result<std::unique_ptr<Normalizer>> precompiled_normalizer(const Fields& fields)
   AIRLLM_TRY(const std::string text, fields.string("precompiled_charsmap"));
   const std::optional<std::string> bytes = decode_base64(text);
   if (!bytes) return fields.wrong("precompiled_charsmap", "base64");
-  AIRLLM_TRY(Charsmap map,
-             Charsmap::from_bytes(*bytes, fields.where() + ": precompiled_charsmap"));
+  AIRLLM_TRY(Charsmap map, Charsmap::from_bytes(*bytes, fields.where() + ": precompiled_charsmap"));
   return std::unique_ptr<Normalizer>(new Precompiled(std::move(map)));
 }
 

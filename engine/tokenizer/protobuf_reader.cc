@@ -102,8 +102,8 @@ Result<std::optional<ProtobufField>> ProtobufReader::next() {
 Status ProtobufReader::expect(const ProtobufField& field, WireType type,
                               std::string_view name) const {
   if (field.type == type) return {};
-  return wrong(field, std::string(name) + " is " + name_of(field.type) + " instead of " +
-                          name_of(type));
+  return wrong(field,
+               std::string(name) + " is " + name_of(field.type) + " instead of " + name_of(type));
 }
 
 Result<std::string_view> ProtobufReader::bytes_of(const ProtobufField& field,

@@ -1,5 +1,5 @@
-// The wire format of protocol buffers (protobuf.dev/programming-guides/encoding), read strictly from
-// untrusted bytes: one message at a time, without a copy and without recursion.
+// The wire format of protocol buffers (protobuf.dev/programming-guides/encoding), read strictly
+// from untrusted bytes: one message at a time, without a copy and without recursion.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ enum class WireType : uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 
 struct ProtobufField {
   uint32_t number = 0;
   WireType type = WireType::kVarint;
-  uint64_t value = 0;      // of kVarint, kFixed64 and kFixed32
-  std::string_view bytes;  // of kBytes; borrows from the message
-  size_t offset = 0;       // in the file: of the field, for messages,
+  uint64_t value = 0;       // of kVarint, kFixed64 and kFixed32
+  std::string_view bytes;   // of kBytes; borrows from the message
+  size_t offset = 0;        // in the file: of the field, for messages,
   size_t bytes_offset = 0;  // and of `bytes`
 };
 

@@ -1,6 +1,7 @@
-// After the original's bpe_model.cc. Two neighbours are merged when their joined text is a piece; of
-// all such pairs the one whose piece has the highest score goes first, and of equal ones the leftmost.
-// A text may be as long as a prompt, without words that would cut it, so pairs wait in a heap.
+// After the original's bpe_model.cc. Two neighbours are merged when their joined text is a piece;
+// of all such pairs the one whose piece has the highest score goes first, and of equal ones the
+// leftmost. A text may be as long as a prompt, without words that would cut it, so pairs wait in a
+// heap.
 #include <algorithm>
 #include <bit>
 #include <queue>
@@ -179,7 +180,8 @@ class Bpe : public SentencePieceModel {
     std::vector<int32_t>& ids_;
     std::vector<Symbol> symbols_;
     std::vector<Pair> queue_;  // a heap once it is filled
-    // Unused pieces that were found: the size of the left one of the two they were merged from last.
+    // Unused pieces that were found: the size of the left one of the two they were merged from
+    // last.
     std::unordered_map<std::string_view, uint32_t> unused_parts_;
     bool after_unknown_ = false;
   };

@@ -17,8 +17,7 @@ constexpr size_t kMaxPieceBytes = 7999;  // as the original
 // All texts together: a tree of them takes about 20 bytes for each of theirs. The largest published
 // vocabularies have 3 MB.
 constexpr size_t kMaxTextsBytes = size_t{16} << 20;
-constexpr const char* kRemedy =
-    "get the file again, or convert the tokenizer to tokenizer.json";
+constexpr const char* kRemedy = "get the file again, or convert the tokenizer to tokenizer.json";
 
 // Field numbers of sentencepiece_model.proto.
 namespace model_field {
@@ -92,8 +91,8 @@ class FileReader {
       } else if (field->number == piece_field::kType) {
         AIRLLM_TRY(const uint64_t type, reader.number_of(*field, "a piece's type"));
         if (type < 1 || type > 6) {
-          return reader.wrong(*field, "a piece has the type " + std::to_string(type) +
-                                          ", which is not known");
+          return reader.wrong(
+              *field, "a piece has the type " + std::to_string(type) + ", which is not known");
         }
         piece.type = static_cast<PieceType>(type);
       }

@@ -53,9 +53,9 @@ struct SentencePieceFile {
 inline constexpr std::string_view kNullPiece("\0", 1);
 
 // `what` names the file in messages. Besides broken messages, what the original refuses is a kData
-// error: a piece that is empty, over 8,000 bytes long, not UTF-8 or there twice, scores that are not
-// finite, no or several unknown pieces, a byte missing of those of byte_fallback; also other kinds of
-// models (WORD, CHAR), by name.
+// error: a piece that is empty, over 8,000 bytes long, not UTF-8 or there twice, scores that are
+// not finite, no or several unknown pieces, a byte missing of those of byte_fallback; also other
+// kinds of models (WORD, CHAR), by name.
 Result<SentencePieceFile> read_sentencepiece_file(std::string_view bytes, std::string_view what);
 
 }  // namespace airllm::tokenizer

@@ -30,8 +30,8 @@ class Writer {
   text::MarkedText result_;
 };
 
-// The length of the character at `at`; 1 where a rule that replaces half a character has left a byte
-// that begins none.
+// The length of the character at `at`; 1 where a rule that replaces half a character has left a
+// byte that begins none.
 size_t character_length(std::string_view text, size_t at, bool& valid) {
   const auto lead = static_cast<unsigned char>(text[at]);
   valid = (lead & 0xC0U) != 0x80U;
@@ -44,8 +44,8 @@ Result<SentencePieceNormalizer> SentencePieceNormalizer::build(const SentencePie
                                                                std::string_view what) {
   SentencePieceNormalizer out;
   if (!file.charsmap.empty()) {
-    AIRLLM_TRY(out.charsmap_, Charsmap::from_bytes(
-                                  file.charsmap, std::string(what) + ": precompiled_charsmap"));
+    AIRLLM_TRY(out.charsmap_,
+               Charsmap::from_bytes(file.charsmap, std::string(what) + ": precompiled_charsmap"));
   }
   out.space_ = file.escape_whitespaces ? "\u2581" : " ";
   out.add_dummy_prefix_ = file.add_dummy_prefix;

@@ -1,4 +1,5 @@
-// What a tokenizer.model does to a text before it looks for pieces, as the original's normalizer.cc.
+// What a tokenizer.model does to a text before it looks for pieces, as the original's
+// normalizer.cc.
 #pragma once
 
 #include <memory>
@@ -20,9 +21,9 @@ class SentencePieceNormalizer {
   static Result<SentencePieceNormalizer> build(const SentencePieceFile& file,
                                                std::string_view what);
 
-  // User-defined pieces of `vocabulary` stay as they are. The space that add_dummy_prefix puts before
-  // (or behind) a text is added with `dummy_prefix`. New text stems from what it replaces, and from
-  // text::kUserOrigin where that was mixed. A result of over 1 GiB is a kData error.
+  // User-defined pieces of `vocabulary` stay as they are. The space that add_dummy_prefix puts
+  // before (or behind) a text is added with `dummy_prefix`. New text stems from what it replaces,
+  // and from text::kUserOrigin where that was mixed. A result of over 1 GiB is a kData error.
   Result<text::MarkedText> apply(const text::MarkedText& text, bool dummy_prefix,
                                  const SentencePieceVocabulary& vocabulary) const;
 

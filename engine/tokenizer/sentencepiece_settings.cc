@@ -120,9 +120,9 @@ class SettingsReader {
       int32_t id = -1;
       const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || end != key.data() + key.size() || id < 0 || id > kMaxTokenId) {
-        return Unexpected(ErrorCode::kData, where + ": '" +
-                                                escape_for_display(key.substr(0, 80), true) +
-                                                "' is not an id");
+        return Unexpected(
+            ErrorCode::kData,
+            where + ": '" + escape_for_display(key.substr(0, 80), true) + "' is not an id");
       }
       AIRLLM_TRY(AddedToken token, read_added_token(value, where + "." + key));
       AIRLLM_TRY_VOID(add(std::move(token), id));
@@ -165,8 +165,8 @@ class SettingsReader {
     AIRLLM_TRY(const bool add_eos, fields.boolean_or("add_eos_token", false));
     if (add_bos) take_frame("bos_token", file_.bos_piece, config, out_.before);
     if (add_eos) take_frame("eos_token", file_.eos_piece, config, out_.behind);
-    const bool is_llama =
-        config.tokenizer_class == "LlamaTokenizer" || config.tokenizer_class == "LlamaTokenizerFast";
+    const bool is_llama = config.tokenizer_class == "LlamaTokenizer" ||
+                          config.tokenizer_class == "LlamaTokenizerFast";
     AIRLLM_TRY(out_.prefix_every_stretch, fields.boolean_or("legacy", !is_llama));
     return {};
   }

@@ -78,9 +78,7 @@ class SentencePieceTokenizer : public Tokenizer {
 class SentencePieceStream : public Tokenizer::Stream {
  public:
   SentencePieceStream(const Components& parts, bool skip_special)
-      : parts_(parts),
-        decoder_(*parts.vocabulary, parts.decoding),
-        skip_special_(skip_special) {}
+      : parts_(parts), decoder_(*parts.vocabulary, parts.decoding), skip_special_(skip_special) {}
 
   std::string push(int32_t id) override {
     const bool is_piece = parts_.vocabulary->contains(id);
@@ -152,12 +150,12 @@ Result<std::unique_ptr<Tokenizer>> load_sentencepiece(const TextFiles& files,
                                                          std::string(where) + ": added tokens"));
 
   auto vocabulary = std::make_unique<const SentencePieceVocabulary>(std::move(pieces));
-  std::unique_ptr<const SentencePieceModel> model =
-      file.kind == SentencePieceFile::Kind::kBpe ? make_sentencepiece_bpe(*vocabulary)
-                                                 : make_sentencepiece_unigram(*vocabulary);
-  const SentencePieceDecoding decoding{
-      std::string(file.unknown_surface), file.add_dummy_prefix || file.remove_extra_whitespaces,
-      file.remove_extra_whitespaces};
+  std::unique_ptr<const SentencePieceModel> model = file.kind == SentencePieceFile::Kind::kBpe
+                                                        ? make_sentencepiece_bpe(*vocabulary)
+                                                        : make_sentencepiece_unigram(*vocabulary);
+  const SentencePieceDecoding decoding{std::string(file.unknown_surface),
+                                       file.add_dummy_prefix || file.remove_extra_whitespaces,
+                                       file.remove_extra_whitespaces};
   Components parts{std::move(vocabulary),      std::move(model),
                    std::move(normalizer),      decoding,
                    std::move(added),           std::move(settings.before),

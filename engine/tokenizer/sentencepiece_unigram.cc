@@ -1,5 +1,5 @@
-// After EncodeOptimized() of the original's unigram_model.cc: sums are of 32 bits and are made in its
-// order, since rounding decides ties.
+// After EncodeOptimized() of the original's unigram_model.cc: sums are of 32 bits and are made in
+// its order, since rounding decides ties.
 #include <algorithm>
 #include <limits>
 

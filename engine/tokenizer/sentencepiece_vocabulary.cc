@@ -21,7 +21,9 @@ std::vector<PieceTree::Piece> user_defined_pieces(const SentencePieceFile& file)
 
 // The byte for which a piece <0x00> to <0xFF> stands.
 unsigned byte_of_piece(std::string_view text) {
-  const auto digit = [](char c) { return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'A' + 10); };
+  const auto digit = [](char c) {
+    return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'A' + 10);
+  };
   return digit(text[3]) * 16 + digit(text[4]);
 }
 
@@ -45,7 +47,8 @@ Result<SentencePieceVocabulary> SentencePieceVocabulary::build(const SentencePie
     out.scores_.push_back(piece.score);
     if (piece.text == kNullPiece) continue;
     const bool is_text = is_text_type(piece.type);
-    const bool taken = one_map && (is_text ? out.reserved_pieces_ : out.text_pieces_).id(piece.text);
+    const bool taken =
+        one_map && (is_text ? out.reserved_pieces_ : out.text_pieces_).id(piece.text);
     Status added = taken ? Status(Unexpected(ErrorCode::kData, "")) : Status();
     if (!taken) added = (is_text ? out.text_pieces_ : out.reserved_pieces_).add(piece.text, id);
     if (!added) {

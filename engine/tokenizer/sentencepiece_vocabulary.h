@@ -19,8 +19,8 @@ namespace airllm::tokenizer {
 // Filled once, then safe to share between threads.
 class SentencePieceVocabulary {
  public:
-  // A piece that occurs twice is a kData error; but a model of kind kUnigram may, as the original's,
-  // have one for texts with the text of one that is not. `what` names the file.
+  // A piece that occurs twice is a kData error; but a model of kind kUnigram may, as the
+  // original's, have one for texts with the text of one that is not. `what` names the file.
   static Result<SentencePieceVocabulary> build(const SentencePieceFile& file,
                                                std::string_view what);
 

@@ -25,8 +25,8 @@ std::string streamed(const tokenizer::Tokenizer& tokenizer, const std::vector<in
   return text + stream->finish();
 }
 
-// A tokenizer that is accepted encodes any text to ids that it has, and decodes token by token to the
-// same text as all at once.
+// A tokenizer that is accepted encodes any text to ids that it has, and decodes token by token to
+// the same text as all at once.
 bool run_sentencepiece_model(std::string_view input) {
   const auto loaded = tokenizer::load_tokenizer({.tokenizer_model = std::string(input)}, "t");
   if (!loaded) {
@@ -72,8 +72,8 @@ Target sentencepiece_model() {
                       bytes_field(3, number_field(3, 1) + number_field(4, 0));
   constexpr std::string_view kDigits = "0123456789ABCDEF";
   for (unsigned byte = 0; byte < 256; ++byte) {
-    bytes += piece_field(std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>', 0,
-                         kByte);
+    bytes +=
+        piece_field(std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>', 0, kByte);
   }
   const std::string unigram = text + bytes_field(2, number_field(3, 1) + number_field(24, 1)) +
                               bytes_field(3, bytes_field(2, charsmap_of("bb")));

@@ -48,8 +48,7 @@ TEST(TokenizerFile, UnknownComponentsAreNamed) {
       {R"({"model": {"type": "Bigram", "vocab": {}}})", "'Bigram' is not supported"},
       {"{" + model + R"(, "normalizer": {"type": "Precompiled"}})",
        "normalizer: \"precompiled_charsmap\" is not a string"},
-      {"{" + model +
-           R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "ab=c"}})",
+      {"{" + model + R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "ab=c"}})",
        "normalizer: \"precompiled_charsmap\" is not base64"},
       {"{" + model +
            R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}})",

@@ -1,5 +1,5 @@
-// The normalizer Precompiled, against what tools/tokenizer_fixtures/precompiled.py recorded of Hugging
-// Face tokenizers.
+// The normalizer Precompiled, against what tools/tokenizer_fixtures/precompiled.py recorded of
+// Hugging Face tokenizers.
 #include <gtest/gtest.h>
 
 #include "engine/tokenizer/normalizer.h"

@@ -45,7 +45,8 @@ TEST(SentencePieceFile, UnknownFieldsAreSkipped) {
 TEST(SentencePieceFile, BrokenMessagesAreRefused) {
   const std::string good = small_model();
   EXPECT_EQ(refusal(""), "m/tokenizer.model: it has no pieces that a text can be made of");
-  EXPECT_EQ(refusal(good + "\x08"), "m/tokenizer.model: at byte 41: the message ends inside a number");
+  EXPECT_EQ(refusal(good + "\x08"),
+            "m/tokenizer.model: at byte 41: the message ends inside a number");
   EXPECT_EQ(refusal(good + "\x08\x80"),
             "m/tokenizer.model: at byte 42: the message ends inside a number");
   EXPECT_EQ(refusal(good + "\x08" + std::string(10, '\xFF')),
@@ -127,17 +128,23 @@ TEST(SentencePieceFile, PiecesThatMakeNoVocabularyAreRefused) {
 // One piece for texts and one for control may have the same text in a Unigram model, not in BPE.
 TEST(SentencePieceFile, WhereATextMayOccurTwice) {
   const std::string twice = small_model() + piece_field("<s>", -1) + piece_field("<s>", 0, 3);
-  EXPECT_EQ(encode_with(twice + bytes_field(3, number_field(3, 0)), "<s>"), std::vector<int32_t>({4}));
+  EXPECT_EQ(encode_with(twice + bytes_field(3, number_field(3, 0)), "<s>"),
+            std::vector<int32_t>({4}));
   EXPECT_EQ(refusal(twice + trainer_spec(number_field(3, 2))),
             "m/tokenizer.model: piece 4 ('<s>') has the text of a piece before it");
 }
 
 TEST(SentencePieceFile, OtherKindsOfModelsAreRefusedByName) {
-  const auto ask = [](unsigned type) { return refusal(small_model() + trainer_spec(number_field(3, type))); };
-  EXPECT_EQ(ask(3), "m/tokenizer.model: its model_type is WORD; only UNIGRAM and BPE are supported");
-  EXPECT_EQ(ask(4), "m/tokenizer.model: its model_type is CHAR; only UNIGRAM and BPE are supported");
-  EXPECT_EQ(ask(9),
-            "m/tokenizer.model: its model_type is the number 9; only UNIGRAM and BPE are supported");
+  const auto ask = [](unsigned type) {
+    return refusal(small_model() + trainer_spec(number_field(3, type)));
+  };
+  EXPECT_EQ(ask(3),
+            "m/tokenizer.model: its model_type is WORD; only UNIGRAM and BPE are supported");
+  EXPECT_EQ(ask(4),
+            "m/tokenizer.model: its model_type is CHAR; only UNIGRAM and BPE are supported");
+  EXPECT_EQ(
+      ask(9),
+      "m/tokenizer.model: its model_type is the number 9; only UNIGRAM and BPE are supported");
 }
 
 // As the original: piece 1 is there and is not; without byte_fallback it is an error.
@@ -170,8 +177,9 @@ std::string charsmap(const std::vector<uint32_t>& units, const std::string& text
   return out + texts;
 }
 
-// One rule: 'a' becomes the text at `value`. The root leads to block 1, where 'a' is unit 0x161; that
-// one leads to its value by an offset of 0x200. The other units have a label that is never asked.
+// One rule: 'a' becomes the text at `value`. The root leads to block 1, where 'a' is unit 0x161;
+// that one leads to its value by an offset of 0x200. The other units have a label that is never
+// asked.
 std::vector<uint32_t> one_rule(uint32_t value) {
   std::vector<uint32_t> units(1024, 1);
   units[0] = 0x100 << 10;
@@ -207,7 +215,8 @@ TEST(Charsmap, BrokenOnesAreRefused) {
             "f: the size of the map's tree, 12 bytes, is not a multiple of 1024");
   EXPECT_EQ(charsmap_refusal(charsmap({}, texts)),
             "f: the size of the map's tree, 0 bytes, is not a multiple of 1024");
-  EXPECT_EQ(charsmap_refusal(charsmap(one_rule(0), "x")), "f: the map does not end with a zero byte");
+  EXPECT_EQ(charsmap_refusal(charsmap(one_rule(0), "x")),
+            "f: the map does not end with a zero byte");
   EXPECT_EQ(charsmap_refusal(charsmap(one_rule(0), std::string("\xC3\0", 2))),
             "f: the map's replacements are not UTF-8 at byte 0");
   EXPECT_EQ(charsmap_refusal(charsmap(one_rule(1), std::string("\xC3\xA9\0", 3))),

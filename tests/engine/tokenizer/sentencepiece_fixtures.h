@@ -7,8 +7,8 @@
 
 namespace airllm::tokenizer {
 
-// The bytes of a file below tests/engine/tokenizer/fixtures/sentencepiece; fails the test when it is
-// missing.
+// The bytes of a file below tests/engine/tokenizer/fixtures/sentencepiece; fails the test when it
+// is missing.
 std::string sentencepiece_fixture(const std::string& name);
 
 // The model of an entry of expected.json: settings behind others replace them.

@@ -89,11 +89,11 @@ TEST(SentencePieceSettings, AddedTokensOfTheConfiguration) {
 }
 
 TEST(SentencePieceSettings, AddedTokensOfOlderFiles) {
-  const auto tokenizer =
-      load("bpe_bytes.model",
-           {.special_tokens_map_json =
-                R"({"bos_token":{"content":"<y>","lstrip":true},"additional_special_tokens":["<z>"]})",
-            .added_tokens_json = R"({"<x>":700,"<y>":701})"});
+  const auto tokenizer = load(
+      "bpe_bytes.model",
+      {.special_tokens_map_json =
+           R"({"bos_token":{"content":"<y>","lstrip":true},"additional_special_tokens":["<z>"]})",
+       .added_tokens_json = R"({"<x>":700,"<y>":701})"});
   EXPECT_EQ(tokenizer->token_id("<z>"), 702);
   EXPECT_EQ(pieces(*tokenizer, "a<x>b<z>", true), Strings({"<y>", "▁a", "<x>", "▁b", "<z>"}));
   EXPECT_EQ(tokenizer->decode({{700, 701, 702}}, true), "<x>");
@@ -137,7 +137,8 @@ TEST(SentencePieceSettings, MalformedSettingsAreRefused) {
 TEST(SentencePieceControl, AUsersTextHasNone) {
   for (const char* model : {"bpe.model", "unigram.model"}) {
     const auto tokenizer = load(model);
-    for (const std::string text : {"<s>", "</s>", "<unk>", "<|im_start|>", "<mask>", "[gMASK]", "sop"}) {
+    for (const std::string text :
+         {"<s>", "</s>", "<unk>", "<|im_start|>", "<mask>", "[gMASK]", "sop"}) {
       const Strings own = pieces(*tokenizer, {{"a" + text + "b", false}});
       const Strings users = pieces(*tokenizer, {{"a" + text + "b", true}});
       EXPECT_NE(std::find(own.begin(), own.end(), text), own.end()) << text;
@@ -170,8 +171,8 @@ TEST(SentencePieceControl, ANormalPieceThatIsNamedSpecialIsOne) {
     const auto plain = load(model);
     const Strings before = pieces(*plain, {{"hello", true}});
     const std::string word = before.front();
-    const auto tokenizer = load_with_config(
-        model, R"({"additional_special_tokens":[)" + Json(word).dump() + "]}");
+    const auto tokenizer =
+        load_with_config(model, R"({"additional_special_tokens":[)" + Json(word).dump() + "]}");
     const Strings after = pieces(*tokenizer, {{"hello", true}});
     EXPECT_EQ(std::find(after.begin(), after.end(), word), after.end());
     EXPECT_EQ(pieces(*tokenizer, {{word, false}}), Strings({word}));

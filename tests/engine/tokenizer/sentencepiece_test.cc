@@ -1,5 +1,5 @@
-// Against the sentencepiece library: tools/tokenizer_fixtures/sentencepiece_models.py recorded what it
-// answers.
+// Against the sentencepiece library: tools/tokenizer_fixtures/sentencepiece_models.py recorded what
+// it answers.
 #include <gtest/gtest.h>
 
 #include "engine/tokenizer/load_tokenizer.h"
