@@ -13,8 +13,10 @@ Status load_text_side(LoadedModel& model) {
   // Once parsed, the texts would only take the daemon's memory.
   const tokenizer::TextFiles files{
       .tokenizer_json = std::exchange(stored.tokenizer_json, std::nullopt),
+      .tokenizer_model = std::exchange(stored.tokenizer_model, std::nullopt),
       .tokenizer_config_json = std::exchange(stored.tokenizer_config_json, std::nullopt),
       .special_tokens_map_json = std::exchange(stored.special_tokens_map_json, std::nullopt),
+      .added_tokens_json = std::exchange(stored.added_tokens_json, std::nullopt),
       .chat_template_jinja = std::exchange(stored.chat_template_jinja, std::nullopt),
       .config_json = stored.config_json};
   AIRLLM_TRY(model.tokenizer, tokenizer::load_tokenizer(files, model.name()));

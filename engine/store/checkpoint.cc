@@ -36,6 +36,7 @@ constexpr SmallFileKind kSmallFiles[] = {
     {"tokenizer.json", 128 * kMiB},
     {"tokenizer_config.json", 16 * kMiB},
     {"special_tokens_map.json", 4 * kMiB},
+    {"added_tokens.json", 4 * kMiB},
     {"chat_template.jinja", 4 * kMiB},
     {"tokenizer.model", 64 * kMiB},
     {"vocab.json", 64 * kMiB},

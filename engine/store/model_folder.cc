@@ -54,10 +54,15 @@ Result<ModelTexts> ModelFolder::texts(const Manifest& manifest) const {
           std::pair{"tokenizer_config.json", &out.tokenizer_config_json},
           std::pair{"generation_config.json", &out.generation_config_json},
           std::pair{"special_tokens_map.json", &out.special_tokens_map_json},
+          std::pair{"added_tokens.json", &out.added_tokens_json},
           std::pair{"chat_template.jinja", &out.chat_template_jinja}}) {
       if (record.name != name) continue;
       AIRLLM_TRY(*target, file(record));
     }
+  }
+  for (const FileRecord& record : manifest.files) {
+    if (record.name != "tokenizer.model" || out.tokenizer_json) continue;
+    AIRLLM_TRY(out.tokenizer_model, file(record));
   }
   if (has_config) return out;
   return Unexpected(ErrorCode::kData, path_ + "/" + kManifestName + ": no config.json in it",

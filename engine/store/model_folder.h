@@ -16,7 +16,8 @@ namespace airllm::store {
 struct ModelTexts {
   std::string config_json;
   std::optional<std::string> tokenizer_json, tokenizer_config_json, generation_config_json;
-  std::optional<std::string> special_tokens_map_json, chat_template_jinja;
+  std::optional<std::string> tokenizer_model;  // where there is no tokenizer.json
+  std::optional<std::string> special_tokens_map_json, added_tokens_json, chat_template_jinja;
 };
 
 // Borrows the disk. Whatever does not fit the manifest is a kData error that names the file.

@@ -38,11 +38,6 @@ char32_t previous_code_point(std::string_view text, size_t& end) {
   return next_code_point(text, at);
 }
 
-bool is_numeric(char32_t c) {
-  static const CodePointSet numeric(named("N"));
-  return numeric.contains(c);
-}
-
 bool is_word(char32_t c) {
   static const CodePointSet word(named("Alphabetic")
                                      .united(named("M"))

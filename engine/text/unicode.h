@@ -13,8 +13,7 @@ char32_t next_code_point(std::string_view text, size_t& at);
 char32_t previous_code_point(std::string_view text, size_t& end);
 
 // Of Unicode 16, as the reference's.
-bool is_numeric(char32_t c);  // general categories Nd, Nl, No
-bool is_word(char32_t c);     // \w of UTS 18, as Rust has it (Oniguruma's also takes No)
-bool is_space(char32_t c);    // the property White_Space
+bool is_word(char32_t c);   // \w of UTS 18, as Rust has it (Oniguruma's also takes No)
+bool is_space(char32_t c);  // the property White_Space
 
 }  // namespace airllm::text

@@ -11,23 +11,6 @@ namespace {
 
 constexpr size_t kMaxContentBytes = 4096;
 
-Result<AddedToken> read_token(const Json& json, const std::string& where) {
-  const Fields fields(json, where);
-  AddedToken token;
-  AIRLLM_TRY(token.content, fields.string("content"));
-  AIRLLM_TRY(const int64_t id, fields.integer("id", 0, kMaxTokenId));
-  token.id = static_cast<int32_t>(id);
-  AIRLLM_TRY(token.special, fields.boolean_or("special", false));
-  AIRLLM_TRY(token.single_word, fields.boolean_or("single_word", false));
-  AIRLLM_TRY(token.lstrip, fields.boolean_or("lstrip", false));
-  AIRLLM_TRY(token.rstrip, fields.boolean_or("rstrip", false));
-  AIRLLM_TRY(token.normalized, fields.boolean_or("normalized", !token.special));
-  if (token.content.size() > kMaxContentBytes) {
-    return fields.wrong("content", "shorter than 4096 bytes");
-  }
-  return token;
-}
-
 bool stands_alone(std::string_view text, size_t begin, size_t end) {
   size_t at = begin;
   if (begin > 0 && text::is_word(text::previous_code_point(text, at))) return false;
@@ -55,22 +38,32 @@ size_t skip_space(std::string_view text, size_t at) {
 
 }  // namespace
 
-Result<AddedTokens> AddedTokens::from_json(const Json* list, const Vocabulary& vocabulary,
-                                           const Normalizer* normalizer, std::string_view what) {
-  AddedTokens added;
-  if (list == nullptr) return added;
-  AIRLLM_TRY_VOID(added.read(*list, vocabulary, std::string(what) + ": added_tokens"));
-  AIRLLM_TRY_VOID(added.build_matchers(normalizer));
-  return added;
+Result<AddedToken> read_added_token(const Json& json, const std::string& where) {
+  const Fields fields(json, where);
+  AddedToken token;
+  AIRLLM_TRY(token.content, fields.string("content"));
+  AIRLLM_TRY(token.special, fields.boolean_or("special", false));
+  AIRLLM_TRY(token.single_word, fields.boolean_or("single_word", false));
+  AIRLLM_TRY(token.lstrip, fields.boolean_or("lstrip", false));
+  AIRLLM_TRY(token.rstrip, fields.boolean_or("rstrip", false));
+  AIRLLM_TRY(token.normalized, fields.boolean_or("normalized", !token.special));
+  if (token.content.size() > kMaxContentBytes) {
+    return fields.wrong("content", "shorter than 4096 bytes");
+  }
+  return token;
 }
 
-Status AddedTokens::read(const Json& list, const Vocabulary& vocabulary, const std::string& where) {
-  if (!list.is_array()) return Unexpected(ErrorCode::kData, where + " is not a list");
-  // No reallocation from here: the maps borrow the contents.
-  tokens_.reserve(list.size());
-  for (const Json& json : list) {
-    const std::string place = where + "[" + std::to_string(tokens_.size()) + "]";
-    AIRLLM_TRY(AddedToken token, read_token(json, place));
+Result<AddedTokens> AddedTokens::from_json(const Json* list, const Vocabulary& vocabulary,
+                                           const Normalizer* normalizer, std::string_view what) {
+  if (list == nullptr) return AddedTokens();
+  const std::string where = std::string(what) + ": added_tokens";
+  if (!list->is_array()) return Unexpected(ErrorCode::kData, where + " is not a list");
+  std::vector<AddedToken> tokens;
+  for (const Json& json : *list) {
+    const std::string place = where + "[" + std::to_string(tokens.size()) + "]";
+    AIRLLM_TRY(AddedToken token, read_added_token(json, place));
+    AIRLLM_TRY(const int64_t id, Fields(json, place).integer("id", 0, kMaxTokenId));
+    token.id = static_cast<int32_t>(id);
     if (token.content.empty()) continue;
     const auto known = vocabulary.id(token.content);
     if (known.has_value()) token.id = *known;
@@ -78,15 +71,31 @@ Status AddedTokens::read(const Json& list, const Vocabulary& vocabulary, const s
       return Unexpected(ErrorCode::kData, place + ": id " + std::to_string(token.id) +
                                               " belongs to another token of the vocabulary");
     }
-    tokens_.push_back(std::move(token));
-    const AddedToken& stored = tokens_.back();
-    if (!by_content_.emplace(stored.content, tokens_.size() - 1).second ||
-        !by_id_.emplace(stored.id, tokens_.size() - 1).second) {
+    tokens.push_back(std::move(token));
+  }
+  return from_tokens(std::move(tokens), normalizer, where);
+}
+
+Result<AddedTokens> AddedTokens::from_tokens(std::vector<AddedToken> tokens,
+                                             const Normalizer* normalizer, std::string_view what) {
+  AddedTokens added;
+  added.tokens_ = std::move(tokens);
+  AIRLLM_TRY_VOID(added.index(std::string(what)));
+  AIRLLM_TRY_VOID(added.build_matchers(normalizer));
+  return added;
+}
+
+// No reallocation of the tokens from here: the maps borrow the contents.
+Status AddedTokens::index(const std::string& where) {
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    const AddedToken& token = tokens_[i];
+    if (!by_content_.emplace(token.content, i).second || !by_id_.emplace(token.id, i).second) {
       return Unexpected(ErrorCode::kData,
-                        place + ": '" + escape_for_display(stored.content.substr(0, 80), true) +
+                        where + "[" + std::to_string(i) + "]: '" +
+                            escape_for_display(token.content.substr(0, 80), true) +
                             "' has the content or the id of a token before it");
     }
-    largest_id_ = std::max(largest_id_, stored.id);
+    largest_id_ = std::max(largest_id_, token.id);
   }
   return {};
 }

@@ -29,6 +29,9 @@ struct AddedToken {
   std::string text;  // what decoding makes of it: the content, normalised where it was searched so
 };
 
+// All members but id and text. `where` names the entry in messages.
+Result<AddedToken> read_added_token(const Json& json, const std::string& where);
+
 // Immutable after construction; safe to share between threads.
 class AddedTokens {
  public:
@@ -42,6 +45,10 @@ class AddedTokens {
   // vocabulary's id. `normalizer` may be null.
   static Result<AddedTokens> from_json(const Json* list, const Vocabulary& vocabulary,
                                        const Normalizer* normalizer, std::string_view what);
+
+  // Tokens with an id each; a content or an id that occurs twice is a kData error.
+  static Result<AddedTokens> from_tokens(std::vector<AddedToken> tokens,
+                                         const Normalizer* normalizer, std::string_view what);
 
   // Cuts a text before it is normalised, or a normalised one: at the leftmost and longest matches
   // that lie within one run of the text that is not the user's.
@@ -71,7 +78,7 @@ class AddedTokens {
     size_t token = 0;
   };
 
-  Status read(const Json& list, const Vocabulary& vocabulary, const std::string& where);
+  Status index(const std::string& where);
   Status build_matchers(const Normalizer* normalizer);
   static Match longest_match(const Matcher& matcher, std::string_view text);
   std::vector<Section> cut(const text::MarkedText& text, const Matcher& matcher) const;

@@ -11,6 +11,7 @@
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"
 #include "engine/tokenizer/normalizer_characters.h"
+#include "engine/tokenizer/normalizer_precompiled.h"
 #include "engine/tokenizer/regex.h"
 
 namespace airllm::tokenizer {
@@ -201,6 +202,7 @@ Result<std::unique_ptr<Normalizer>> Normalizer::from_json(const Json& json,
     AIRLLM_TRY(std::string content, fields.string("content"));
     return NormalizerPtr(new Replace(std::move(pattern), std::move(content)));
   }
+  if (type == "Precompiled") return precompiled_normalizer(fields);
   if (NormalizerPtr form = unicode_form(type)) return form;
   AIRLLM_TRY(NormalizerPtr characters, character_normalizer(fields, type));
   if (characters != nullptr) return characters;

@@ -15,8 +15,8 @@ namespace airllm::tokenizer {
 class Normalizer {
  public:
   // Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Nmt, ByteLevel,
-  // BertNormalizer and Sequence; another type is a kData error that names it. `where` names the
-  // component.
+  // BertNormalizer, Precompiled and Sequence; another type is a kData error that names it. `where`
+  // names the component.
   static Result<std::unique_ptr<Normalizer>> from_json(const Json& json, const std::string& where);
   // Each of them, from the first to the last.
   static std::unique_ptr<Normalizer> in_sequence(std::vector<std::unique_ptr<Normalizer>> steps);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "engine/text/reference_classes.h"
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/fields.h"
@@ -73,7 +74,7 @@ class Digits : public PreTokenizer {
       std::vector<Range> digits;
       for (size_t at = 0; at < word.size();) {
         const size_t begin = at;
-        if (!text::is_numeric(text::next_code_point(word, at))) continue;
+        if (!is_in(text::ReferenceClass::kNumeric, text::next_code_point(word, at))) continue;
         digits.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(at)});
       }
       return split_at_matches(word.size(), digits, false,

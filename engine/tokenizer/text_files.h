@@ -15,6 +15,7 @@ struct TextFiles {
   std::optional<std::string> tiktoken = std::nullopt;         // of a *.tiktoken file
   std::optional<std::string> tokenizer_config_json = std::nullopt;
   std::optional<std::string> special_tokens_map_json = std::nullopt;
+  std::optional<std::string> added_tokens_json = std::nullopt;
   std::optional<std::string> chat_template_jinja = std::nullopt;
   std::optional<std::string> config_json = std::nullopt;
   std::optional<std::string> generation_config_json = std::nullopt;

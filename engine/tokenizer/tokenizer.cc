@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/utf8.h"
 #include "engine/text/marked_text.h"
 #include "engine/tokenizer/added_tokens.h"
 #include "engine/tokenizer/decoder.h"
 #include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/join_parts.h"
 #include "engine/tokenizer/model.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/post_processor.h"
@@ -17,8 +17,6 @@
 namespace airllm::tokenizer {
 namespace {
 
-// Positions are 32 bits wide, and a byte can become three or more in normalisation.
-constexpr size_t kMaxTextBytes = size_t{256} << 20;
 constexpr size_t kMaxWordsBytes = size_t{1} << 30;
 
 // All that a file holds.
@@ -89,24 +87,9 @@ class HubStream : public Tokenizer::Stream {
   bool skip_special_;
 };
 
-Result<text::MarkedText> join(std::span<const TextPart> parts) {
-  text::MarkedText text;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (const size_t bad = find_invalid_utf8(parts[i].text); bad != kValidUtf8) {
-      return Unexpected(ErrorCode::kData,
-                        "the text is not UTF-8 at byte " + std::to_string(text.size() + bad));
-    }
-    if (parts[i].text.size() > kMaxTextBytes - text.size()) {
-      return Unexpected(ErrorCode::kData, "the text is longer than 256 MiB", "give a shorter text");
-    }
-    text.append(parts[i].text, parts[i].from_user ? text::kUserOrigin : static_cast<int32_t>(i));
-  }
-  return text;
-}
-
 Result<std::vector<int32_t>> HubTokenizer::encode(std::span<const TextPart> parts,
                                                   const EncodeOptions& options) const {
-  AIRLLM_TRY(const text::MarkedText text, join(parts));
+  AIRLLM_TRY(const text::MarkedText text, join_parts(parts));
   Encoding encoding{{}, parts_.model->encoder()};
   for (const AddedTokens::Section& section : parts_.added.cut_raw(text)) {
     if (section.id >= 0) {

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <utility>
+
+#include "engine/tokenizer/piece_tree.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -15,63 +15,21 @@ constexpr size_t kMaxPieceBytes = 1024;  // bounds the steps per character of a 
 constexpr double kUnknownPenalty = 10;
 constexpr uint32_t kUnreached = UINT32_MAX;
 
-// All pieces as a tree of bytes. The children of a node lie side by side, in the order of nodes.
-class PieceTree {
- public:
-  explicit PieceTree(const Vocabulary& vocabulary) {
-    std::vector<int32_t> order(vocabulary.id_limit());
-    std::iota(order.begin(), order.end(), 0);
-    const auto text = [&](size_t i) { return *vocabulary.text(order[i]); };
-    std::sort(order.begin(), order.end(),
-              [&](int32_t a, int32_t b) { return *vocabulary.text(a) < *vocabulary.text(b); });
-    struct Range {
-      uint32_t begin, end, depth;
-    };
-    std::vector<Range> ranges{{0, static_cast<uint32_t>(order.size()), 0}};
-    labels_.push_back('\0');
-    for (size_t node = 0; node < ranges.size(); ++node) {
-      auto [begin, end, depth] = ranges[node];
-      const bool is_piece = begin < end && text(begin).size() == depth;
-      ids_.push_back(is_piece ? order[begin++] : -1);
-      first_child_.push_back(static_cast<uint32_t>(ranges.size()));
-      while (begin < end) {
-        const char label = text(begin)[depth];
-        uint32_t stop = begin + 1;
-        while (stop < end && text(stop)[depth] == label) ++stop;
-        ranges.push_back({begin, stop, depth + 1});
-        labels_.push_back(label);
-        begin = stop;
-      }
-    }
-    first_child_.push_back(static_cast<uint32_t>(ranges.size()));
+std::vector<PieceTree::Piece> pieces_of(const Vocabulary& vocabulary) {
+  std::vector<PieceTree::Piece> pieces;
+  pieces.reserve(vocabulary.id_limit());
+  for (int32_t id = 0; id < static_cast<int32_t>(vocabulary.id_limit()); ++id) {
+    pieces.push_back({*vocabulary.text(id), id});
   }
-
-  // Calls `found` with length and id of each piece with which `text` begins, shortest first.
-  template <typename Found>
-  void for_each_prefix(std::string_view text, Found found) const {
-    uint32_t node = 0;
-    for (size_t i = 0; i < text.size(); ++i) {
-      const char* first = labels_.data() + first_child_[node];
-      const size_t count = first_child_[node + 1] - first_child_[node];
-      const void* child = std::memchr(first, static_cast<unsigned char>(text[i]), count);
-      if (child == nullptr) return;
-      node = static_cast<uint32_t>(static_cast<const char*>(child) - labels_.data());
-      if (ids_[node] >= 0) found(i + 1, ids_[node]);
-    }
-  }
-
- private:
-  std::vector<uint32_t> first_child_;  // one more than nodes
-  std::vector<int32_t> ids_;           // -1: no piece ends here
-  std::string labels_;
-};
+  return pieces;
+}
 
 class Unigram : public Model {
  public:
   Unigram(Vocabulary vocabulary, std::vector<double> scores, int32_t unknown, bool byte_fallback)
       : vocabulary_(std::move(vocabulary)),
         scores_(std::move(scores)),
-        tree_(vocabulary_),
+        tree_(pieces_of(vocabulary_)),
         unknown_(unknown),
         byte_fallback_(byte_fallback) {
     double lowest = std::numeric_limits<double>::infinity();

@@ -10,6 +10,7 @@ const std::vector<Target>& targets() {
     std::vector<Target> out{frame_target()};
     for (Target& target : message_targets()) out.push_back(std::move(target));
     for (Target& target : file_targets()) out.push_back(std::move(target));
+    for (Target& target : sentencepiece_targets()) out.push_back(std::move(target));
     return out;
   }();
   return all;

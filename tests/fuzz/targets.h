@@ -20,10 +20,11 @@ struct Target {
 };
 
 // frame_target: arbitrary cuts of a stream. message_targets: one for each message of the protocol,
-// and two for payloads of any kind. file_targets: what is read from disk.
+// and two for payloads of any kind. file_targets and sentencepiece_targets: what is read from disk.
 Target frame_target();
 std::vector<Target> message_targets();
 std::vector<Target> file_targets();
+std::vector<Target> sentencepiece_targets();
 
 // All of these.
 const std::vector<Target>& targets();

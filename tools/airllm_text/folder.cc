@@ -61,6 +61,7 @@ Result<tokenizer::TextFiles> read_text_files(const fs::path& folder) {
       {"tokenizer.model", &files.tokenizer_model},
       {"tokenizer_config.json", &files.tokenizer_config_json},
       {"special_tokens_map.json", &files.special_tokens_map_json},
+      {"added_tokens.json", &files.added_tokens_json},
       {"chat_template.jinja", &files.chat_template_jinja},
       {"config.json", &files.config_json},
       {"generation_config.json", &files.generation_config_json}};

@@ -1,8 +1,7 @@
 """Writes the tokenizer fixtures of tests/engine/tokenizer with Hugging Face tokenizers.
 
-Trains two tiny tokenizers (byte-level; SentencePiece-style with byte fallback)
-and variants of them, and records the ids and texts of the reference.  With
---real DIR... records ids of published tokenizers, which are not committed
+Trains tiny tokenizers of every kind of model and variants of them, and records
+the ids and texts of the reference.  With --real DIR... records ids of published tokenizers, which are not committed
 themselves.
 
 Usage:  python generate.py [--out DIR [--real NAME=tokenizer.json ...]] [--folders DIR]
@@ -12,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,19 @@ from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normaliz
 
 from corpus import HAND, ids_to_decode, strings
 
+# One thread, so that training gives the same file again.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.append(str(Path(__file__).parent.parent / "unicode_tables"))
+from charsmap import charsmap  # noqa: E402
+
+
 O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m"
          r"|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re"
          r"|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
           r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+RULES = {"é": "e", "\uff01": "!", "\u00a0": " ", "\u3000": " ", "\ufb01": "fi", "e\u0301": "e", "\u0301": "",
+         "\u200b": "", "½": "1\u20442", "Å": "A", "\t": " ", "\n": " ", "'": "\u2019", "\u2126": "\u03a9"}
 ADDED = [
     AddedToken("<|strip|>", lstrip=True, rstrip=True, normalized=False),
     AddedToken("word", single_word=True, normalized=False),
@@ -89,6 +98,48 @@ def affixes() -> Tokenizer:
     return tokenizer
 
 
+def unigram() -> Tokenizer:
+    """As converters of tokenizer.model write them."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Precompiled(charsmap(RULES)), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    # The trainer would learn a special token a second time.
+    texts = [text for text in HAND if "<" not in text]
+    tokenizer.train_from_iterator(texts, trainers.UnigramTrainer(
+        vocab_size=420, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>",
+        show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer.add_tokens(ADDED)
+    return tokenizer
+
+
+def word_piece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=50))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(HAND, trainers.WordPieceTrainer(
+        vocab_size=500, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.add_tokens(ADDED)
+    return tokenizer
+
+
+def word_level() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(HAND, trainers.WordLevelTrainer(
+        vocab_size=400, special_tokens=["[UNK]", "[SEP]"], show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", special_tokens=[("[SEP]", 1)])
+    tokenizer.add_tokens(ADDED)
+    return tokenizer
+
+
 def split(pattern: Any, behavior: str, invert: bool = False) -> dict[str, Any]:
     return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
 
@@ -147,6 +198,19 @@ def variants() -> dict[str, tuple[str, dict[str, Any]]]:
             "model": {"fuse_unk": fuse}, "pre_tokenizer": None})
     result["affixes_dropped_unknown"] = (affix, {"model": {"unk_token": None}})
     result["no_decoder"] = (fallback, {"decoder": None})
+    result["unigram_bytes"] = ("unigram", {"model": {"byte_fallback": True}})
+    result["unigram_bare"] = ("unigram", {"normalizer": None, "pre_tokenizer": None, "decoder": None})
+    for scheme in ("first", "never"):
+        result[f"unigram_{scheme}"] = ("unigram", {
+            "pre_tokenizer": metaspace(scheme, scheme == "first"),
+            "decoder": metaspace(scheme, True)})
+    result["word_piece_cased"] = ("word_piece", {
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": None, "lowercase": False},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": False}})
+    result["word_piece_short"] = ("word_piece", {"model": {"max_input_chars_per_word": 3}})
+    result["word_level_split"] = ("word_level", {
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "normalizer": {"type": "Lowercase"}})
     # Without "stop": the reference panics where a token has fewer characters than that.
     result["strip"] = (byte, {"decoder": {"type": "Sequence", "decoders": [
         {"type": "Strip", "content": "a", "start": 2, "stop": 0}, {"type": "Fuse"},
@@ -227,7 +291,8 @@ def main() -> None:
     parser.add_argument("--folders", type=Path,
                         help="write every tokenizer as a folder of its own, to fuzz")
     args = parser.parse_args()
-    bases = {make.__name__: make().to_str() for make in (byte_level, byte_fallback, affixes)}
+    bases = {make.__name__: make().to_str() for make in (byte_level, byte_fallback, affixes, unigram, word_piece,
+                                                        word_level)}
     if args.folders:
         write_folders(args.folders, bases)
     if args.out is None:

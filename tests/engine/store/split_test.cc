@@ -58,6 +58,23 @@ TEST_F(SplitTest, CopiesSmallFilesAsTheyCame) {
   EXPECT_EQ(model->special_tokens_map_json, "{}");
 }
 
+TEST_F(SplitTest, TokenizerModelCountsWhereThereIsNoTokenizerJson) {
+  write_file(source_ / "tokenizer.model", "bytes");
+  write_file(source_ / "added_tokens.json", "{}");
+  ASSERT_TRUE(split("both").has_value());
+  Result<StoredModel> model = store_->open_model("both");
+  ASSERT_TRUE(model.has_value());
+  EXPECT_TRUE(model->tokenizer_json.has_value());
+  EXPECT_FALSE(model->tokenizer_model.has_value());
+  std::filesystem::remove(source_ / "tokenizer.json");
+  ASSERT_TRUE(split("m").has_value());
+  model = store_->open_model("m");
+  ASSERT_TRUE(model.has_value());
+  EXPECT_EQ(model->tokenizer_model, "bytes");
+  EXPECT_EQ(model->added_tokens_json, "{}");
+  EXPECT_EQ(store_->show("m")->at("has_tokenizer"), true);
+}
+
 TEST_F(SplitTest, WorksWithoutATokenizer) {
   std::filesystem::remove(source_ / "tokenizer.json");
   std::filesystem::remove(source_ / "tokenizer_config.json");

@@ -46,7 +46,14 @@ TEST(TokenizerFile, UnknownComponentsAreNamed) {
   const std::string model = R"("model": {"type": "BPE", "vocab": {"a": 0}, "merges": []})";
   const std::pair<std::string, const char*> cases[] = {
       {R"({"model": {"type": "Bigram", "vocab": {}}})", "'Bigram' is not supported"},
-      {"{" + model + R"(, "normalizer": {"type": "Precompiled"}})", "normalizer: 'Precompiled'"},
+      {"{" + model + R"(, "normalizer": {"type": "Precompiled"}})",
+       "normalizer: \"precompiled_charsmap\" is not a string"},
+      {"{" + model + R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "ab=c"}})",
+       "normalizer: \"precompiled_charsmap\" is not base64"},
+      {"{" + model +
+           R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}})",
+       "normalizer: precompiled_charsmap: the map is shorter than its header"},
+      {"{" + model + R"(, "normalizer": {"type": "Fancy"}})", "normalizer: 'Fancy'"},
       {"{" + model + R"(, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nope"}]}})",
        "'Nope'"},
       {"{" + model + R"(, "pre_tokenizer": {"type": "Bert"}})", "pre_tokenizer: 'Bert'"},

@@ -71,6 +71,12 @@ TEST(Reference, ByteFallbackTokenizer) { expect_equal("byte_fallback"); }
 
 TEST(Reference, TokenizerWithAffixes) { expect_equal("affixes"); }
 
+TEST(Reference, UnigramTokenizer) { expect_equal("unigram"); }
+
+TEST(Reference, WordPieceTokenizer) { expect_equal("word_piece"); }
+
+TEST(Reference, WordLevelTokenizer) { expect_equal("word_level"); }
+
 TEST(Reference, DropoutIsForTrainingOnly) {
   Json json = read_fixture("byte_level.json");
   json["model"]["dropout"] = 0.5;
