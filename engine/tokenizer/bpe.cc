@@ -13,8 +13,8 @@ namespace airllm::tokenizer {
 namespace {
 
 constexpr size_t kMaxMerges = (1 << 24) - 1;  // a rank has 24 bits in MergeTable
-constexpr size_t kCachedWords = 1 << 15;    // 64 bytes each
-constexpr size_t kWordsWithoutCache = 512;  // a short text does not pay for the cache
+constexpr size_t kCachedWords = 1 << 15;      // 64 bytes each
+constexpr size_t kWordsWithoutCache = 512;    // a short text does not pay for the cache
 // Below, looking through all pairs for the lowest rank beats a heap.
 constexpr size_t kFewSymbols = 24;
 

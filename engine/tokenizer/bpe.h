@@ -77,8 +77,9 @@ class Bpe {
   // `model` is the file's "model"; the vocabulary and the merges are taken from `file`.
   static Result<Bpe> build(const Json& model, TokenizerFile& file, std::string_view what);
 
-  // Appends the ids of one word in O(n log n), n the longest stretch that merges may cross. When the word needs the unknown token and the
-  // vocabulary lacks it, sets scratch.unknown_token_missing.
+  // Appends the ids of one word in O(n log n), n the longest stretch that merges may cross. When
+  // the word needs the unknown token and the vocabulary lacks it, sets
+  // scratch.unknown_token_missing.
   void encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }

@@ -66,8 +66,7 @@ Status run(const Arguments& arguments) {
     case Command::kDecode:
       return decode_lines(files, arguments.folder, arguments.skip_special, lines);
     case Command::kTemplate: return template_lines(files, arguments.folder, lines);
-    case Command::kCount:
-      return count_all(files, arguments.folder, arguments.seconds, lines);
+    case Command::kCount: return count_all(files, arguments.folder, arguments.seconds, lines);
   }
   return {};
 }
