@@ -13,6 +13,7 @@ Status load_text_side(LoadedModel& model) {
   // Once parsed, the texts would only take the daemon's memory.
   const tokenizer::TextFiles files{
       .tokenizer_json = std::exchange(stored.tokenizer_json, std::nullopt),
+      .tiktoken = std::exchange(stored.tiktoken, std::nullopt),
       .tokenizer_config_json = std::exchange(stored.tokenizer_config_json, std::nullopt),
       .special_tokens_map_json = std::exchange(stored.special_tokens_map_json, std::nullopt),
       .chat_template_jinja = std::exchange(stored.chat_template_jinja, std::nullopt),

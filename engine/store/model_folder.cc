@@ -58,6 +58,9 @@ Result<ModelTexts> ModelFolder::texts(const Manifest& manifest) const {
       if (record.name != name) continue;
       AIRLLM_TRY(*target, file(record));
     }
+    if (record.name.ends_with(".tiktoken")) {
+      AIRLLM_TRY(out.tiktoken, file(record));
+    }
   }
   if (has_config) return out;
   return Unexpected(ErrorCode::kData, path_ + "/" + kManifestName + ": no config.json in it",

@@ -155,7 +155,7 @@ class StoreImpl : public Store {
                 {"parameters", manifest.parameters},
                 {"source", manifest.source_label},
                 {"path", folder.path()},
-                {"has_tokenizer", texts.tokenizer_json.has_value()},
+                {"has_tokenizer", texts.tokenizer_json.has_value() || texts.tiktoken.has_value()},
                 {"architecture", architecture_json(architecture)},
                 {"shards", std::move(manifest_part["shards"])},
                 {"files", std::move(manifest_part["files"])}};

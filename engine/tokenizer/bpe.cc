@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kMaxMerges = (1 << 24) - 1;  // a rank has 24 bits in MergeTable
 constexpr size_t kCachedWords = 1 << 15;      // 64 bytes each
 constexpr size_t kWordsWithoutCache = 512;    // a short text does not pay for the cache
-// Below, looking through all pairs for the lowest rank beats a heap.
+// Below, looking through all pairs for the next one beats a heap.
 constexpr size_t kFewSymbols = 24;
 
 std::string byte_token(unsigned byte) {
@@ -108,6 +108,40 @@ Status Bpe::build_merges(const MergeList& merges, const std::string& where) {
     }
     merges_.add({*left_id, *right_id, *merged_id});
   }
+  return {};
+}
+
+Result<Bpe> Bpe::from_ranks(Vocabulary vocabulary, std::string_view what) {
+  Bpe bpe;
+  bpe.vocabulary_ = std::move(vocabulary);
+  bpe.ignore_merges_ = true;
+  bpe.orders_by_result_ = true;
+  AIRLLM_TRY_VOID(bpe.build_merges_of_ranks(std::string(what)));
+  bpe.build_tables();
+  return bpe;
+}
+
+// Every way to cut a token into two others is a merge.
+Status Bpe::build_merges_of_ranks(const std::string& where) {
+  std::vector<MergeTable::Entry> entries;
+  for (size_t id = 0; id < vocabulary_.id_limit(); ++id) {
+    const auto merged = static_cast<int32_t>(id);
+    const std::string_view token = vocabulary_.text(merged).value_or("");
+    for (size_t at = 0; at < token.size();) {
+      text::next_code_point(token, at);
+      if (at == token.size()) break;
+      const auto left = vocabulary_.id(token.substr(0, at));
+      if (!left.has_value()) continue;
+      const auto right = vocabulary_.id(token.substr(at));
+      if (right.has_value()) entries.push_back({*left, *right, merged});
+    }
+    if (entries.size() > kMaxMerges) {
+      return Unexpected(ErrorCode::kData, where + ": its tokens can be cut into two in more than " +
+                                              std::to_string(kMaxMerges) + " ways");
+    }
+  }
+  merges_.reserve(entries.size());
+  for (const MergeTable::Entry& entry : entries) merges_.add(entry);
   return {};
 }
 
@@ -215,25 +249,31 @@ void Bpe::split_into_symbols(std::string_view word, Scratch& scratch) const {
   flush_unknown();
 }
 
+// When the pair is merged, beside others: the lowest first; -1: never.
+int32_t Bpe::order_of(int32_t left, int32_t right) const {
+  const int32_t rank = merges_.rank(left, right);
+  return rank < 0 || !orders_by_result_ ? rank : merges_[rank].merged;
+}
+
 // Queues the pair of the symbols at positions `left` and `right`, if it can merge.
 void Bpe::offer(Scratch& scratch, int32_t left, int32_t right) const {
   const auto& symbols = scratch.symbols;
-  const int32_t rank =
-      merges_.rank(symbols[static_cast<size_t>(left)].id, symbols[static_cast<size_t>(right)].id);
-  if (rank < 0) return;
-  scratch.queue.push_back((uint64_t{static_cast<uint32_t>(rank)} << 32U) |
+  const int32_t order =
+      order_of(symbols[static_cast<size_t>(left)].id, symbols[static_cast<size_t>(right)].id);
+  if (order < 0) return;
+  scratch.queue.push_back((uint64_t{static_cast<uint32_t>(order)} << 32U) |
                           static_cast<uint32_t>(left));
   std::push_heap(scratch.queue.begin(), scratch.queue.end(), std::greater<>());
 }
 
-// Merges by looking for the lowest rank, and of equal ones the leftmost, each time. The ranks of
+// Merges by looking for the lowest order, and of equal ones the leftmost, each time. The orders of
 // the pairs are kept in `previous` of their left symbols.
 void Bpe::merge_few_symbols(Scratch& scratch) const {
   auto& symbols = scratch.symbols;
   size_t count = symbols.size();
   const auto update = [&](size_t i) {
-    const int32_t rank = merges_.rank(symbols[i].id, symbols[i + 1].id);
-    symbols[i].previous = rank < 0 ? INT32_MAX : rank;
+    const int32_t order = order_of(symbols[i].id, symbols[i + 1].id);
+    symbols[i].previous = order < 0 ? INT32_MAX : order;
   };
   for (size_t i = 0; i + 1 < count; ++i) update(i);
   while (count > 1) {
@@ -242,7 +282,7 @@ void Bpe::merge_few_symbols(Scratch& scratch) const {
       if (symbols[i].previous < symbols[best].previous) best = i;
     }
     if (symbols[best].previous == INT32_MAX) break;
-    symbols[best].id = merges_[symbols[best].previous].merged;
+    symbols[best].id = merged_by(symbols[best].previous);
     --count;
     for (size_t i = best + 1; i < count; ++i) symbols[i] = symbols[i + 1];
     if (best + 1 < count) update(best);
@@ -264,7 +304,7 @@ void Bpe::merge_symbols(Scratch& scratch) const {
   while (!queue.empty()) {
     std::pop_heap(queue.begin(), queue.end(), std::greater<>());
     const auto position = static_cast<int32_t>(queue.back() & UINT32_MAX);
-    const int32_t merged = merges_[static_cast<int32_t>(queue.back() >> 32U)].merged;
+    const int32_t merged = merged_by(static_cast<int32_t>(queue.back() >> 32U));
     queue.pop_back();
 
     Scratch::Symbol& left = symbols[static_cast<size_t>(position)];

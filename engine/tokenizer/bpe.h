@@ -57,7 +57,7 @@ class Bpe {
       int32_t previous, next;  // -1 at the ends
     };
     std::vector<Symbol> symbols;
-    std::vector<uint64_t> queue;  // a heap of rank << 32 | position
+    std::vector<uint64_t> queue;  // a heap of order << 32 | position
     bool unknown_token_missing = false;
 
     static constexpr size_t kCachedBytes = 30;  // the longest word that is remembered
@@ -77,6 +77,11 @@ class Bpe {
   // `model` is the file's "model"; the vocabulary and the merges are taken from `file`.
   static Result<Bpe> build(const Json& model, TokenizerFile& file, std::string_view what);
 
+  // As tiktoken does: a word that is a token is that token, else the pair whose two together are
+  // the token of the lowest id is merged first, of equal ones the leftmost. Each character of the
+  // tokens is a token.
+  static Result<Bpe> from_ranks(Vocabulary vocabulary, std::string_view what);
+
   // Appends the ids of one word in O(n log n), n the longest stretch that merges may cross. When
   // the word needs the unknown token and the vocabulary lacks it, sets
   // scratch.unknown_token_missing.
@@ -87,6 +92,7 @@ class Bpe {
  private:
   Bpe() = default;
   Status build_merges(const MergeList& merges, const std::string& where);
+  Status build_merges_of_ranks(const std::string& where);
   void build_tables();
   void find_gaps(const MergeList& merges);
   std::optional<int32_t> character_id(std::string_view character, bool first, bool last) const;
@@ -98,6 +104,10 @@ class Bpe {
   void encode_new_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   void merge_symbols(Scratch& scratch) const;
   void merge_few_symbols(Scratch& scratch) const;
+  int32_t order_of(int32_t left, int32_t right) const;
+  int32_t merged_by(int32_t order) const {
+    return orders_by_result_ ? order : merges_[order].merged;
+  }
   void offer(Scratch& scratch, int32_t left, int32_t right) const;
 
   static constexpr size_t kDirectCharacters = 0x10000;  // the most common ones of all scripts
@@ -113,8 +123,9 @@ class Bpe {
   bool fuse_unknown_ = false;
   bool byte_fallback_ = false;
   bool ignore_merges_ = false;
-  bool has_gaps_ = false;         // gaps_ is of use
-  bool gaps_at_unknown_ = false;  // also beside characters without a symbol of their own
+  bool orders_by_result_ = false;  // pairs with the same result are merged in the same turn
+  bool has_gaps_ = false;          // gaps_ is of use
+  bool gaps_at_unknown_ = false;   // also beside characters without a symbol of their own
 };
 
 }  // namespace airllm::tokenizer

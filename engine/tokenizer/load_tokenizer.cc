@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "engine/tokenizer/tiktoken.h"
+
 namespace airllm::tokenizer {
 
 Result<std::unique_ptr<Tokenizer>> load_tokenizer(const TextFiles& files, std::string_view where) {
@@ -9,12 +11,20 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer(const TextFiles& files, std::s
   if (files.tokenizer_json) {
     return Tokenizer::from_json(*files.tokenizer_json, folder + "/tokenizer.json");
   }
-  if (files.tokenizer_model || files.tiktoken) {
-    return Unexpected(
-        ErrorCode::kData,
-        folder + (files.tokenizer_model ? "/tokenizer.model: SentencePiece" : ": tiktoken") +
-            " files are not supported without a tokenizer.json",
-        "convert the tokenizer to tokenizer.json; prompts can be given as ids");
+  if (files.tiktoken) return load_tiktoken(files, where);
+  if (files.tokenizer_model && looks_like_tiktoken(*files.tokenizer_model)) {
+    return Unexpected(ErrorCode::kData,
+                      folder +
+                          "/tokenizer.model: a tiktoken file, which does not say how text is "
+                          "cut nor which special tokens there are",
+                      "take the model's folder with tokenizer.json; prompts can be given as ids");
+  }
+  if (files.tokenizer_model) {
+    return Unexpected(ErrorCode::kData,
+                      folder +
+                          "/tokenizer.model: SentencePiece files are not supported without a "
+                          "tokenizer.json",
+                      "convert the tokenizer to tokenizer.json; prompts can be given as ids");
   }
   return std::unique_ptr<Tokenizer>();
 }

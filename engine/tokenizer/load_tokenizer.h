@@ -10,8 +10,8 @@
 
 namespace airllm::tokenizer {
 
-// Null when the folder has none. `where` names the folder in messages. Formats other than
-// tokenizer.json are kData errors that name the file.
+// Null when the folder has none. `where` names the folder in messages. tokenizer.json goes
+// before a tiktoken file; other formats are kData errors that name the file.
 Result<std::unique_ptr<Tokenizer>> load_tokenizer(const TextFiles& files, std::string_view where);
 
 }  // namespace airllm::tokenizer

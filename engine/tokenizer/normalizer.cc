@@ -58,7 +58,8 @@ class Replace : public Normalizer {
 // The normalisation forms of Unicode (UAX 15).
 class UnicodeForm : public Normalizer {
  public:
-  explicit UnicodeForm(utf8proc_option_t form) : form_(form) {}
+  enum class Version { kUnicode9, kLibrary };
+  UnicodeForm(utf8proc_option_t form, Version version) : form_(form), version_(version) {}
 
   Result<text::MarkedText> apply(text::MarkedText text) const override {
     const std::string_view bytes(text.text());
@@ -113,6 +114,10 @@ class UnicodeForm : public Normalizer {
   // By Unicode 9, as the reference: newer characters stand between texts of their own.
   Result<std::string> normalise(std::string_view text) const {
     std::string result;
+    if (version_ == Version::kLibrary) {
+      AIRLLM_TRY_VOID(append_normalised(text, result));
+      return result;
+    }
     size_t done = 0;
     for (size_t at = 0; at < text.size();) {
       const size_t begin = at;
@@ -141,6 +146,7 @@ class UnicodeForm : public Normalizer {
   }
 
   utf8proc_option_t form_;
+  Version version_;
 };
 
 class Sequence : public Normalizer {
@@ -167,10 +173,14 @@ Result<NormalizerPtr> sequence_from_json(const Fields& fields) {
   return Normalizer::in_sequence(std::move(steps));
 }
 
+NormalizerPtr unicode_form(unsigned options, UnicodeForm::Version version) {
+  return std::make_unique<UnicodeForm>(
+      static_cast<utf8proc_option_t>(options | unsigned{UTF8PROC_STABLE}), version);
+}
+
 NormalizerPtr unicode_form(std::string_view type) {
   const auto make = [](unsigned options) {
-    return NormalizerPtr(
-        new UnicodeForm(static_cast<utf8proc_option_t>(options | unsigned{UTF8PROC_STABLE})));
+    return unicode_form(options, UnicodeForm::Version::kUnicode9);
   };
   if (type == "NFC") return make(UTF8PROC_COMPOSE);
   if (type == "NFD") return make(UTF8PROC_DECOMPOSE);
@@ -180,6 +190,10 @@ NormalizerPtr unicode_form(std::string_view type) {
 }
 
 }  // namespace
+
+NormalizerPtr Normalizer::nfc() {
+  return unicode_form(UTF8PROC_COMPOSE, UnicodeForm::Version::kLibrary);
+}
 
 NormalizerPtr Normalizer::in_sequence(std::vector<NormalizerPtr> steps) {
   return std::make_unique<Sequence>(std::move(steps));

@@ -5,13 +5,8 @@
 
 #include "base/utf8.h"
 #include "engine/text/marked_text.h"
-#include "engine/tokenizer/added_tokens.h"
-#include "engine/tokenizer/decoder.h"
+#include "engine/tokenizer/components.h"
 #include "engine/tokenizer/fields.h"
-#include "engine/tokenizer/model.h"
-#include "engine/tokenizer/normalizer.h"
-#include "engine/tokenizer/post_processor.h"
-#include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/tokenizer_file.h"
 
 namespace airllm::tokenizer {
@@ -20,16 +15,6 @@ namespace {
 // Positions are 32 bits wide, and a byte can become three or more in normalisation.
 constexpr size_t kMaxTextBytes = size_t{256} << 20;
 constexpr size_t kMaxWordsBytes = size_t{1} << 30;
-
-// All that a file holds.
-struct Components {
-  std::unique_ptr<Model> model;
-  AddedTokens added;
-  std::unique_ptr<Normalizer> normalizer;       // may be null
-  std::unique_ptr<PreTokenizer> pre_tokenizer;  // may be null
-  PostProcessor post_processor;
-  std::unique_ptr<Decoder> decoder;
-};
 
 class HubTokenizer : public Tokenizer {
  public:
@@ -173,6 +158,10 @@ Status check_version(const Fields& fields) {
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> assemble(Components parts) {
+  return std::make_unique<HubTokenizer>(std::move(parts));
+}
+
 Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokenizer_json,
                                                         std::string_view what) {
   const std::string name(what);
@@ -199,7 +188,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokeniz
                                     normalizer.get(), what));
   Components parts{std::move(model),         std::move(added),          std::move(normalizer),
                    std::move(pre_tokenizer), std::move(post_processor), std::move(decoder)};
-  return std::unique_ptr<Tokenizer>(new HubTokenizer(std::move(parts)));
+  return assemble(std::move(parts));
 }
 
 }  // namespace airllm::tokenizer

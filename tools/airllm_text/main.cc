@@ -19,7 +19,8 @@ constexpr const char* kUsage =
                                                  "add_generation_prompt", ...} -> {"text"}
        airllm-text count DIR [--seconds]        a text -> the number of its ids
 
-DIR holds a model's tokenizer.json, tokenizer.model or *.tiktoken file, and its configuration.
+DIR holds a model's tokenizer.json, tokenizer.model, *.tiktoken or tiktoken.model file, and its
+configuration.
 Each line of standard input is a JSON object, and each gets one line of JSON in answer: what is
 shown above, or {"error"}. "add_special" (false if absent) adds what the tokenizer puts around a
 text, such as BOS; "parse_special" (false if absent) recognises added tokens in the text: all of
