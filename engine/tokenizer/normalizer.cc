@@ -111,23 +111,25 @@ class UnicodeForm : public Normalizer {
     return {};
   }
 
-  // By Unicode 9, as the reference: newer characters stand between texts of their own.
   Result<std::string> normalise(std::string_view text) const {
     std::string result;
-    if (version_ == Version::kLibrary) {
-      AIRLLM_TRY_VOID(append_normalised(text, result));
-      return result;
-    }
     size_t done = 0;
     for (size_t at = 0; at < text.size();) {
       const size_t begin = at;
-      if (!text::is_inert_in_unicode9(text::next_code_point(text, at))) continue;
+      if (!stands_alone(text::next_code_point(text, at))) continue;
       AIRLLM_TRY_VOID(append_normalised(text.substr(done, begin - done), result));
       result += text.substr(begin, at - begin);
       done = at;
     }
     AIRLLM_TRY_VOID(append_normalised(text.substr(done), result));
     return result;
+  }
+
+  // Whether the character stays as it is, between texts of their own. With Unicode 9, as in the
+  // reference, those are the newer ones. The library drops a U+11A7 behind a Hangul syllable, as if
+  // it were a final consonant; it is the place before the first one, and composes with nothing.
+  bool stands_alone(char32_t c) const {
+    return c == 0x11A7 || (version_ == Version::kUnicode9 && text::is_inert_in_unicode9(c));
   }
 
   Status append_normalised(std::string_view text, std::string& result) const {

@@ -1,10 +1,11 @@
 """Qwen-1's tokenizer by the tiktoken library, as its tokenization_qwen.py has it, under the names of
 Hugging Face tokenizers; and *.tiktoken files for it.
 
-Usage:  python qwen1.py --out DIR [--vocabulary tokenizer.json]
+Usage:  python qwen1.py [--folder DIR [--vocabulary tokenizer.json]] [--out FIXTURES]
 
 Writes DIR/qwen.tiktoken and DIR/tokenizer_config.json: from the vocabulary of a byte-level
-tokenizer.json, or else a small one that is trained here. Needs tokenizers and tiktoken.
+tokenizer.json, or else a small one that is trained here. --out writes the small one and what the
+library answers, as tests/engine/tokenizer/fixtures holds them. Needs tokenizers and tiktoken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tiktoken
 from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from corpus import HAND
+from corpus import HAND, strings
 
 PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
            r"|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -45,6 +46,7 @@ BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
 @dataclass
 class Encoding:
     ids: list[int]
+    tokens: list[str]
 
 
 @dataclass
@@ -64,8 +66,9 @@ class Qwen1:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
         del add_special_tokens  # Qwen-1 adds none
-        return Encoding(self.encoding.encode(unicodedata.normalize("NFC", text),
-                                             allowed_special="all", disallowed_special=()))
+        ids = self.encoding.encode(unicodedata.normalize("NFC", text), allowed_special="all",
+                                   disallowed_special=())
+        return Encoding(ids, [self.id_to_token(i) for i in ids])
 
     def encode_batch_fast(self, texts: list[str], add_special_tokens: bool = True) -> list[Encoding]:
         return [self.encode(text, add_special_tokens) for text in texts]
@@ -122,10 +125,14 @@ def trained() -> list[bytes]:
     return tokens
 
 
+def write_ranks(path: Path, tokens: list[bytes]) -> None:
+    lines = (f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(tokens))
+    path.write_text("".join(lines), encoding="ascii")
+
+
 def write(folder: Path, tokens: list[bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    lines = (f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(tokens))
-    (folder / "qwen.tiktoken").write_text("".join(lines), encoding="ascii")
+    write_ranks(folder / "qwen.tiktoken", tokens)
     config: dict[str, Any] = {"auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", None]},
                               "model_max_length": 8192, "tokenizer_class": "QWenTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -134,10 +141,17 @@ def write(folder: Path, tokens: list[bytes]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--vocabulary", type=Path)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    write(args.out, published(args.vocabulary) if args.vocabulary else trained())
+    if args.folder:
+        write(args.folder, published(args.vocabulary) if args.vocabulary else trained())
+    if args.out:
+        from generate import dump, record  # which the fuzzer does not need
+        write_ranks(args.out / "qwen.tiktoken", trained())
+        dump(args.out / "qwen_tiktoken_expected.json",
+             record(Qwen1(args.out / "qwen.tiktoken"), strings()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/decoder.h"
+#include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/regex.h"
 #include "engine/tokenizer/split.h"
 #include "engine/tokenizer/tokenizer_file.h"
@@ -300,6 +301,28 @@ TEST(Pattern, RunawayExpressionsEndWithAnError) {
   const auto matches = pattern->find_all(std::string(60, 'a') + "bx");
   ASSERT_FALSE(matches);
   EXPECT_EQ(matches.error().code, ErrorCode::kData);
+}
+
+TEST(Normalizer, TheCharacterBeforeTheFinalConsonantsStays) {
+  std::vector<std::unique_ptr<Normalizer>> composing;
+  composing.push_back(Normalizer::nfc());
+  for (const char* type : {"NFC", "NFKC"}) {
+    auto made = Normalizer::from_json({{"type", type}}, "n");
+    ASSERT_TRUE(made);
+    composing.push_back(std::move(*made));
+  }
+  const std::pair<const char*, const char*> cases[] = {
+      {"\u110e\u1161\u11a7", "\ucc28\u11a7"},
+      {"\uac00\u11a7\u11a8", "\uac00\u11a7\u11a8"},
+      {"\uac00\u11a8", "\uac01"},
+      {"\u11a7\u1100\u1161e\u0301", "\u11a7\uac00\u00e9"}};
+  for (const auto& normalizer : composing) {
+    for (const auto& [text, expected] : cases) {
+      const auto result = normalizer->apply(text::MarkedText(text, 0));
+      ASSERT_TRUE(result);
+      EXPECT_EQ(result->text(), expected);
+    }
+  }
 }
 
 std::string decode_with(const char* decoder_json, const std::vector<std::string>& tokens) {
