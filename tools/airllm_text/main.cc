@@ -20,13 +20,12 @@ constexpr const char* kUsage =
        airllm-text count DIR [--seconds]        a text -> the number of its ids
 
 DIR holds a model's tokenizer.json, tokenizer.model, *.tiktoken or tiktoken.model file, and its
-configuration.
-Each line of standard input is a JSON object, and each gets one line of JSON in answer: what is
-shown above, or {"error"}. "add_special" (false if absent) adds what the tokenizer puts around a
-text, such as BOS; "parse_special" (false if absent) recognises added tokens in the text: all of
-them or none. A string with half a surrogate pair is an error. "template" hands on every further
-member as a variable of the template. "count" counts as encode does by default,
-and with --seconds also says how long encoding alone took.
+configuration. Each line of standard input is a JSON object, and each gets one line of JSON in
+answer: what is shown above, or {"error"}. "add_special" (false if absent) adds what the tokenizer
+puts around a text, such as BOS; "parse_special" (false if absent) recognises added tokens in the
+text: all of them or none. A string with half a surrogate pair is an error. "template" hands on
+every further member as a variable of the template. "count" counts as encode does by default, and
+with --seconds also says how long encoding alone took.
 )";
 
 enum class Command { kEncode, kDecode, kTemplate, kCount };
