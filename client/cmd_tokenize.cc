@@ -78,7 +78,8 @@ class TokenJsonPrinter : public EventHandler {
   Status on_tokens(const protocol::Tokens& tokens) override {
     std::string ids;
     std::string pieces;
-    for (const int32_t id : tokens.ids) ids += (begun_ || !ids.empty() ? "," : "") + std::to_string(id);
+    for (const int32_t id : tokens.ids)
+      ids += (begun_ || !ids.empty() ? "," : "") + std::to_string(id);
     for (const std::string& piece : tokens.pieces) {
       pieces += (begun_ || !pieces.empty() ? "," : "") + json_for_stdout(piece);
     }
@@ -88,8 +89,8 @@ class TokenJsonPrinter : public EventHandler {
   }
   Status on_done(const protocol::Done& done) override {
     AIRLLM_TRY(const uint64_t count, count_of(done));
-    AIRLLM_TRY_VOID(print_out("{\"model\":" + json_for_stdout(model_) +
-                              ",\"count\":" + std::to_string(count)));
+    AIRLLM_TRY_VOID(
+        print_out("{\"model\":" + json_for_stdout(model_) + ",\"count\":" + std::to_string(count)));
     if (show_ != Show::kCount) AIRLLM_TRY_VOID(print_list("ids", ids_));
     if (show_ == Show::kPieces || show_ == Show::kAll) {
       AIRLLM_TRY_VOID(print_list("pieces", pieces_));
@@ -149,8 +150,8 @@ Result<int> run_tokenize(const Invocation& invocation) {
   params.pieces = show == Show::kPieces || show == Show::kAll;
   TokenPrinter text_printer(show);
   TokenJsonPrinter json_printer(show);
-  EventHandler* const printer = call.globals.json ? static_cast<EventHandler*>(&json_printer)
-                                                  : &text_printer;
+  EventHandler* const printer =
+      call.globals.json ? static_cast<EventHandler*>(&json_printer) : &text_printer;
   AIRLLM_TRY_VOID(run_text_call(call, params, *printer));
   return 0;
 }

@@ -66,9 +66,9 @@ Status read_text_call(TextCall& call, const std::string& command) {
   AIRLLM_TRY(call.chosen, choose_model(call.model));
   AIRLLM_TRY(std::optional<std::string> input, words_or_stdin(call.words));
   if (!input) {
-    return Unexpected(ErrorCode::kUsage, "there is no input",
-                      "give it as an argument or on standard input; see 'airllm " + command +
-                          " --help'");
+    return Unexpected(
+        ErrorCode::kUsage, "there is no input",
+        "give it as an argument or on standard input; see 'airllm " + command + " --help'");
   }
   AIRLLM_TRY_VOID(check_utf8(*input, call.words.empty() ? "standard input" : "the argument"));
   call.input = std::move(*input);

@@ -14,6 +14,7 @@ Status load_text_side(LoadedModel& model) {
   const tokenizer::TextFiles files{
       .tokenizer_json = std::exchange(stored.tokenizer_json, std::nullopt),
       .tokenizer_model = std::exchange(stored.tokenizer_model, std::nullopt),
+      .tiktoken = std::exchange(stored.tiktoken, std::nullopt),
       .tokenizer_config_json = std::exchange(stored.tokenizer_config_json, std::nullopt),
       .special_tokens_map_json = std::exchange(stored.special_tokens_map_json, std::nullopt),
       .added_tokens_json = std::exchange(stored.added_tokens_json, std::nullopt),

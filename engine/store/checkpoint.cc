@@ -39,6 +39,7 @@ constexpr SmallFileKind kSmallFiles[] = {
     {"added_tokens.json", 4 * kMiB},
     {"chat_template.jinja", 4 * kMiB},
     {"tokenizer.model", 64 * kMiB},
+    {"qwen.tiktoken", 64 * kMiB},
     {"vocab.json", 64 * kMiB},
     {"merges.txt", 64 * kMiB},
 };

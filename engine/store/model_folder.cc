@@ -59,6 +59,9 @@ Result<ModelTexts> ModelFolder::texts(const Manifest& manifest) const {
       if (record.name != name) continue;
       AIRLLM_TRY(*target, file(record));
     }
+    if (record.name.ends_with(".tiktoken")) {
+      AIRLLM_TRY(out.tiktoken, file(record));
+    }
   }
   for (const FileRecord& record : manifest.files) {
     if (record.name != "tokenizer.model" || out.tokenizer_json) continue;

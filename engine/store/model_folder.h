@@ -18,6 +18,7 @@ struct ModelTexts {
   std::optional<std::string> tokenizer_json, tokenizer_config_json, generation_config_json;
   std::optional<std::string> tokenizer_model;  // where there is no tokenizer.json
   std::optional<std::string> special_tokens_map_json, added_tokens_json, chat_template_jinja;
+  std::optional<std::string> tiktoken;  // of a *.tiktoken file
 };
 
 // Borrows the disk. Whatever does not fit the manifest is a kData error that names the file.

@@ -155,7 +155,7 @@ class StoreImpl : public Store {
                 {"parameters", manifest.parameters},
                 {"source", manifest.source_label},
                 {"path", folder.path()},
-                {"has_tokenizer", texts.tokenizer_json || texts.tokenizer_model},
+                {"has_tokenizer", texts.tokenizer_json || texts.tokenizer_model || texts.tiktoken},
                 {"architecture", architecture_json(architecture)},
                 {"shards", std::move(manifest_part["shards"])},
                 {"files", std::move(manifest_part["files"])}};

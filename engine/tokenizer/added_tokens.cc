@@ -18,8 +18,9 @@ bool stands_alone(std::string_view text, size_t begin, size_t end) {
   return end == text.size() || !text::is_word(text::next_code_point(text, at));
 }
 
-size_t skip_space_back(std::string_view text, size_t at) {
-  while (at > 0) {
+// Down to `limit`, if `at` is above.
+size_t skip_space_back(std::string_view text, size_t at, size_t limit) {
+  while (at > limit) {
     size_t before = at;
     if (!text::is_space(text::previous_code_point(text, before))) break;
     at = before;
@@ -27,14 +28,26 @@ size_t skip_space_back(std::string_view text, size_t at) {
   return at;
 }
 
-size_t skip_space(std::string_view text, size_t at) {
-  while (at < text.size()) {
-    size_t behind = at;
-    if (!text::is_space(text::next_code_point(text, behind))) break;
-    at = behind;
+// Finds where white space ends, from places that only move on: each stretch is walked once, though
+// many matches may lie in it.
+class SpaceSkipper {
+ public:
+  explicit SpaceSkipper(std::string_view text) : text_(text) {}
+  size_t end_from(size_t at) {
+    if (at >= known_begin_ && at <= known_end_) return known_end_;
+    known_begin_ = at;
+    while (at < text_.size()) {
+      size_t behind = at;
+      if (!text::is_space(text::next_code_point(text_, behind))) break;
+      at = behind;
+    }
+    return known_end_ = at;
   }
-  return at;
-}
+
+ private:
+  std::string_view text_;
+  size_t known_begin_ = 1, known_end_ = 0;  // white space in between; nothing at first
+};
 
 }  // namespace
 
@@ -153,12 +166,13 @@ std::vector<AddedTokens::Section> AddedTokens::cut(const text::MarkedText& marke
                                                    const Matcher& matcher) const {
   const std::string_view text(marked.text());
   std::vector<Section> sections;
+  SpaceSkipper space(text);
   size_t done = 0;
   const auto take = [&](size_t begin, size_t end, const AddedToken& token) {
     if (token.single_word && !stands_alone(text, begin, end)) return;
     // White space that the match before has taken stays with it.
-    if (token.lstrip) begin = std::max(skip_space_back(text, begin), done);
-    if (token.rstrip) end = skip_space(text, end);
+    if (token.lstrip) begin = std::max(skip_space_back(text, begin, done), done);
+    if (token.rstrip) end = space.end_from(end);
     if (done < begin) sections.push_back({done, begin, -1});
     sections.push_back({begin, end, token.id});
     done = end;

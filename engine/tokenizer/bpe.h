@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/tokenizer/merge_gaps.h"
 #include "engine/tokenizer/tokenizer_file.h"
 #include "engine/tokenizer/vocabulary.h"
 
@@ -29,10 +30,21 @@ class MergeTable {
   const Entry& operator[](int32_t rank) const { return entries_[static_cast<size_t>(rank)]; }
 
  private:
-  size_t slot_of(int32_t left, int32_t right) const;
+  static constexpr unsigned kRankBits = 24;
+  static constexpr uint32_t kRankMask = (1U << kRankBits) - 1;
+  static constexpr uint32_t kFree = UINT32_MAX;
+  // Where a pair is, or belongs (rank: -1).
+  struct Place {
+    size_t slot;
+    uint32_t tag;
+    int32_t rank;
+  };
+  Place place_of(int32_t left, int32_t right) const;
 
   std::vector<Entry> entries_;
-  std::vector<int32_t> table_;  // open addressing, a power of two; -1: free
+  // Open addressing, a power of two: ranks below eight bits of the pair's hash, by which most other
+  // pairs are passed without a look at their entries.
+  std::vector<uint32_t> table_;
 };
 
 // Immutable after construction; safe to share between threads.
@@ -45,15 +57,17 @@ class Bpe {
       int32_t previous, next;  // -1 at the ends
     };
     std::vector<Symbol> symbols;
-    std::vector<uint64_t> queue;  // a heap of rank << 32 | position
+    std::vector<uint64_t> queue;  // a heap of order << 32 | position
     bool unknown_token_missing = false;
+
+    static constexpr size_t kCachedBytes = 30;  // the longest word that is remembered
 
     // Words of this encoding and their ids, so that a frequent word is merged once. Bounded: a
     // word replaces the one that holds its slot.
     struct CachedWord {
       uint8_t length = 0;  // 0: free
       uint8_t count = 0;
-      std::array<char, 30> bytes{};
+      std::array<char, kCachedBytes> bytes{};
       std::array<int32_t, 8> ids{};
     };
     std::vector<CachedWord> cache;  // empty while the text is short
@@ -63,8 +77,14 @@ class Bpe {
   // `model` is the file's "model"; the vocabulary and the merges are taken from `file`.
   static Result<Bpe> build(const Json& model, TokenizerFile& file, std::string_view what);
 
-  // Appends the ids of one word in O(n log n). When the word needs the unknown token and the
-  // vocabulary lacks it, sets scratch.unknown_token_missing.
+  // As tiktoken does: a word that is a token is that token, else the pair whose two together are
+  // the token of the lowest id is merged first, of equal ones the leftmost. Each character of the
+  // tokens is a token.
+  static Result<Bpe> from_ranks(Vocabulary vocabulary, std::string_view what);
+
+  // Appends the ids of one word in O(n log n), n the longest stretch that merges may cross. When
+  // the word needs the unknown token and the vocabulary lacks it, sets
+  // scratch.unknown_token_missing.
   void encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -72,27 +92,40 @@ class Bpe {
  private:
   Bpe() = default;
   Status build_merges(const MergeList& merges, const std::string& where);
+  Status build_merges_of_ranks(const std::string& where);
   void build_tables();
+  void find_gaps(const MergeList& merges);
   std::optional<int32_t> character_id(std::string_view character, bool first, bool last) const;
   bool append_bytes(std::string_view character, bool first, bool last, Scratch& scratch) const;
   void split_into_symbols(std::string_view word, Scratch& scratch) const;
+  bool has_direct_id(char32_t c) const { return c < direct_ids_.size() && direct_ids_[c] >= 0; }
+  bool is_gap(char32_t left, char32_t right) const;
+  void encode_short_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   void encode_new_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   void merge_symbols(Scratch& scratch) const;
   void merge_few_symbols(Scratch& scratch) const;
+  int32_t order_of(int32_t left, int32_t right) const;
+  int32_t merged_by(int32_t order) const {
+    return orders_by_result_ ? order : merges_[order].merged;
+  }
   void offer(Scratch& scratch, int32_t left, int32_t right) const;
 
-  static constexpr size_t kDirectCharacters = 512;  // covers the alphabet of byte-level BPE
+  static constexpr size_t kDirectCharacters = 0x10000;  // the most common ones of all scripts
 
   Vocabulary vocabulary_;
   MergeTable merges_;
+  MergeGaps gaps_;
   std::array<int32_t, 256> byte_ids_{};  // <0x00> to <0xFF>; -1: absent
-  std::array<int32_t, kDirectCharacters> direct_ids_{};
+  std::vector<int32_t> direct_ids_;      // by character, as far as the vocabulary has some; or -1
   std::string subword_prefix_, word_suffix_;
   int32_t unknown_id_ = -1;
   bool has_unknown_ = false;
   bool fuse_unknown_ = false;
   bool byte_fallback_ = false;
   bool ignore_merges_ = false;
+  bool orders_by_result_ = false;  // pairs with the same result are merged in the same turn
+  bool has_gaps_ = false;          // gaps_ is of use
+  bool gaps_at_unknown_ = false;   // also beside characters without a symbol of their own
 };
 
 }  // namespace airllm::tokenizer

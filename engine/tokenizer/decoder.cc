@@ -243,6 +243,55 @@ class Replace : public WholeTokenStep {
   std::string content_;
 };
 
+// Replace of a literal, of which no more is held back than may begin one (Knuth, Morris, Pratt): a
+// token of Fuse is as long as the answer.
+class ReplaceLiteral : public DecodeStep {
+ public:
+  // For each length of the literal's beginning the longest shorter one with which that ends.
+  struct Table {
+    std::string literal;
+    std::vector<size_t> shorter;
+  };
+  static Table table_of(const std::string& literal) {
+    Table table{literal, std::vector<size_t>(literal.size() + 1, 0)};
+    size_t length = 0;
+    for (size_t i = 1; i < literal.size(); ++i) {
+      while (length > 0 && literal[length] != literal[i]) length = table.shorter[length];
+      if (literal[length] == literal[i]) ++length;
+      table.shorter[i + 1] = length;
+    }
+    return table;
+  }
+
+  ReplaceLiteral(std::shared_ptr<const Table> table, std::string content)
+      : table_(std::move(table)), content_(std::move(content)) {}
+  void push(const Fragment& fragment, const Sink& sink) override {
+    const std::string_view literal(table_->literal);
+    std::string out;
+    for (const char c : fragment.text) {
+      while (held_ > 0 && literal[held_] != c) {
+        const size_t shorter = table_->shorter[held_];
+        out += literal.substr(0, held_ - shorter);
+        held_ = shorter;
+      }
+      if (literal[held_] != c) {
+        out += c;
+      } else if (++held_ == literal.size()) {
+        out += content_;
+        held_ = 0;
+      }
+    }
+    if (fragment.ends_token) out += literal.substr(0, std::exchange(held_, 0));
+    sink({out, fragment.begins_token, fragment.ends_token});
+  }
+  void finish(const Sink& /*sink*/) override {}
+
+ private:
+  std::shared_ptr<const Table> table_;
+  std::string content_;
+  size_t held_ = 0;  // bytes of the literal with which the text so far ends
+};
+
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
   std::string out;
   size_t done = 0;
@@ -361,6 +410,11 @@ Result<Decoder::StepFactory> Decoder::factory_from_json(const Json& json,
     if (pattern_json == nullptr) return fields.wrong("pattern", "an object");
     AIRLLM_TRY(Pattern pattern, Pattern::from_json(*pattern_json, where + ": Replace"));
     AIRLLM_TRY(const std::string content, fields.string("content"));
+    if (const std::string& literal = pattern.literal_text(); !literal.empty()) {
+      const auto table =
+          std::make_shared<const ReplaceLiteral::Table>(ReplaceLiteral::table_of(literal));
+      return StepFactory([=] { return std::make_unique<ReplaceLiteral>(table, content); });
+    }
     const auto shared = std::make_shared<const Pattern>(std::move(pattern));
     return StepFactory([=] { return std::make_unique<Replace>(shared, content); });
   }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "engine/tokenizer/sentencepiece_tokenizer.h"
+#include "engine/tokenizer/tiktoken.h"
 
 namespace airllm::tokenizer {
 
@@ -11,13 +12,16 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer(const TextFiles& files, std::s
   if (files.tokenizer_json) {
     return Tokenizer::from_json(*files.tokenizer_json, folder + "/tokenizer.json");
   }
-  if (files.tokenizer_model) return load_sentencepiece(files, where);
-  if (files.tiktoken) {
+  if (files.tiktoken) return load_tiktoken(files, where);
+  if (!files.tokenizer_model) return std::unique_ptr<Tokenizer>();
+  if (looks_like_tiktoken(*files.tokenizer_model)) {
     return Unexpected(ErrorCode::kData,
-                      folder + ": tiktoken files are not supported without a tokenizer.json",
-                      "convert the tokenizer to tokenizer.json; prompts can be given as ids");
+                      folder +
+                          "/tokenizer.model: a tiktoken file, which does not say how text is "
+                          "cut nor which special tokens there are",
+                      "take the model's folder with tokenizer.json; prompts can be given as ids");
   }
-  return std::unique_ptr<Tokenizer>();
+  return load_sentencepiece(files, where);
 }
 
 }  // namespace airllm::tokenizer

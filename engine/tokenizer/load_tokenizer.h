@@ -10,8 +10,9 @@
 
 namespace airllm::tokenizer {
 
-// tokenizer.json goes before SentencePiece's tokenizer.model; null when the folder has none.
-// `where` names the folder in messages. Other formats are kData errors that name the file.
+// tokenizer.json goes before a tiktoken file, and that before SentencePiece's tokenizer.model; null
+// when the folder has none. `where` names the folder in messages. What cannot be read is a kData
+// error that names the file.
 Result<std::unique_ptr<Tokenizer>> load_tokenizer(const TextFiles& files, std::string_view where);
 
 }  // namespace airllm::tokenizer

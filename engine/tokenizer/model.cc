@@ -70,4 +70,9 @@ Result<std::unique_ptr<Model>> Model::from_file(TokenizerFile& file, std::string
   return ModelPtr(new BpeModel(std::move(bpe)));
 }
 
+Result<std::unique_ptr<Model>> Model::from_ranks(Vocabulary vocabulary, std::string_view what) {
+  AIRLLM_TRY(Bpe bpe, Bpe::from_ranks(std::move(vocabulary), what));
+  return ModelPtr(new BpeModel(std::move(bpe)));
+}
+
 }  // namespace airllm::tokenizer

@@ -29,6 +29,8 @@ class Model {
   // BPE, Unigram, WordPiece and WordLevel; another type is a kData error that names it. Takes
   // vocabulary and merges out of `file`, whose name is `what`.
   static Result<std::unique_ptr<Model>> from_file(TokenizerFile& file, std::string_view what);
+  // Bpe::from_ranks.
+  static Result<std::unique_ptr<Model>> from_ranks(Vocabulary vocabulary, std::string_view what);
   virtual ~Model() = default;
 
   virtual std::unique_ptr<Encoder> encoder() const = 0;

@@ -59,7 +59,8 @@ class Replace : public Normalizer {
 // The normalisation forms of Unicode (UAX 15).
 class UnicodeForm : public Normalizer {
  public:
-  explicit UnicodeForm(utf8proc_option_t form) : form_(form) {}
+  enum class Version { kUnicode9, kLibrary };
+  UnicodeForm(utf8proc_option_t form, Version version) : form_(form), version_(version) {}
 
   Result<text::MarkedText> apply(text::MarkedText text) const override {
     const std::string_view bytes(text.text());
@@ -111,19 +112,25 @@ class UnicodeForm : public Normalizer {
     return {};
   }
 
-  // By Unicode 9, as the reference: newer characters stand between texts of their own.
   Result<std::string> normalise(std::string_view text) const {
     std::string result;
     size_t done = 0;
     for (size_t at = 0; at < text.size();) {
       const size_t begin = at;
-      if (!text::is_inert_in_unicode9(text::next_code_point(text, at))) continue;
+      if (!stands_alone(text::next_code_point(text, at))) continue;
       AIRLLM_TRY_VOID(append_normalised(text.substr(done, begin - done), result));
       result += text.substr(begin, at - begin);
       done = at;
     }
     AIRLLM_TRY_VOID(append_normalised(text.substr(done), result));
     return result;
+  }
+
+  // Whether the character stays as it is, between texts of their own. With Unicode 9, as in the
+  // reference, those are the newer ones. The library drops a U+11A7 behind a Hangul syllable, as if
+  // it were a final consonant; it is the place before the first one, and composes with nothing.
+  bool stands_alone(char32_t c) const {
+    return c == 0x11A7 || (version_ == Version::kUnicode9 && text::is_inert_in_unicode9(c));
   }
 
   Status append_normalised(std::string_view text, std::string& result) const {
@@ -142,6 +149,7 @@ class UnicodeForm : public Normalizer {
   }
 
   utf8proc_option_t form_;
+  Version version_;
 };
 
 class Sequence : public Normalizer {
@@ -168,10 +176,14 @@ Result<NormalizerPtr> sequence_from_json(const Fields& fields) {
   return Normalizer::in_sequence(std::move(steps));
 }
 
+NormalizerPtr unicode_form(unsigned options, UnicodeForm::Version version) {
+  return std::make_unique<UnicodeForm>(
+      static_cast<utf8proc_option_t>(options | unsigned{UTF8PROC_STABLE}), version);
+}
+
 NormalizerPtr unicode_form(std::string_view type) {
   const auto make = [](unsigned options) {
-    return NormalizerPtr(
-        new UnicodeForm(static_cast<utf8proc_option_t>(options | unsigned{UTF8PROC_STABLE})));
+    return unicode_form(options, UnicodeForm::Version::kUnicode9);
   };
   if (type == "NFC") return make(UTF8PROC_COMPOSE);
   if (type == "NFD") return make(UTF8PROC_DECOMPOSE);
@@ -181,6 +193,10 @@ NormalizerPtr unicode_form(std::string_view type) {
 }
 
 }  // namespace
+
+NormalizerPtr Normalizer::nfc() {
+  return unicode_form(UTF8PROC_COMPOSE, UnicodeForm::Version::kLibrary);
+}
 
 NormalizerPtr Normalizer::in_sequence(std::vector<NormalizerPtr> steps) {
   return std::make_unique<Sequence>(std::move(steps));

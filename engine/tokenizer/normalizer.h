@@ -18,6 +18,8 @@ class Normalizer {
   // BertNormalizer, Precompiled and Sequence; another type is a kData error that names it. `where`
   // names the component.
   static Result<std::unique_ptr<Normalizer>> from_json(const Json& json, const std::string& where);
+  // NFC by the Unicode version of the system's library (15 in Debian 12), not of tokenizer.json.
+  static std::unique_ptr<Normalizer> nfc();
   // Each of them, from the first to the last.
   static std::unique_ptr<Normalizer> in_sequence(std::vector<std::unique_ptr<Normalizer>> steps);
   virtual ~Normalizer() = default;

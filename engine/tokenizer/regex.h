@@ -38,6 +38,8 @@ class Pattern {
   Result<std::vector<Range>> find_all(std::string_view text) const;
   // Whether it runs in engine/regex, or is a literal.
   bool is_own() const { return regex_ == nullptr; }
+  // Empty when it is an expression.
+  const std::string& literal_text() const { return literal_; }
 
  private:
   struct Deleter {

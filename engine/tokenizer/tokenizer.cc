@@ -4,30 +4,15 @@
 #include <utility>
 
 #include "engine/text/marked_text.h"
-#include "engine/tokenizer/added_tokens.h"
-#include "engine/tokenizer/decoder.h"
+#include "engine/tokenizer/components.h"
 #include "engine/tokenizer/fields.h"
 #include "engine/tokenizer/join_parts.h"
-#include "engine/tokenizer/model.h"
-#include "engine/tokenizer/normalizer.h"
-#include "engine/tokenizer/post_processor.h"
-#include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/tokenizer_file.h"
 
 namespace airllm::tokenizer {
 namespace {
 
 constexpr size_t kMaxWordsBytes = size_t{1} << 30;
-
-// All that a file holds.
-struct Components {
-  std::unique_ptr<Model> model;
-  AddedTokens added;
-  std::unique_ptr<Normalizer> normalizer;       // may be null
-  std::unique_ptr<PreTokenizer> pre_tokenizer;  // may be null
-  PostProcessor post_processor;
-  std::unique_ptr<Decoder> decoder;
-};
 
 class HubTokenizer : public Tokenizer {
  public:
@@ -156,6 +141,10 @@ Status check_version(const Fields& fields) {
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> assemble(Components parts) {
+  return std::make_unique<HubTokenizer>(std::move(parts));
+}
+
 Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokenizer_json,
                                                         std::string_view what) {
   const std::string name(what);
@@ -182,7 +171,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokeniz
                                     normalizer.get(), what));
   Components parts{std::move(model),         std::move(added),          std::move(normalizer),
                    std::move(pre_tokenizer), std::move(post_processor), std::move(decoder)};
-  return std::unique_ptr<Tokenizer>(new HubTokenizer(std::move(parts)));
+  return assemble(std::move(parts));
 }
 
 }  // namespace airllm::tokenizer

@@ -90,6 +90,19 @@ Result<Json> parse_object(std::string_view text, const std::string& what) {
   return object;
 }
 
+// "auto_map": {"AutoTokenizer": ["module.Class", null]}: the class that comes with the model, of
+// which there may be a slow and a fast one.
+std::string auto_class(const Fields& fields) {
+  const Json* map = fields.find("auto_map");
+  if (map == nullptr || !map->is_object()) return "";
+  const auto found = map->find("AutoTokenizer");
+  if (found == map->end()) return "";
+  const Json& name = found->is_array() && !found->empty() ? found->front() : *found;
+  if (!name.is_string()) return "";
+  const auto& text = name.get_ref<const std::string&>();
+  return text.substr(text.rfind('.') + 1);  // without a dot, from the beginning
+}
+
 }  // namespace
 
 Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::string_view where) {
@@ -102,6 +115,7 @@ Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::strin
     const Fields fields(object, what);
     AIRLLM_TRY_VOID(add_special_tokens(object, fields, config.special_tokens));
     AIRLLM_TRY(config.tokenizer_class, fields.string_or("tokenizer_class", ""));
+    config.auto_class = auto_class(fields);
     AIRLLM_TRY(TemplateSources setting, setting_templates(fields));
     if (config.chat_templates.templates.empty()) config.chat_templates = std::move(setting);
     has_decoder = object.contains("added_tokens_decoder");

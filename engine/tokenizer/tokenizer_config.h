@@ -33,6 +33,7 @@ struct TokenizerConfig {
   // a token that is not set is not there.
   Json special_tokens = Json::object();
   std::string tokenizer_class;  // empty when the file does not say
+  std::string auto_class;       // "auto_map"'s, of the model's own Python; or empty
 };
 
 // As transformers' from_pretrained():

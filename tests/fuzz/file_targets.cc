@@ -8,6 +8,7 @@
 #include "engine/store/manifest.h"
 #include "engine/store/safetensors.h"
 #include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tiktoken.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/engine/store/sample_manifest.h"
 #include "tests/fuzz/targets.h"
@@ -172,6 +173,54 @@ Target tokenizer_file() {
        R"-("vocab":{"a":0,"▁":1,"b":2},"merges":[]}})-"}};
 }
 
+// ---- *.tiktoken --------------------------------------------------------------------------------
+
+// The tokens of single bytes, without which no file is accepted.
+const std::string& tiktoken_bytes() {
+  static const std::string lines = [] {
+    constexpr std::string_view kDigits =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string out;
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      out += {kDigits[byte >> 2U], kDigits[(byte & 3U) << 4U], '=', '=', ' '};
+      out += std::to_string(byte) + '\n';
+    }
+    return out;
+  }();
+  return lines;
+}
+
+// The input alone is accepted or refused; behind the bytes it makes a tokenizer that encodes any
+// text without loss, or is refused.
+bool run_tiktoken(std::string_view input) {
+  const auto alone = tokenizer::read_tiktoken_file(input, "t");
+  AIRLLM_CHECK(alone || alone.error().code == ErrorCode::kData);
+  const auto made =
+      tokenizer::load_tiktoken({.tiktoken = tiktoken_bytes() + std::string(input),
+                                .tokenizer_config_json = R"({"tokenizer_class": "QWenTokenizer"})"},
+                               "t");
+  if (!made) {
+    AIRLLM_CHECK(made.error().code == ErrorCode::kData);
+    return false;
+  }
+  const tokenizer::Tokenizer& tokenizer = **made;
+  const std::vector<tokenizer::TextPart> parts = {{"ab<|im_start|>abcabcaaaaaaaaaaa", false},
+                                                  {"  don't\n\u00c4\u00e9 \u6771<|im_end|>", true}};
+  const auto ids = tokenizer.encode(parts, {});
+  AIRLLM_CHECK(ids.has_value());
+  AIRLLM_CHECK(tokenizer.decode(*ids, false) == parts[0].text + parts[1].text);
+  AIRLLM_CHECK(streamed(tokenizer, *ids) == tokenizer.decode(*ids, true));
+  const std::vector<int32_t> any = {0xE6, 256, 0x9D, -1, 257, 2147483647, 0xFF, 258, 0};
+  AIRLLM_CHECK(streamed(tokenizer, any) == tokenizer.decode(any, true));
+  return true;
+}
+
+Target tiktoken_file() {
+  return {"tiktoken",
+          run_tiktoken,
+          {"", "YWI= 256\nYWJj 257\n", "YWFh 257\nYWE= 256\nID8/IA== 258\n5p0= 259"}};
+}
+
 // ---- chat templates ----------------------------------------------------------------------------
 
 bool run_chat_template(std::string_view input) {
@@ -205,7 +254,8 @@ Target chat_template() {
 }  // namespace
 
 std::vector<Target> file_targets() {
-  return {settings(), safetensors(), manifest(), architecture(), tokenizer_file(), chat_template()};
+  return {settings(),       safetensors(),   manifest(),     architecture(),
+          tokenizer_file(), tiktoken_file(), chat_template()};
 }
 
 }  // namespace airllm::fuzz

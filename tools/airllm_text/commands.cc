@@ -1,6 +1,7 @@
 #include "tools/airllm_text/commands.h"
 
 #include <charconv>
+#include <chrono>
 #include <memory>
 
 #include "base/json.h"
@@ -133,12 +134,16 @@ Status template_lines(const TextFiles& files, std::string_view where, Lines& lin
                       [&](std::string_view line) { return template_line(*chat_template, line); });
 }
 
-Status count_all(const TextFiles& files, std::string_view where, Lines& lines) {
+Status count_all(const TextFiles& files, std::string_view where, bool seconds, Lines& lines) {
   AIRLLM_TRY(const std::unique_ptr<Tokenizer> tokenizer, make_tokenizer(files, where));
   AIRLLM_TRY(std::string text, lines.rest());
   const TextPart part{std::move(text), true};
+  const auto begin = std::chrono::steady_clock::now();
   AIRLLM_TRY(const std::vector<int32_t> ids, tokenizer->encode({&part, 1}, {.add_special = false}));
-  AIRLLM_TRY_VOID(lines.write_line(std::to_string(ids.size())));
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  std::string answer = std::to_string(ids.size());
+  if (seconds) answer += ' ' + std::to_string(taken.count());
+  AIRLLM_TRY_VOID(lines.write_line(answer));
   return lines.flush();
 }
 

@@ -12,6 +12,8 @@ Status encode_lines(const tokenizer::TextFiles& files, std::string_view where, L
 Status decode_lines(const tokenizer::TextFiles& files, std::string_view where, bool skip_special,
                     Lines& lines);
 Status template_lines(const tokenizer::TextFiles& files, std::string_view where, Lines& lines);
-Status count_all(const tokenizer::TextFiles& files, std::string_view where, Lines& lines);
+// With `seconds`, also the time that encoding took, without loading and reading.
+Status count_all(const tokenizer::TextFiles& files, std::string_view where, bool seconds,
+                 Lines& lines);
 
 }  // namespace airllm::tools

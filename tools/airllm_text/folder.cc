@@ -41,7 +41,7 @@ std::vector<fs::path> files_ending_with(const fs::path& folder, std::string_view
 
 Result<std::optional<std::string>> read_tiktoken(const fs::path& folder) {
   const std::vector<fs::path> paths = files_ending_with(folder, ".tiktoken");
-  if (paths.empty()) return std::optional<std::string>();
+  if (paths.empty()) return read_if_there(folder / "tiktoken.model");
   if (paths.size() > 1) {
     return Unexpected(ErrorCode::kData, folder.string() + ": more than one .tiktoken file");
   }

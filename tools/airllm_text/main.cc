@@ -17,14 +17,15 @@ constexpr const char* kUsage =
        airllm-text decode DIR [--skip-special]  {"ids"} -> {"text"}
        airllm-text template DIR                 {"messages", "tools", "documents",
                                                  "add_generation_prompt", ...} -> {"text"}
-       airllm-text count DIR                    a text -> the number of its ids
+       airllm-text count DIR [--seconds]        a text -> the number of its ids
 
-DIR holds a model's tokenizer.json, tokenizer.model or *.tiktoken file, and its configuration.
-Each line of standard input is a JSON object, and each gets one line of JSON in answer: what is
-shown above, or {"error"}. "add_special" (false if absent) adds what the tokenizer puts around a
-text, such as BOS; "parse_special" (false if absent) recognises added tokens in the text: all of
-them or none. A string with half a surrogate pair is an error. "template" hands on every further
-member as a variable of the template. "count" counts as encode does by default.
+DIR holds a model's tokenizer.json, tokenizer.model, *.tiktoken or tiktoken.model file, and its
+configuration. Each line of standard input is a JSON object, and each gets one line of JSON in
+answer: what is shown above, or {"error"}. "add_special" (false if absent) adds what the tokenizer
+puts around a text, such as BOS; "parse_special" (false if absent) recognises added tokens in the
+text: all of them or none. A string with half a surrogate pair is an error. "template" hands on
+every further member as a variable of the template. "count" counts as encode does by default, and
+with --seconds also says how long encoding alone took.
 )";
 
 enum class Command { kEncode, kDecode, kTemplate, kCount };
@@ -33,6 +34,7 @@ struct Arguments {
   Command command;
   std::string folder;
   bool skip_special = false;
+  bool seconds = false;
 };
 
 std::optional<Command> command_of(const std::string& name) {
@@ -50,8 +52,10 @@ std::optional<Arguments> parse(std::vector<std::string> arguments) {
   if (!command.has_value()) return std::nullopt;
   const bool skip_special =
       *command == Command::kDecode && std::erase(arguments, std::string("--skip-special")) > 0;
+  const bool seconds =
+      *command == Command::kCount && std::erase(arguments, std::string("--seconds")) > 0;
   if (arguments.size() != 1 || arguments.front().starts_with('-')) return std::nullopt;
-  return Arguments{*command, std::move(arguments.front()), skip_special};
+  return Arguments{*command, std::move(arguments.front()), skip_special, seconds};
 }
 
 Status run(const Arguments& arguments) {
@@ -62,7 +66,7 @@ Status run(const Arguments& arguments) {
     case Command::kDecode:
       return decode_lines(files, arguments.folder, arguments.skip_special, lines);
     case Command::kTemplate: return template_lines(files, arguments.folder, lines);
-    case Command::kCount: return count_all(files, arguments.folder, lines);
+    case Command::kCount: return count_all(files, arguments.folder, arguments.seconds, lines);
   }
   return {};
 }

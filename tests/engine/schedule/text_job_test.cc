@@ -78,7 +78,8 @@ TEST_F(TextJobTest, TokenizeTellsIdsPiecesAndTheirNumber) {
   EXPECT_EQ((*job->done)["count"], job->ids.size());
   ASSERT_EQ(job->pieces.size(), job->ids.size());
   EXPECT_EQ(job->pieces.front(), "<|begin|>");
-  const std::string all = std::accumulate(job->pieces.begin() + 1, job->pieces.end(), std::string());
+  const std::string all =
+      std::accumulate(job->pieces.begin() + 1, job->pieces.end(), std::string());
   EXPECT_EQ(all, "What\u0120is\u0120<|end|>?");
 }
 
@@ -123,10 +124,10 @@ TEST_F(TextJobTest, TemplateTakesAListOrAnObject) {
   EXPECT_EQ(with->text, "<|begin|><|user|>Hi<|end|><|assistant|>");
   EXPECT_EQ(run_text(TemplateRequest{list, false})->text, "<|begin|><|user|>Hi<|end|>");
   EXPECT_EQ(run_text(TemplateRequest{R"({"messages":)" + list + "}", true})->text, with->text);
-  EXPECT_EQ(run_text(TemplateRequest{R"({"add_generation_prompt":false,"messages":)" + list + "}",
-                                     true})
-                ->text,
-            "<|begin|><|user|>Hi<|end|>");
+  EXPECT_EQ(
+      run_text(TemplateRequest{R"({"add_generation_prompt":false,"messages":)" + list + "}", true})
+          ->text,
+      "<|begin|><|user|>Hi<|end|>");
   for (const char* const wrong : {"7", "[]", "[1]", "{}", "{", R"({"messages":null})",
                                   R"({"messages":[{}],"add_generation_prompt":1})",
                                   R"({"messages":[{}],"continue_final_message":1})",

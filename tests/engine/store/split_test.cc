@@ -75,6 +75,16 @@ TEST_F(SplitTest, TokenizerModelCountsWhereThereIsNoTokenizerJson) {
   EXPECT_EQ(store_->show("m")->at("has_tokenizer"), true);
 }
 
+TEST_F(SplitTest, KeepsATiktokenFile) {
+  std::filesystem::remove(source_ / "tokenizer.json");
+  write_file(source_ / "qwen.tiktoken", "IQ== 0\n");
+  ASSERT_TRUE(split().has_value());
+  EXPECT_EQ(disk_.files_below("/store/models/m").at("qwen.tiktoken"), "IQ== 0\n");
+  const Result<StoredModel> model = store_->open_model("m");
+  ASSERT_TRUE(model.has_value());
+  EXPECT_EQ(model->tiktoken, "IQ== 0\n");
+}
+
 TEST_F(SplitTest, WorksWithoutATokenizer) {
   std::filesystem::remove(source_ / "tokenizer.json");
   std::filesystem::remove(source_ / "tokenizer_config.json");

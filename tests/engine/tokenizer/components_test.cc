@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <random>
 #include <thread>
 
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/decoder.h"
+#include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/regex.h"
 #include "engine/tokenizer/split.h"
 #include "engine/tokenizer/tokenizer_file.h"
@@ -177,15 +179,67 @@ TEST(TokenizerFile, BothFormsOfMergesMeanTheSame) {
   }
 }
 
+// A quadratic algorithm takes hours for a million; sanitizers slow a linear one twentyfold.
+constexpr std::chrono::seconds kNotQuadratic(60);
+
 TEST(Bpe, LongWordsTakeNoQuadraticTime) {
-  const auto tokenizer = make_tokenizer(read_fixture("byte_fallback.json"));
-  ASSERT_NE(tokenizer, nullptr);
-  const auto begin = std::chrono::steady_clock::now();
-  const std::string text(1000000, 'a');
-  const auto ids = encode(*tokenizer, text, false);
-  EXPECT_EQ(tokenizer->decode(ids, false), text);
-  // A quadratic algorithm takes hours here; sanitizers slow a linear one twentyfold.
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+  std::string emoji;
+  for (int i = 0; i < 250000; ++i) emoji += "\U0001f469\u200d\U0001f4bb\u200d";
+  for (const char* name : {"byte_fallback.json", "byte_level.json"}) {
+    const auto tokenizer = make_tokenizer(read_fixture(name));
+    ASSERT_NE(tokenizer, nullptr);
+    for (const std::string& text : {std::string(1000000, 'a'), std::string(1000000, ' '), emoji}) {
+      const auto begin = std::chrono::steady_clock::now();
+      const auto ids = encode(*tokenizer, text, false);
+      EXPECT_EQ(tokenizer->decode(ids, false), text);
+      EXPECT_LT(std::chrono::steady_clock::now() - begin, kNotQuadratic);
+    }
+  }
+}
+
+// A long word in pieces between gaps, against the same word whole: with `ignore_merges` nothing is
+// cut, and no word here is a token.
+TEST(Bpe, AWordCutAtGapsEqualsTheWholeWord) {
+  std::mt19937 random(std::random_device{}());
+  constexpr int kLetters = 6;
+  for (int round = 0; round < 300; ++round) {
+    Json vocabulary = Json::object();
+    std::vector<std::string> tokens;
+    const auto add = [&](const std::string& token) {
+      if (vocabulary.contains(token)) return;
+      vocabulary[token] = tokens.size();
+      tokens.push_back(token);
+    };
+    // One letter is missing: it becomes bytes, the unknown token, or nothing.
+    for (int c = 1; c < kLetters; ++c) add(std::string(1, static_cast<char>('a' + c)));
+    add("<unk>");
+    const bool bytes = random() % 2 == 0;
+    const unsigned absent = random() % 3 == 0 ? 0x61 : 256;
+    for (unsigned byte = 0; bytes && byte < 256; ++byte) {
+      constexpr const char* kDigits = "0123456789ABCDEF";
+      if (byte != absent) add(std::string("<0x") + kDigits[byte / 16] + kDigits[byte % 16] + ">");
+    }
+    Json merges = Json::array();
+    for (int i = 0; i < 12; ++i) {
+      const std::string left = tokens[random() % std::min<size_t>(tokens.size(), 12)];
+      const std::string right = tokens[random() % tokens.size()];
+      add(left + right);
+      merges.push_back({left, right});
+    }
+    Json model = {{"type", "BPE"},          {"vocab", vocabulary},
+                  {"merges", merges},       {"byte_fallback", bytes},
+                  {"ignore_merges", false}, {"fuse_unk", random() % 2 == 0}};
+    if (random() % 2 == 0) model["unk_token"] = "<unk>";
+    const auto cutting = make_tokenizer({{"model", model}});
+    model["ignore_merges"] = true;
+    const auto whole = make_tokenizer({{"model", model}});
+    ASSERT_TRUE(cutting != nullptr && whole != nullptr);
+    for (int i = 0; i < 20; ++i) {
+      std::string word;
+      while (word.size() < 60) word += static_cast<char>('a' + random() % kLetters);
+      ASSERT_EQ(encode(*cutting, word), encode(*whole, word)) << model.dump() << ": " << word;
+    }
+  }
 }
 
 TEST(Bpe, AMissingUnknownTokenIsAnErrorOnlyWhenNeeded) {
@@ -195,6 +249,23 @@ TEST(Bpe, AMissingUnknownTokenIsAnErrorOnlyWhenNeeded) {
   EXPECT_EQ(encode(**tokenizer, "aa").size(), 2U);
   const TextPart part{"ab", true};
   EXPECT_FALSE((*tokenizer)->encode({&part, 1}, {}));
+}
+
+TEST(AddedTokens, WhiteSpaceThatTakesWhiteSpaceTakesNoQuadraticTime) {
+  for (const char* strip : {"lstrip", "rstrip"}) {
+    Json json = read_fixture("byte_level.json");
+    json["added_tokens"] = {{{"id", 900}, {"content", "\n "}, {strip, true}, {"special", true}}};
+    const auto tokenizer = make_tokenizer(json);
+    ASSERT_NE(tokenizer, nullptr);
+    std::string text;
+    for (int i = 0; i < 500000; ++i) text += "\n ";
+    const auto begin = std::chrono::steady_clock::now();
+    const TextPart part{text, false};
+    const auto ids = tokenizer->encode({&part, 1}, {.add_special = false});
+    ASSERT_TRUE(ids);
+    EXPECT_EQ(*ids, std::vector<int32_t>(500000, 900)) << strip;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, kNotQuadratic);
+  }
 }
 
 TEST(Tokenizer, ThreadsShareIt) {
@@ -239,6 +310,28 @@ TEST(Pattern, RunawayExpressionsEndWithAnError) {
   EXPECT_EQ(matches.error().code, ErrorCode::kData);
 }
 
+TEST(Normalizer, TheCharacterBeforeTheFinalConsonantsStays) {
+  std::vector<std::unique_ptr<Normalizer>> composing;
+  composing.push_back(Normalizer::nfc());
+  for (const char* type : {"NFC", "NFKC"}) {
+    auto made = Normalizer::from_json({{"type", type}}, "n");
+    ASSERT_TRUE(made);
+    composing.push_back(std::move(*made));
+  }
+  const std::pair<const char*, const char*> cases[] = {
+      {"\u110e\u1161\u11a7", "\ucc28\u11a7"},
+      {"\uac00\u11a7\u11a8", "\uac00\u11a7\u11a8"},
+      {"\uac00\u11a8", "\uac01"},
+      {"\u11a7\u1100\u1161e\u0301", "\u11a7\uac00\u00e9"}};
+  for (const auto& normalizer : composing) {
+    for (const auto& [text, expected] : cases) {
+      const auto result = normalizer->apply(text::MarkedText(text, 0));
+      ASSERT_TRUE(result);
+      EXPECT_EQ(result->text(), expected);
+    }
+  }
+}
+
 std::string decode_with(const char* decoder_json, const std::vector<std::string>& tokens) {
   const Json json = *parse_json(decoder_json, "d");
   const auto decoder = Decoder::from_json(json.is_null() ? nullptr : &json, "d");
@@ -262,6 +355,61 @@ TEST(Decoder, ReplaceBehindFuseSeesTheWholeText) {
   const char* json = R"({"type": "Sequence", "decoders": [{"type": "Fuse"},
       {"type": "Replace", "pattern": {"Regex": "b+"}, "content": "-"}]})";
   EXPECT_EQ(decode_with(json, {"ab", "b", "bc"}), "a-c");
+}
+
+TEST(Decoder, ALiteralIsReplacedAcrossTokensOfFuseOnly) {
+  const auto json = [](const char* before, const char* literal) {
+    return std::string(R"({"type": "Sequence", "decoders": [)") + before +
+           R"({"type": "Replace", "pattern": {"String": ")" + literal + R"("}, "content": "-"}]})";
+  };
+  const char* fuse = R"({"type": "Fuse"},)";
+  EXPECT_EQ(decode_with(json(fuse, "aab").c_str(), {"a", "aa", "b", "aa", "baa"}), "a--aa");
+  EXPECT_EQ(decode_with(json("", "aab").c_str(), {"a", "aa", "b", "aa", "baab"}), "aaabaab-");
+  EXPECT_EQ(decode_with(json(fuse, "aa").c_str(), {"aa", "a", "b", "a"}), "-aba");
+  EXPECT_EQ(decode_with(json(fuse, "abab").c_str(), {"aba", "", "ab", "ab", "ab"}), "aba-ab");
+}
+
+// Against leftmost matches in the whole text, cut into tokens in any way.
+TEST(Decoder, ALiteralBehindFuseIsFoundHoweverTheTextIsCut) {
+  std::mt19937 random(std::random_device{}());
+  const auto letters = [&](size_t most) {
+    std::string text;
+    for (size_t left = random() % most; left > 0; --left) text += "ab"[random() % 2];
+    return text;
+  };
+  for (int round = 0; round < 3000; ++round) {
+    const std::string literal = letters(5) + "a";
+    std::vector<std::string> tokens(random() % 6);
+    std::string expected;
+    for (std::string& token : tokens) expected += token = letters(9);
+    SCOPED_TRACE(literal + " in " + expected);
+    for (size_t at = expected.find(literal); at != std::string::npos;
+         at = expected.find(literal, at + 2)) {
+      expected.replace(at, literal.size(), "\u00e9");
+    }
+    const Json json = {
+        {"type", "Sequence"},
+        {"decoders",
+         {{{"type", "Fuse"}},
+          {{"type", "Replace"}, {"pattern", {{"String", literal}}}, {"content", "\u00e9"}}}}};
+    ASSERT_EQ(decode_with(json.dump().c_str(), tokens), expected);
+  }
+}
+
+TEST(Decoder, ALiteralBehindFuseHoldsBackOnlyWhatMayBeginIt) {
+  const auto decoder = Decoder::from_json(
+      &static_cast<const Json&>(*parse_json(R"({"type": "Sequence", "decoders": [{"type": "Fuse"},
+          {"type": "Replace", "pattern": {"String": "\u2581x"}, "content": " "}]})",
+                                            "d")),
+      "d");
+  ASSERT_TRUE(decoder) << decoder.error().message;
+  Decoder::Run run(**decoder);
+  EXPECT_EQ(run.push("ab"), "ab");
+  EXPECT_EQ(run.push("c\u2581"), "c");
+  EXPECT_EQ(run.push("\u2581"), "\u2581");
+  EXPECT_EQ(run.push("x"), " ");
+  EXPECT_EQ(run.push("\u2581"), "");
+  EXPECT_EQ(run.finish(), "\u2581");
 }
 
 TEST(Decoder, WithoutOneTokensAreJoinedBySpaces) {

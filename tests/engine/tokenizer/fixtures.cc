@@ -6,6 +6,28 @@
 #include <sstream>
 
 namespace airllm::tokenizer {
+namespace {
+
+constexpr size_t kCheckSize = 4;  // characters
+
+// Ids with and without what the post-processor adds, pieces, decoded texts; streams agree.
+std::string check_of(const Tokenizer& tokenizer, const std::string& text) {
+  Check check;
+  const std::vector<int32_t> ids = encode(tokenizer, text);
+  check.add(ids);
+  check.add(encode(tokenizer, text, false));
+  std::string pieces;
+  for (const int32_t id : ids) pieces += tokenizer.token_text(id).value_or("(no token)");
+  check.add(pieces);
+  for (const bool skip_special : {false, true}) {
+    const std::string decoded = tokenizer.decode(ids, skip_special);
+    EXPECT_EQ(stream_text(tokenizer, ids, skip_special), decoded);
+    check.add(decoded);
+  }
+  return check.text();
+}
+
+}  // namespace
 
 std::optional<std::string> read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -66,6 +88,38 @@ std::string stream_text(const Tokenizer& tokenizer, const std::vector<int32_t>& 
   std::string text;
   for (const int32_t id : ids) text += stream->push(id);
   return text + stream->finish();
+}
+
+void expect_checks(const Tokenizer& tokenizer, const Json& expected, const std::string& name) {
+  const std::vector<std::string> texts = corpus();
+  const std::string checks = expected.get<std::string>();
+  ASSERT_GE(texts.size(), 2000U);
+  ASSERT_EQ(checks.size(), kCheckSize * texts.size());
+  int differences = 0;
+  for (size_t i = 0; i < texts.size() && differences < 5; ++i) {
+    if (check_of(tokenizer, texts[i]) == checks.substr(kCheckSize * i, kCheckSize)) continue;
+    ++differences;
+    ADD_FAILURE() << name << " differs from the reference on text " << i << ": "
+                  << Json(texts[i]).dump(-1, ' ', true);
+  }
+}
+
+void expect_answers(const Tokenizer& tokenizer, const Json& expected) {
+  const std::vector<std::string> texts = corpus();
+  ASSERT_GT(expected["encoded"].size(), 200U);
+  for (size_t i = 0; i < expected["encoded"].size(); ++i) {
+    EXPECT_EQ(encode(tokenizer, texts[i]), expected["encoded"][i].get<std::vector<int32_t>>())
+        << "text " << i;
+  }
+  for (size_t i = 0; i < expected["ids"].size(); ++i) {
+    const auto ids = expected["ids"][i].get<std::vector<int32_t>>();
+    const auto text = expected["texts"][i].get<std::string>();
+    const auto without_special = expected["texts_without_special"][i].get<std::string>();
+    EXPECT_EQ(tokenizer.decode(ids, false), text) << i;
+    EXPECT_EQ(tokenizer.decode(ids, true), without_special) << i;
+    EXPECT_EQ(stream_text(tokenizer, ids, false), text) << i;
+    EXPECT_EQ(stream_text(tokenizer, ids, true), without_special) << i;
+  }
 }
 
 }  // namespace airllm::tokenizer

@@ -40,4 +40,10 @@ class Check {
 std::string stream_text(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
                         bool skip_special);
 
+// Fails the test where the tokenizer differs from what generate.py's record() wrote of the
+// reference: its checks() of the corpus, and all answers to the texts written by hand and to lists
+// of ids.
+void expect_checks(const Tokenizer& tokenizer, const Json& expected, const std::string& name);
+void expect_answers(const Tokenizer& tokenizer, const Json& expected);
+
 }  // namespace airllm::tokenizer
