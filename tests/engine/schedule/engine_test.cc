@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -403,6 +404,33 @@ TEST_F(DemoTest, BadPromptsAreRefusedWithAReason) {
   expect_error(ids_request(std::vector<int32_t>(1025, 3), 0, 1), ErrorCode::kData, "1025");
   expect_error(question("hi", "dmeo"), ErrorCode::kNoInput, "dmeo");
   EXPECT_TRUE(engine->jobs().empty());
+}
+
+TEST_F(DemoTest, AModelMayHaveATokenizerOfSentencePiece) {
+  const testing::TemporaryFolder source;
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy_file(demo_directory() + "/" + name, source.path() + "/" + name);
+  }
+  const std::string pieces =
+      read_file(AIRLLM_SOURCE_DIR "/tests/engine/tokenizer/fixtures/sentencepiece/bpe_bytes.model");
+  std::ofstream(source.path() + "/tokenizer.model", std::ios::binary) << pieces;
+  ASSERT_TRUE(split(source.path(), "pieces")->done);
+  GenerateRequest request;
+  request.model = "pieces";
+  request.raw_text = "hello";
+  request.max_tokens = 1;
+  const auto job = run(request);
+  ASSERT_TRUE(job->result) << job->error->message;
+  EXPECT_EQ(job->result->prompt_tokens, 2U);  // <s> and the word
+
+  std::ofstream(source.path() + "/tokenizer.model", std::ios::binary) << pieces.substr(0, 4000);
+  ASSERT_TRUE(split(source.path(), "broken")->done);
+  request.model = "broken";
+  const auto refused = run(request);
+  ASSERT_TRUE(refused->error);
+  EXPECT_EQ(refused->error->code, ErrorCode::kData);
+  EXPECT_TRUE(refused->error->message.starts_with("broken/tokenizer.model: at byte "))
+      << refused->error->message;
 }
 
 TEST_F(DemoTest, StopStringsEndTheText) {
