@@ -76,11 +76,18 @@ def random_text(rng):
 
 
 def expected(split, text):
-    """Byte ranges of the matches that are not empty."""
+    """Byte ranges of the matches that are not empty; None where the reference gives up."""
     offsets = [0]
     for c in text:
         offsets.append(offsets[-1] + len(c.encode()))
-    return [[offsets[b], offsets[e]] for _, (b, e) in split.pre_tokenize_str(text)] if text else []
+    if not text:
+        return []
+    try:
+        return [[offsets[b], offsets[e]] for _, (b, e) in split.pre_tokenize_str(text)]
+    except BaseException as error:  # a panic of Rust's, which is no Exception
+        if "retry-limit-in-match over" not in str(error):
+            raise
+        return None
 
 
 def cases(rng, count):
@@ -106,7 +113,7 @@ def main():
     lines = "".join(json.dumps({"pattern": p, "text": t}) + "\n" for p, t, _ in todo)
     answers = subprocess.run([options.probe], input=lines, text=True, check=True,
                              stdout=subprocess.PIPE).stdout.splitlines()
-    own = different = 0
+    own = different = given_up = 0
     for (pattern, text, split), line in zip(todo, answers, strict=True):
         answer = json.loads(line)
         own += answer.get("own", False)
@@ -114,11 +121,14 @@ def main():
             continue  # the system's Oniguruma, of another age
         got = [r for r in answer["ranges"] if r[0] < r[1]] if "ranges" in answer else answer
         want = expected(split, text)
-        if got != want:
+        if want is None:
+            given_up += 1
+        elif got != want:
             different += 1
             if different <= 10:
                 print(json.dumps(pattern), json.dumps(text), "got", got, "want", want)
-    print(f"{len(todo)} pairs, {own} in our engine, {different} differ (seed {options.seed})")
+    print(f"{len(todo)} pairs, {own} in our engine, {given_up} on which the reference gives up, "
+          f"{different} differ (seed {options.seed})")
     return 1 if different else 0
 
 

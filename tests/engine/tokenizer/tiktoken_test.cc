@@ -239,7 +239,7 @@ TEST(Tiktoken, OtherClassesAreRefusedByName) {
 TEST(Tiktoken, IsRecognisedInATokenizerModel) {
   const std::string message = message_of({.tokenizer_model = file_of({})});
   EXPECT_NE(message.find("m/tokenizer.model: a tiktoken file"), std::string::npos) << message;
-  EXPECT_FALSE(looks_like_tiktoken(std::string("\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02", 17)));
+  EXPECT_FALSE(looks_like_tiktoken(std::string("\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02", 16)));
   EXPECT_FALSE(looks_like_tiktoken(""));
 }
 
