@@ -113,11 +113,10 @@ Result<Value> replace_method(Evaluator& ev, const Value& self, Call call) {
   if (with.size() > kMaxOutputBytes / std::max<size_t>(most, 1)) {
     size_t places = 0;
     for (size_t at = 0; (at = find_bytes(text.text(), old.text(), at)) != std::string::npos;) {
-      ++places;
+      if (++places > kMaxStringBytes / with.size())
+        return ev.error("the template makes too much text");
       at += std::max<size_t>(old.size(), 1);
     }
-    if (with.size() > kMaxStringBytes / std::max<size_t>(places, 1))
-      return ev.error("the template makes too much text");
     AIRLLM_TRY_VOID(ev.charge(places * with.size()));
   }
   return like(ev, self,
@@ -492,6 +491,17 @@ bool is_refused(const Value& object, std::string_view name) {
 
 }  // namespace
 
+std::vector<std::string> method_names() {
+  std::vector<std::string> names;
+  const auto add = [&names](const char* type, const Table& table) {
+    for (const auto& [name, method] : table) names.push_back(type + std::string(name));
+  };
+  add("str.", string_methods());
+  add("list.", list_methods());
+  add("dict.", dict_methods());
+  return names;
+}
+
 std::optional<Value> find_method(const Value& object, std::string_view name) {
   const Table* table = object.as_string() != nullptr ? &string_methods()
                        : object.as_list() != nullptr ? &list_methods()
@@ -507,7 +517,10 @@ std::optional<Value> find_method(const Value& object, std::string_view name) {
   const Method body = method->second;
   return make_function(
       std::string(name),
-      [object, body](Evaluator& ev, Call call) { return body(ev, object, std::move(call)); },
+      [object, body](Evaluator& ev, Call call) -> Result<Value> {
+        AIRLLM_TRY_VOID(charge_for_reading(ev, object));
+        return body(ev, object, std::move(call));
+      },
       object.nesting() + 1);
 }
 
