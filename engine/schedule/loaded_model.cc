@@ -16,7 +16,8 @@ Status load_text_side(LoadedModel& model) {
       .tokenizer_config_json = std::exchange(stored.tokenizer_config_json, std::nullopt),
       .special_tokens_map_json = std::exchange(stored.special_tokens_map_json, std::nullopt),
       .chat_template_jinja = std::exchange(stored.chat_template_jinja, std::nullopt),
-      .config_json = stored.config_json};
+      .config_json = stored.config_json,
+      .additional_chat_templates = std::exchange(stored.additional_chat_templates, {})};
   AIRLLM_TRY(model.tokenizer, tokenizer::load_tokenizer(files, model.name()));
   AIRLLM_TRY(model.chat_template, tokenizer::load_chat_template(files, model.name()));
   return {};

@@ -58,6 +58,10 @@ Result<ModelTexts> ModelFolder::texts(const Manifest& manifest) const {
       if (record.name != name) continue;
       AIRLLM_TRY(*target, file(record));
     }
+    if (const auto name = chat_template_name(record.name)) {
+      AIRLLM_TRY(std::string source, file(record));
+      out.additional_chat_templates.emplace_back(*name, std::move(source));
+    }
   }
   if (has_config) return out;
   return Unexpected(ErrorCode::kData, path_ + "/" + kManifestName + ": no config.json in it",

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/model/architecture.h"
@@ -17,6 +18,7 @@ struct ModelTexts {
   std::string config_json;
   std::optional<std::string> tokenizer_json, tokenizer_config_json, generation_config_json;
   std::optional<std::string> special_tokens_map_json, chat_template_jinja;
+  std::vector<std::pair<std::string, std::string>> additional_chat_templates;  // name, source
 };
 
 // Borrows the disk. Whatever does not fit the manifest is a kData error that names the file.

@@ -38,7 +38,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{1, chat},
           Request{2, raw},
           Request{3, ids},
-          Request{4, SplitParams{"name", "~/models/x", true}},
+          Request{4, SplitParams{"name", "~/models/x", true, {"rag.jinja", "tool_use.jinja"}}},
           Request{5, ListParams{}},
           Request{6, show},
           Request{7, PsParams{}},
