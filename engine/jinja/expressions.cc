@@ -97,6 +97,7 @@ Result<Value> Evaluator::dict(const Expression& e) {
   for (size_t i = 0; i + 1 < e.children.size(); i += 2) {
     AIRLLM_TRY(Value key, evaluate(*e.children[i]));
     AIRLLM_TRY(Value value, evaluate(*e.children[i + 1]));
+    AIRLLM_TRY_VOID(charge_for_key(*this, key));
     if (!is_hashable(key)) return error("a " + key.type_name() + " cannot be a key");
     entries.set(std::move(key), std::move(value));
   }
@@ -118,6 +119,7 @@ Result<Call> Evaluator::evaluate_arguments(const Arguments& arguments) {
   if (arguments.more_keywords == nullptr) return result;
   AIRLLM_TRY(const Value more, evaluate(*arguments.more_keywords));
   if (more.as_dict() == nullptr) return error("the argument after ** is no mapping");
+  AIRLLM_TRY_VOID(step(more.as_dict()->size()));
   for (const Dict::Entry& entry : more.as_dict()->entries()) {
     if (entry.key.as_string() == nullptr) return error("a keyword is no string");
     const std::string& name = entry.key.as_string()->text();

@@ -253,6 +253,8 @@ Result<Value> unique(Evaluator& ev, const Value& value, Call call) {
   for (const Value& element : values) {
     const Result<Value> key = getter(element);
     if (!key.has_value()) return lazily(std::move(kept), key.error());
+    if (const Status counted = charge_for_key(ev, *key); !counted)
+      return lazily(std::move(kept), counted.error());
     if (!is_hashable(*key))
       return lazily(std::move(kept),
                     ev.error("a " + key->type_name() + " cannot be a key").error());

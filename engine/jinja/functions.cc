@@ -44,12 +44,14 @@ Result<Dict> make_dict(Evaluator& ev, const Call& call) {
   if (!call.positional.empty()) {
     const Value& source = call.positional[0];
     if (source.as_dict() != nullptr) {
+      AIRLLM_TRY_VOID(ev.step(source.as_dict()->size()));
       entries = *source.as_dict();
     } else {
       if (source.is_undefined()) return ev.error(source.undefined_message());
       AIRLLM_TRY(const List pairs, ev.iterate(source));
       for (const Value& pair : pairs) {
         AIRLLM_TRY(const List parts, ev.iterate(pair));
+        if (!parts.empty()) AIRLLM_TRY_VOID(charge_for_key(ev, parts[0]));
         if (parts.size() != 2 || !is_hashable(parts[0])) return ev.error("dict() needs pairs");
         entries.set(parts[0], parts[1]);
       }

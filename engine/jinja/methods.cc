@@ -373,7 +373,10 @@ Result<Value> list_count(Evaluator& ev, const Value& self, Call call) {
 
 Result<Value> copy(Evaluator& ev, const Value& self, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "copy", std::move(call), {}, 0));
-  if (self.as_dict() != nullptr) return Value::dict(*self.as_dict());
+  if (self.as_dict() != nullptr) {
+    AIRLLM_TRY_VOID(ev.step(self.as_dict()->size()));
+    return Value::dict(*self.as_dict());
+  }
   AIRLLM_TRY_VOID(ev.step(self.as_list()->size()));
   return Value::list(*self.as_list());
 }
@@ -399,6 +402,7 @@ Result<Value> view(Evaluator& ev, const Value& self, Call call) {
 Result<Value> get(Evaluator& ev, const Value& self, Call call) {
   if (!call.keywords.empty()) return ev.error("get() takes no keyword arguments");
   AIRLLM_TRY(const auto given, bind(ev, "get", std::move(call), {"key", "default"}, 1));
+  AIRLLM_TRY_VOID(charge_for_key(ev, *given[0]));
   if (!is_hashable(*given[0])) return ev.error("a " + given[0]->type_name() + " cannot be a key");
   const Value* value = self.as_dict()->find(*given[0]);
   return value != nullptr ? *value : given[1].value_or(Value::none());

@@ -213,8 +213,8 @@ Result<bool> Evaluator::contains(const Value& container, const Value& element) {
     return find_bytes(text->text(), element.as_string()->text(), 0) != std::string::npos;
   }
   if (const Dict* entries = container.as_dict()) {
+    AIRLLM_TRY_VOID(charge_for_key(*this, element));
     if (!is_hashable(element)) return error("a " + element.type_name() + " cannot be a key");
-    AIRLLM_TRY_VOID(charge_for_reading(*this, element));
     return entries->find(element) != nullptr;
   }
   AIRLLM_TRY(const List values, iterate(container));
@@ -270,8 +270,8 @@ Result<std::optional<Value>> subscript(Evaluator& ev, const Value& object, const
   std::optional<Value> none;
   if (object.is_undefined()) return ev.error(object.undefined_message());
   if (const Dict* entries = object.as_dict()) {
+    AIRLLM_TRY_VOID(charge_for_key(ev, key));
     if (!is_hashable(key)) return none;
-    AIRLLM_TRY_VOID(charge_for_reading(ev, key));
     const Value* value = entries->find(key);
     return value == nullptr ? none : *value;
   }
@@ -431,6 +431,7 @@ Result<std::optional<Value>> member(Evaluator& ev, const Value& object, std::str
           AIRLLM_TRY(const List keys, inner.iterate(call.positional[0]));
           Dict entries;
           for (const Value& key : keys) {
+            AIRLLM_TRY_VOID(charge_for_key(inner, key));
             if (!is_hashable(key)) return inner.error("a key cannot be hashed");
             entries.set(key, call.positional.size() > 1 ? call.positional[1] : Value::none());
           }

@@ -24,6 +24,11 @@ struct Range {
 
 template <size_t size>
 bool in_ranges(const Range (&ranges)[size], char32_t c) {
+  if (c < 0x80) {  // nearly all text; its ranges are the first few
+    const Range* range = std::begin(ranges);
+    while (range != std::end(ranges) && range->last < c) ++range;
+    return range != std::end(ranges) && range->first <= c;
+  }
   const Range* range =
       std::lower_bound(std::begin(ranges), std::end(ranges), c,
                        [](const Range& r, char32_t code) { return r.last < code; });

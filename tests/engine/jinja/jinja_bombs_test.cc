@@ -45,6 +45,12 @@ TEST(Jinja, BombsAreErrors) {
       "{% macro m(" + many_names("") + "b=1) %}{% endmacro %}" + forever + "{{ m(" +
           many_names("=1") + ") }}" + forever_end,
       "{{ nope(" + many_names("=1") + ") }}",
+      "{% set ns = namespace(t=(1, 2)) %}{% for i in range(20) %}{% set ns.t = (ns.t, ns.t) %}"
+      "{% endfor %}" +
+          forever + "{{ ns.t in {} }}" + forever_end,
+      "{% set d = dict.fromkeys(range(99999)) %}" + forever + "{% set e = d.copy() %}" +
+          forever_end,
+      "{% set d = dict.fromkeys(range(99999)) %}" + forever + "{% set e = dict(d) %}" + forever_end,
       "{% set a = ['a' * 9000] * 999 %}" + forever + "{{ a | pprint }}" + forever_end,
 
       "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
