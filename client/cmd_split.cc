@@ -91,6 +91,7 @@ Result<int> run_split(const Invocation& call) {
   const bool is_text = find_invalid_utf8(folder) == kValidUtf8;
   protocol::SplitParams params{name.value_or(source.default_name()),
                                is_text ? folder : escape_for_display(folder), share};
+  AIRLLM_TRY(params.chat_templates, source.chat_templates());
   Status status = run_request(connection, params, handler);
   if (!status) {
     Error error = std::move(status).error();

@@ -1,24 +1,30 @@
 #include "client/source_dir.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <system_error>
 
 #include "base/model_name.h"
 #include "base/utf8.h"
+#include "protocol/messages.h"
 
 namespace airllm::client {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kTemplatesFolder = "additional_chat_templates";
+constexpr std::string_view kTemplateSuffix = ".jinja";
 constexpr int kFileFlags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY;
 
 std::string reason(int error) { return std::generic_category().message(error); }
@@ -100,13 +106,59 @@ Result<SourceDir> SourceDir::open(const std::string& path) {
   return SourceDir(std::move(fd), real.string());
 }
 
+UniqueFd SourceDir::open_templates() const {
+  return UniqueFd(
+      openat(fd_.get(), kTemplatesFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
 SourceDir::Opened SourceDir::open_file(const std::string& name) const {
+  const std::string folder = std::string(kTemplatesFolder) + "/";
+  if (!name.starts_with(folder)) return open_in(fd_.get(), name, "../../");
+  const UniqueFd templates = open_templates();
+  if (!templates.valid()) return refuse(errno == ENOENT ? "missing" : reason(errno));
+  return open_in(templates.get(), name.substr(folder.size()), "../../../");
+}
+
+Result<std::vector<std::string>> SourceDir::chat_templates() const {
+  std::vector<std::string> names;
+  const UniqueFd templates = open_templates();
+  const std::string path = real_path_ + "/" + kTemplatesFolder;
+  if (!templates.valid()) {
+    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) return names;
+    return Unexpected(errno_error("cannot open '" + path + "'", errno));
+  }
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(
+      fdopendir(fcntl(templates.get(), F_DUPFD_CLOEXEC, 0)), closedir);
+  if (folder == nullptr) return Unexpected(errno_error("cannot list '" + path + "'", errno));
+  while (const dirent* entry = readdir(folder.get())) {
+    const std::string name = entry->d_name;
+    if (!name.ends_with(kTemplateSuffix) || name == kTemplateSuffix) continue;
+    if (!is_plain_name(name) || find_invalid_utf8(name) != kValidUtf8) {
+      return Unexpected(ErrorCode::kData,
+                        path + ": a template has the name '" + escape_for_display(name) + "'",
+                        "give it a plain name");
+    }
+    names.push_back(name);
+    if (names.size() > protocol::kMaxChatTemplates) {
+      return Unexpected(
+          ErrorCode::kData,
+          path + ": more than " + std::to_string(protocol::kMaxChatTemplates) + " templates",
+          "keep those that are needed");
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// `to_repository` leads from the folder `dir` to the repository that a snapshot is of.
+SourceDir::Opened SourceDir::open_in(int dir, const std::string& name,
+                                     const std::string& to_repository) const {
   if (!is_plain_name(name)) return refuse("not a plain file name");
-  const std::optional<std::string> target = link_target(fd_.get(), name);
-  if (!target) return open_regular(fd_.get(), name);
+  const std::optional<std::string> target = link_target(dir, name);
+  if (!target) return open_regular(dir, name);
   // The link is followed by hand and its file opened by name in blobs/, so that exchanging the
   // link meanwhile gains nothing.
-  for (const std::string& prefix : {std::string("../../blobs/"), repository_ + "/blobs/"}) {
+  for (const std::string& prefix : {to_repository + "blobs/", repository_ + "/blobs/"}) {
     const std::string blob = target->starts_with(prefix) ? target->substr(prefix.size()) : "";
     if (!is_plain_name(blob) || !blobs_.valid()) continue;
     Opened opened = open_regular(blobs_.get(), blob);

@@ -1,12 +1,14 @@
 // The files that `airllm split DIR` passes to the daemon.
 //
 // The daemon names them, and is not trusted: a name is one path component, the file a regular one
-// directly in DIR, opened read-only and without blocking. Links are refused, but for those of a hub
-// snapshot (DIR is .../REPO/snapshots/REV) into the same repository's blobs/ folder.
+// directly in DIR or in its folder additional_chat_templates, opened read-only and without
+// blocking. Links are refused, but for those of a hub snapshot (DIR is .../REPO/snapshots/REV) into
+// the same repository's blobs/ folder.
 #pragma once
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -26,6 +28,9 @@ class SourceDir {
   };
   Opened open_file(const std::string& name) const;
 
+  // The names of the templates in additional_chat_templates, in order; none without that folder.
+  Result<std::vector<std::string>> chat_templates() const;
+
   // DIR without links or dots.
   const std::string& real_path() const { return real_path_; }
   // The model's name when the user gives none (model_name_from_path), fit to be shown.
@@ -33,6 +38,9 @@ class SourceDir {
 
  private:
   SourceDir(UniqueFd fd, std::string real_path);
+
+  Opened open_in(int dir, const std::string& name, const std::string& to_repository) const;
+  UniqueFd open_templates() const;  // invalid, with errno, when there is no such folder
 
   UniqueFd fd_;
   UniqueFd blobs_;  // invalid when DIR is no hub snapshot

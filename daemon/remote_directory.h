@@ -18,11 +18,15 @@ namespace airllm::daemon {
 // Thread-safe: open() blocks the job's worker, the rest is called by the connection.
 class RemoteDirectory : public engine::SourceDirectory {
  public:
-  // `label` names the directory in messages.
-  RemoteDirectory(std::shared_ptr<JobBridge> bridge, std::string label)
-      : bridge_(std::move(bridge)), label_(std::move(label)) {}
+  // `label` names the directory in messages; `chat_templates` is what the client says is there.
+  RemoteDirectory(std::shared_ptr<JobBridge> bridge, std::string label,
+                  std::vector<std::string> chat_templates)
+      : bridge_(std::move(bridge)),
+        label_(std::move(label)),
+        chat_templates_(std::move(chat_templates)) {}
 
   Result<std::vector<UniqueFd>> open(std::span<const std::string> names) override;
+  std::vector<std::string> chat_templates() const override { return chat_templates_; }
 
   // The client's answer. kProtocol when it does not fit what was asked; open() then fails, too.
   Status deliver(protocol::Files files, std::vector<UniqueFd> descriptors);
@@ -39,6 +43,7 @@ class RemoteDirectory : public engine::SourceDirectory {
 
   const std::shared_ptr<JobBridge> bridge_;
   const std::string label_;
+  const std::vector<std::string> chat_templates_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<std::vector<std::string>> asked_;

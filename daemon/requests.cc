@@ -191,7 +191,8 @@ Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
   }
   const std::string name = request.name;
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
-  auto directory = std::make_shared<RemoteDirectory>(bridge, params.source_label);
+  auto directory =
+      std::make_shared<RemoteDirectory>(bridge, params.source_label, params.chat_templates);
   request.source = directory;
   AIRLLM_TRY(const engine::JobId job, context_.engine.split(std::move(request), bridge));
   bridge->accept(job, name);

@@ -257,7 +257,13 @@ class SourceDirectory {
   // One descriptor per name, in order; a file that does not exist is an invalid UniqueFd. Any other
   // trouble is an error. At most 64 names.
   virtual Result<std::vector<UniqueFd>> open(std::span<const std::string> names) = 0;
+  // The names of the files in the directory's kChatTemplatesFolder that end with ".jinja", which
+  // open() takes with that folder and a slash in front. Not to be trusted.
+  virtual std::vector<std::string> chat_templates() const { return {}; }
 };
+
+inline constexpr const char* kChatTemplatesFolder = "additional_chat_templates";
+inline constexpr size_t kMaxChatTemplates = 32;
 
 struct SplitRequest {
   std::string name;          // the store model's name

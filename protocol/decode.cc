@@ -129,6 +129,7 @@ Result<Params> read_split(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("name", params.name));
   AIRLLM_TRY_VOID(map.get("source_label", params.source_label));
   AIRLLM_TRY_VOID(map.get("share", params.share));
+  AIRLLM_TRY_VOID(map.get_list("chat_templates", kMaxChatTemplates, params.chat_templates));
   return Params(std::move(params));
 }
 

@@ -195,10 +195,11 @@ void write_params(Writer& out, const TemplateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(3);
+  out.map(4);
   out.field("name", params.name);
   out.field("source_label", params.source_label);
   out.field("share", params.share);
+  out.field("chat_templates", params.chat_templates);
 }
 
 void write_params(Writer& out, const ModelParams& params) {

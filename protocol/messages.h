@@ -25,6 +25,7 @@ inline constexpr size_t kMaxDescriptors = 64;
 // Messages of one conversation, and stop strings of one request.
 inline constexpr uint64_t kMaxChatMessages = 65536;
 inline constexpr uint64_t kMaxStopStrings = 1024;
+inline constexpr uint64_t kMaxChatTemplates = 32;
 
 // type "hello": the first message of both sides.
 struct Hello {
@@ -92,6 +93,9 @@ struct SplitParams {
   std::string name;          // empty: made from source_label
   std::string source_label;  // the directory as the user wrote it
   bool share = false;        // share the model when it is whole
+  // The files of the directory's "additional_chat_templates/" that end with ".jinja", by their
+  // names there. The daemon asks for them with that folder's name in front.
+  std::vector<std::string> chat_templates = {};
 };
 
 // methods "show", "rm", "share", "verify": a model. "default": sets it, an empty name reads it.

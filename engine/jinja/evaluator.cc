@@ -31,8 +31,39 @@ class Evaluator::ScopeGuard {
   std::unique_ptr<Scope> scope_;
 };
 
-Evaluator::Evaluator(std::string_view what, const Map& variables, Clock clock)
-    : what_(what), clock_(std::move(clock)), globals_{nullptr, false, global_functions()} {
+namespace {
+constexpr size_t kFewVariables = 16;
+}  // namespace
+
+size_t Variables::place(std::string_view name) const {
+  if (!places_.empty()) {
+    const auto found = places_.find(name);
+    return found == places_.end() ? entries_.size() : found->second;
+  }
+  size_t at = 0;
+  while (at < entries_.size() && entries_[at].first != name) ++at;
+  return at;
+}
+
+const Value* Variables::find(std::string_view name) const {
+  const size_t at = place(name);
+  return at == entries_.size() ? nullptr : &entries_[at].second;
+}
+
+void Variables::set(const std::string& name, Value value) {
+  const size_t at = place(name);
+  if (at < entries_.size()) {
+    entries_[at].second = std::move(value);
+    return;
+  }
+  entries_.emplace_back(name, std::move(value));
+  if (entries_.size() <= kFewVariables) return;
+  for (size_t i = places_.size(); i < entries_.size(); ++i) places_.emplace(entries_[i].first, i);
+}
+
+Evaluator::Evaluator(std::string_view what, const Map& variables, std::optional<LocalTime> now)
+    : what_(what), now_(now) {
+  for (const auto& [name, value] : global_functions()) set_variable(name, value);
   for (const auto& [name, value] : variables) set_variable(name, value);
 }
 
@@ -68,30 +99,15 @@ Value Evaluator::keep(std::shared_ptr<Object> object) {
   return Value::object(std::move(object));
 }
 
-std::tm Evaluator::now() const {
-  if (clock_) return clock_();
-  const std::time_t seconds = std::time(nullptr);
-  std::tm result{};
-  localtime_r(&seconds, &result);
-  return result;
-}
-
 const Value* Evaluator::find_variable(std::string_view name) const {
   for (const Scope* scope = scope_; scope != nullptr; scope = scope->parent) {
-    for (const auto& [key, value] : scope->variables) {
-      if (key == name) return &value;
-    }
+    if (const Value* value = scope->variables.find(name)) return value;
   }
   return nullptr;
 }
 
 void Evaluator::set_variable(const std::string& name, Value value) {
-  for (auto& [key, old] : scope_->variables) {
-    if (key != name) continue;
-    old = std::move(value);
-    return;
-  }
-  scope_->variables.emplace_back(name, std::move(value));
+  scope_->variables.set(name, std::move(value));
 }
 
 Result<text::MarkedText> Evaluator::run(const Block& block) {
@@ -235,12 +251,7 @@ Status Evaluator::assign(const Expression& target, const Value& value) {
     auto* space = object == nullptr ? nullptr : object->as<Namespace>();
     if (space == nullptr) return error("'" + target.name + "' is not a namespace to assign to");
     if (target.member.starts_with('_')) return error("'" + target.member + "' cannot be assigned");
-    for (auto& [name, old] : space->attributes) {
-      if (name != target.member) continue;
-      old = value;
-      return {};
-    }
-    space->attributes.emplace_back(target.member, value);
+    space->attributes.set(Value::literal(target.member), value);
     return {};
   }
   AIRLLM_TRY(const List values, iterate(value));
@@ -310,7 +321,7 @@ Status Evaluator::run_call_block(const Statement& statement) {
   const Expression& e = *statement.expression;
   AIRLLM_TRY(const Value function, evaluate(*e.children[0]));
   AIRLLM_TRY(Call arguments, evaluate_arguments(e.arguments));
-  arguments.keywords.emplace_back("caller", make_macro(statement.macro));
+  arguments.keywords.push_back({{"caller", kTemplateOrigin}, make_macro(statement.macro)});
   AIRLLM_TRY(const Value value, call(function, std::move(arguments)));
   AIRLLM_TRY(const text::MarkedText text, to_text(value));
   return emit(text);
@@ -328,8 +339,8 @@ Status Evaluator::bind_parameters(const Macro& macro, Call& arguments) {
   const size_t count = code.parameters.size();
   const auto take_keyword = [&](std::string_view name) -> std::optional<Value> {
     for (auto it = arguments.keywords.begin(); it != arguments.keywords.end(); ++it) {
-      if (it->first != name) continue;
-      Value value = std::move(it->second);
+      if (it->name.text() != name) continue;
+      Value value = std::move(it->value);
       arguments.keywords.erase(it);
       return value;
     }
@@ -337,6 +348,9 @@ Status Evaluator::bind_parameters(const Macro& macro, Call& arguments) {
   };
   const bool names_caller =
       std::find(code.parameters.begin(), code.parameters.end(), "caller") != code.parameters.end();
+  // The work below is as much as this, and in a loop it comes again and again.
+  AIRLLM_TRY_VOID(step(count + arguments.keywords.size()));
+  AIRLLM_TRY_VOID(step(count * arguments.keywords.size() / 16));
   std::vector<std::optional<Value>> given(count);
   for (size_t i = 0; i < count; ++i) {
     given[i] = i < arguments.positional.size() ? std::optional(arguments.positional[i])
@@ -346,10 +360,10 @@ Status Evaluator::bind_parameters(const Macro& macro, Call& arguments) {
     set_variable("caller", take_keyword("caller").value_or(Value::undefined("caller")));
   }
   if (code.uses_kwargs) {
-    set_variable("kwargs", Value::map(std::move(arguments.keywords)));
+    set_variable("kwargs", keywords_dict(std::move(arguments.keywords)));
   } else if (!arguments.keywords.empty()) {
     return error("the macro '" + code.name + "' takes no keyword argument '" +
-                 arguments.keywords.front().first + "'");
+                 arguments.keywords.front().name.text() + "'");
   }
   if (code.uses_varargs) {
     const auto more = static_cast<std::ptrdiff_t>(std::min(count, arguments.positional.size()));

@@ -2,18 +2,19 @@
 // ends with an error.
 #pragma once
 
-#include <ctime>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "engine/jinja/ast.h"
 #include "engine/jinja/stack_guard.h"
+#include "engine/jinja/strftime.h"
 
 namespace airllm::jinja {
 
@@ -23,25 +24,45 @@ inline constexpr size_t kMaxOutputBytes = size_t{64} << 20;
 inline constexpr size_t kMaxStringBytes = size_t{512} << 20;
 inline constexpr int kMaxCallDepth = 500;
 
-// What a call gives.
+// What a call gives. A keyword remembers who wrote its name: **mapping takes the mapping's.
+struct Keyword {
+  text::MarkedText name;
+  Value value;
+};
 struct Call {
   List positional;
-  Map keywords;
+  std::vector<Keyword> keywords;
+};
+
+// By name, in constant time however many there are.
+class Variables {
+ public:
+  const Value* find(std::string_view name) const;
+  void set(const std::string& name, Value value);
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
+  size_t place(std::string_view name) const;  // the number of entries when it is not there
+
+  Map entries_;
+  std::unordered_map<std::string, size_t, Hash, std::equal_to<>> places_;  // once there are many
 };
 
 struct Scope {
   Scope* parent = nullptr;
   bool captured = false;  // by a macro, which may outlive it
-  Map variables;
+  Variables variables;
 };
 
 // One rendering. Borrows the tree; not thread-safe, and run() stays on the thread that made it.
 class Evaluator {
  public:
-  using Clock = std::function<std::tm()>;
-
-  // `clock` is what strftime_now() prints; without one, the local time.
-  Evaluator(std::string_view what, const Map& variables, Clock clock = {});
+  // `now` is what strftime_now() prints; without it, the clock's time at each call.
+  Evaluator(std::string_view what, const Map& variables,
+            std::optional<LocalTime> now = std::nullopt);
   ~Evaluator();
   Evaluator(const Evaluator&) = delete;
   Evaluator& operator=(const Evaluator&) = delete;
@@ -72,7 +93,7 @@ class Evaluator {
                       const Value& step_value);
   // Keeps what may hold itself until the end, when it is emptied.
   Value keep(std::shared_ptr<Object> object);
-  std::tm now() const;
+  LocalTime now() const { return now_.has_value() ? *now_ : local_now(); }
 
  private:
   enum class Flow { kNormal, kBreak, kContinue };
@@ -114,7 +135,7 @@ class Evaluator {
   void set_variable(const std::string& name, Value value);
 
   std::string what_;
-  Clock clock_;
+  std::optional<LocalTime> now_;
   Scope globals_;
   Scope* scope_ = &globals_;
   std::vector<std::unique_ptr<Scope>> kept_scopes_;

@@ -97,6 +97,7 @@ Result<Value> Evaluator::dict(const Expression& e) {
   for (size_t i = 0; i + 1 < e.children.size(); i += 2) {
     AIRLLM_TRY(Value key, evaluate(*e.children[i]));
     AIRLLM_TRY(Value value, evaluate(*e.children[i + 1]));
+    AIRLLM_TRY_VOID(charge_for_key(*this, key));
     if (!is_hashable(key)) return error("a " + key.type_name() + " cannot be a key");
     entries.set(std::move(key), std::move(value));
   }
@@ -108,7 +109,7 @@ Result<Call> Evaluator::evaluate_arguments(const Arguments& arguments) {
   AIRLLM_TRY(result.positional, evaluate_all(arguments.positional));
   for (const auto& [name, expression] : arguments.keywords) {
     AIRLLM_TRY(Value value, evaluate(*expression));
-    result.keywords.emplace_back(name, std::move(value));
+    result.keywords.push_back({{name, kTemplateOrigin}, std::move(value)});
   }
   if (arguments.more_positional != nullptr) {
     AIRLLM_TRY(const Value more, evaluate(*arguments.more_positional));
@@ -118,13 +119,16 @@ Result<Call> Evaluator::evaluate_arguments(const Arguments& arguments) {
   if (arguments.more_keywords == nullptr) return result;
   AIRLLM_TRY(const Value more, evaluate(*arguments.more_keywords));
   if (more.as_dict() == nullptr) return error("the argument after ** is no mapping");
+  AIRLLM_TRY_VOID(step(more.as_dict()->size()));
   for (const Dict::Entry& entry : more.as_dict()->entries()) {
     if (entry.key.as_string() == nullptr) return error("a keyword is no string");
     const std::string& name = entry.key.as_string()->text();
-    for (const auto& [other, value] : result.keywords) {
-      if (other == name) return error("the argument '" + name + "' is given twice");
+    // The mapping's own keys differ from each other.
+    for (size_t i = 0; i < arguments.keywords.size(); ++i) {
+      if (arguments.keywords[i].first == name)
+        return error("the argument '" + name + "' is given twice");
     }
-    result.keywords.emplace_back(name, entry.value);
+    result.keywords.push_back({*entry.key.as_string(), entry.value});
   }
   return result;
 }
@@ -221,12 +225,14 @@ Result<Value> Evaluator::apply_test(const Expression& e) {
 Result<Value> Evaluator::filter(const std::string& name, const Value& value, Call arguments) {
   if (!is_filter_name(name)) return error("unknown filter '" + name + "'");
   AIRLLM_TRY_VOID(step());
+  AIRLLM_TRY_VOID(charge_for_reading(*this, value));
   return run_filter(*this, name, value, std::move(arguments));
 }
 
 Result<bool> Evaluator::test(const std::string& name, const Value& value, Call arguments) {
   if (!is_test_name(name)) return error("unknown test '" + name + "'");
   AIRLLM_TRY_VOID(step());
+  AIRLLM_TRY_VOID(charge_for_reading(*this, value));
   return run_test(*this, name, value, std::move(arguments));
 }
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "engine/jinja/json.h"
+#include "engine/jinja/layout_filters.h"
 #include "engine/jinja/objects.h"
 #include "engine/jinja/strings.h"
 
@@ -252,6 +253,8 @@ Result<Value> unique(Evaluator& ev, const Value& value, Call call) {
   for (const Value& element : values) {
     const Result<Value> key = getter(element);
     if (!key.has_value()) return lazily(std::move(kept), key.error());
+    if (const Status counted = charge_for_key(ev, *key); !counted)
+      return lazily(std::move(kept), counted.error());
     if (!is_hashable(*key))
       return lazily(std::move(kept),
                     ev.error("a " + key->type_name() + " cannot be a key").error());
@@ -302,7 +305,7 @@ Result<Value> map_filter(Evaluator& ev, const Value& value, Call call) {
   Call rest;  // what the filter of that name gets
   if (call.positional.empty() &&
       std::any_of(call.keywords.begin(), call.keywords.end(),
-                  [](const auto& k) { return k.first == "attribute"; })) {
+                  [](const Keyword& k) { return k.name.text() == "attribute"; })) {
     AIRLLM_TRY(const auto given, bind(ev, "map", std::move(call), {"attribute", "default"}, 1));
     getter.emplace(ev, given[0]);
     getter->fallback = given[1];
@@ -673,7 +676,8 @@ Result<Value> format(Evaluator& ev, const Value& value, Call call) {
   if (!call.positional.empty() && !call.keywords.empty())
     return ev.error("format takes positional or named arguments");
   AIRLLM_TRY(const Text text, ev.to_text(value));
-  if (!call.keywords.empty()) return format_percent(ev, text, Value::map(std::move(call.keywords)));
+  if (!call.keywords.empty())
+    return format_percent(ev, text, keywords_dict(std::move(call.keywords)));
   return format_percent(ev, text, Value::tuple(std::move(call.positional)));
 }
 
@@ -845,7 +849,7 @@ const std::map<std::string_view, Filter>& filters() {
       {"map", map_filter},
       {"min", extreme<false>},
       {"max", extreme<true>},
-      {"pprint", nullptr},
+      {"pprint", pretty_print},
       {"random", nullptr},
       {"reject", select<false, false>},
       {"rejectattr", select<false, true>},
@@ -868,13 +872,21 @@ const std::map<std::string_view, Filter>& filters() {
       {"urlencode", urlencode},
       {"urlize", nullptr},
       {"wordcount", wordcount},
-      {"wordwrap", nullptr},
-      {"xmlattr", nullptr},
+      {"wordwrap", word_wrap},
+      {"xmlattr", xml_attributes},
       {"tojson", tojson}};
   return table;
 }
 
 }  // namespace
+
+std::vector<std::string> filter_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, filter] : filters()) {
+    if (filter != nullptr) names.emplace_back(name);
+  }
+  return names;
+}
 
 bool is_filter_name(std::string_view name) { return filters().contains(name); }
 

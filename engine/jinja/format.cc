@@ -265,7 +265,8 @@ class PercentFormatter {
           return ev_.error("%c arg not in range");
         std::string bytes;
         append_utf8(bytes, static_cast<char32_t>(code));
-        text.append(bytes, kTemplateOrigin);
+        // Numbers do not tell who wrote them; a user's must not become a control token's.
+        text.append(bytes, text::kUserOrigin);
       }
       if (character_count(text) != 1) return ev_.error("%c requires int or char");
       return padded(ev_, text, spec, spec.align);
@@ -394,11 +395,12 @@ class BraceFormatter {
       if (index >= call_.positional.size()) return ev_.error("a format's argument is missing");
       value = call_.positional[index];
     } else {
-      const auto found = std::find_if(call_.keywords.begin(), call_.keywords.end(),
-                                      [&](const auto& keyword) { return keyword.first == first; });
+      const auto found =
+          std::find_if(call_.keywords.begin(), call_.keywords.end(),
+                       [&](const auto& keyword) { return keyword.name.text() == first; });
       if (found == call_.keywords.end())
         return ev_.error("the format's argument '" + first + "' is missing");
-      value = found->second;
+      value = found->value;
     }
     while (at < name.size()) {
       if (name[at] == '.') {

@@ -9,6 +9,7 @@ namespace airllm::jinja {
 namespace {
 
 constexpr int64_t kMaxRange = 100'000;
+constexpr size_t kMaxTimeFormat = 4096;
 
 Result<Value> range(Evaluator& ev, const Call& call) {
   if (!call.keywords.empty() || call.positional.empty() || call.positional.size() > 3) {
@@ -43,18 +44,20 @@ Result<Dict> make_dict(Evaluator& ev, const Call& call) {
   if (!call.positional.empty()) {
     const Value& source = call.positional[0];
     if (source.as_dict() != nullptr) {
+      AIRLLM_TRY_VOID(ev.step(source.as_dict()->size()));
       entries = *source.as_dict();
     } else {
       if (source.is_undefined()) return ev.error(source.undefined_message());
       AIRLLM_TRY(const List pairs, ev.iterate(source));
       for (const Value& pair : pairs) {
         AIRLLM_TRY(const List parts, ev.iterate(pair));
+        if (!parts.empty()) AIRLLM_TRY_VOID(charge_for_key(ev, parts[0]));
         if (parts.size() != 2 || !is_hashable(parts[0])) return ev.error("dict() needs pairs");
         entries.set(parts[0], parts[1]);
       }
     }
   }
-  for (const auto& [name, value] : call.keywords) entries.set(Value::literal(name), value);
+  for (const auto& [name, value] : call.keywords) entries.set(Value::string(name), value);
   return entries;
 }
 
@@ -65,8 +68,8 @@ Result<Value> make_namespace(Evaluator& ev, const Call& call) {
     if (entry.key.as_string() == nullptr) return ev.error("a namespace's names are strings");
     const std::string& name = entry.key.as_string()->text();
     if (name.starts_with('_')) return ev.error("a namespace cannot have the name '" + name + "'");
-    space->attributes.emplace_back(name, entry.value);
   }
+  space->attributes = entries;
   return ev.keep(std::move(space));
 }
 
@@ -79,14 +82,12 @@ Result<Value> raise_exception(Evaluator& ev, Call call) {
 Result<Value> strftime_now(Evaluator& ev, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "strftime_now", std::move(call), {"format"}, 1));
   if (given[0]->as_string() == nullptr) return ev.error("strftime_now() needs a string");
-  const std::string& format = given[0]->as_string()->text();
-  if (format.size() > 1000) return ev.error("strftime_now() has a format that is too long");
-  const std::tm now = ev.now();
-  std::vector<char> buffer(64 * 1024);
-  // The space tells an empty result from one that does not fit.
-  const size_t size = std::strftime(buffer.data(), buffer.size(), (format + " ").c_str(), &now);
-  if (size == 0) return ev.error("strftime_now() cannot print this format");
-  return Value::literal(std::string_view(buffer.data(), size - 1));
+  const text::MarkedText& format = *given[0]->as_string();
+  if (format.size() > kMaxTimeFormat)
+    return ev.error("strftime_now() has a format that is too long");
+  AIRLLM_TRY_VOID(ev.charge(1024 * format.size()));
+  // Who wrote a part of the format may have written any part of what it gives.
+  return ev.make_text({format_time(ev.now(), format.text()), format.origin_of(0, format.size())});
 }
 
 Result<Value> make_cycler(Evaluator& ev, Call call) {
@@ -104,6 +105,14 @@ Result<Value> make_joiner(Evaluator& ev, Call call) {
 }
 
 }  // namespace
+
+Value keywords_dict(std::vector<Keyword> keywords) {
+  Dict entries;
+  for (auto& [name, value] : keywords) {
+    entries.set(Value::string(std::move(name)), std::move(value));
+  }
+  return Value::dict(std::move(entries));
+}
 
 Map global_functions() {
   const auto function = [](const char* name, Function::Body body) {
@@ -133,10 +142,13 @@ Result<std::vector<std::optional<Value>>> bind(Evaluator& ev, std::string_view f
   if (call.positional.size() > parameters.size()) return ev.error(name + " has too many arguments");
   for (size_t i = 0; i < call.positional.size(); ++i) values[i] = std::move(call.positional[i]);
   for (auto& [keyword, value] : call.keywords) {
-    const auto* place = std::find(parameters.begin(), parameters.end(), keyword);
-    if (place == parameters.end()) return ev.error(name + " has no argument '" + keyword + "'");
+    const auto* place = std::find(parameters.begin(), parameters.end(), keyword.text());
+    if (place == parameters.end()) {
+      return ev.error(name + " has no argument '" + keyword.text() + "'");
+    }
     auto& slot = values[static_cast<size_t>(place - parameters.begin())];
-    if (slot.has_value()) return ev.error(name + " has the argument '" + keyword + "' twice");
+    if (slot.has_value())
+      return ev.error(name + " has the argument '" + keyword.text() + "' twice");
     slot = std::move(value);
   }
   for (size_t i = 0; i < required; ++i) {

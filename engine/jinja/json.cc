@@ -109,18 +109,22 @@ Result<text::MarkedText> dump(Evaluator& ev, const Value& value, const JsonStyle
   return Dumper(ev, style).dump(value);
 }
 
-Result<std::vector<size_t>> sorted_order(Evaluator& ev, const List& keys, bool reverse) {
+Result<std::vector<size_t>> sorted_order(Evaluator& ev, const List& keys, bool reverse,
+                                         Unordered unordered) {
   std::vector<size_t> order(keys.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::optional<Error> problem;
   const auto before = [&](size_t a, size_t b) {
     if (problem.has_value()) return false;
     Result<bool> less = reverse ? ev.less(keys[b], keys[a]) : ev.less(keys[a], keys[b]);
-    if (!less.has_value()) {
-      problem = less.error();
-      return false;
+    if (less.has_value()) return *less;
+    // A limit that was reached stays so.
+    const bool limited = !ev.step() || !ev.charge(0);
+    if (unordered == Unordered::kByType && !limited) {
+      return keys[a].type_name() < keys[b].type_name();
     }
-    return *less;
+    problem = less.error();
+    return false;
   };
   // A merge sort by hand: comparisons that contradict each other (nan, errors) must do no harm.
   std::vector<size_t> merged(order.size());

@@ -113,11 +113,10 @@ Result<Value> replace_method(Evaluator& ev, const Value& self, Call call) {
   if (with.size() > kMaxOutputBytes / std::max<size_t>(most, 1)) {
     size_t places = 0;
     for (size_t at = 0; (at = find_bytes(text.text(), old.text(), at)) != std::string::npos;) {
-      ++places;
+      if (++places > kMaxStringBytes / with.size())
+        return ev.error("the template makes too much text");
       at += std::max<size_t>(old.size(), 1);
     }
-    if (with.size() > kMaxStringBytes / std::max<size_t>(places, 1))
-      return ev.error("the template makes too much text");
     AIRLLM_TRY_VOID(ev.charge(places * with.size()));
   }
   return like(ev, self,
@@ -374,7 +373,10 @@ Result<Value> list_count(Evaluator& ev, const Value& self, Call call) {
 
 Result<Value> copy(Evaluator& ev, const Value& self, Call call) {
   AIRLLM_TRY(const auto given, bind(ev, "copy", std::move(call), {}, 0));
-  if (self.as_dict() != nullptr) return Value::dict(*self.as_dict());
+  if (self.as_dict() != nullptr) {
+    AIRLLM_TRY_VOID(ev.step(self.as_dict()->size()));
+    return Value::dict(*self.as_dict());
+  }
   AIRLLM_TRY_VOID(ev.step(self.as_list()->size()));
   return Value::list(*self.as_list());
 }
@@ -400,6 +402,7 @@ Result<Value> view(Evaluator& ev, const Value& self, Call call) {
 Result<Value> get(Evaluator& ev, const Value& self, Call call) {
   if (!call.keywords.empty()) return ev.error("get() takes no keyword arguments");
   AIRLLM_TRY(const auto given, bind(ev, "get", std::move(call), {"key", "default"}, 1));
+  AIRLLM_TRY_VOID(charge_for_key(ev, *given[0]));
   if (!is_hashable(*given[0])) return ev.error("a " + given[0]->type_name() + " cannot be a key");
   const Value* value = self.as_dict()->find(*given[0]);
   return value != nullptr ? *value : given[1].value_or(Value::none());
@@ -492,6 +495,17 @@ bool is_refused(const Value& object, std::string_view name) {
 
 }  // namespace
 
+std::vector<std::string> method_names() {
+  std::vector<std::string> names;
+  const auto add = [&names](const char* type, const Table& table) {
+    for (const auto& [name, method] : table) names.push_back(type + std::string(name));
+  };
+  add("str.", string_methods());
+  add("list.", list_methods());
+  add("dict.", dict_methods());
+  return names;
+}
+
 std::optional<Value> find_method(const Value& object, std::string_view name) {
   const Table* table = object.as_string() != nullptr ? &string_methods()
                        : object.as_list() != nullptr ? &list_methods()
@@ -507,7 +521,10 @@ std::optional<Value> find_method(const Value& object, std::string_view name) {
   const Method body = method->second;
   return make_function(
       std::string(name),
-      [object, body](Evaluator& ev, Call call) { return body(ev, object, std::move(call)); },
+      [object, body](Evaluator& ev, Call call) -> Result<Value> {
+        AIRLLM_TRY_VOID(charge_for_reading(ev, object));
+        return body(ev, object, std::move(call));
+      },
       object.nesting() + 1);
 }
 

@@ -17,9 +17,9 @@ struct Cyclic : Object {
 };
 
 struct Namespace : Cyclic {
-  Map attributes;
+  Dict attributes;
   std::string type_name() const override { return "Namespace"; }
-  void clear() override { attributes.clear(); }
+  void clear() override { attributes = {}; }
 };
 
 struct Macro : Cyclic {
@@ -108,8 +108,21 @@ Result<std::vector<std::optional<Value>>> bind(Evaluator& evaluator, std::string
                                                Call call,
                                                std::initializer_list<std::string_view> parameters,
                                                size_t required);
+// Reading a string from end to end costs time, too, even where nothing is made of it.
+inline Status charge_for_reading(Evaluator& evaluator, const Value& value) {
+  const text::MarkedText* text = value.as_string();
+  return evaluator.charge(text == nullptr ? 0 : text->size() / 2);
+}
+// Looking a key up hashes all of it.
+inline Status charge_for_key(Evaluator& evaluator, const Value& key) {
+  AIRLLM_TRY_VOID(evaluator.step(key.weight() / 4));
+  return charge_for_reading(evaluator, key);
+}
 // Python's int of an argument.
 Result<int64_t> integer_argument(Evaluator& evaluator, const Value& value);
+
+// Keywords as the mapping that a callee sees.
+Value keywords_dict(std::vector<Keyword> keywords);
 
 // The functions that every template sees.
 Map global_functions();
@@ -124,5 +137,9 @@ Result<Value> run_filter(Evaluator& evaluator, const std::string& name, const Va
 Result<bool> run_test(Evaluator& evaluator, const std::string& name, const Value& value, Call call);
 bool is_filter_name(std::string_view name);
 bool is_test_name(std::string_view name);
+// All there are, for tests that must miss none: the filters that are not refused, and the methods
+// of strings, lists and mappings as "str.upper".
+std::vector<std::string> filter_names();
+std::vector<std::string> method_names();
 
 }  // namespace airllm::jinja

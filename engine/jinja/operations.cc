@@ -209,10 +209,11 @@ Result<bool> Evaluator::contains(const Value& container, const Value& element) {
     if (element.as_string() == nullptr) {
       return error("a string holds strings only, not " + element.type_name());
     }
-    AIRLLM_TRY_VOID(charge(text->size() / 16));
+    AIRLLM_TRY_VOID(charge(text->size() / 4));
     return find_bytes(text->text(), element.as_string()->text(), 0) != std::string::npos;
   }
   if (const Dict* entries = container.as_dict()) {
+    AIRLLM_TRY_VOID(charge_for_key(*this, element));
     if (!is_hashable(element)) return error("a " + element.type_name() + " cannot be a key");
     return entries->find(element) != nullptr;
   }
@@ -269,6 +270,7 @@ Result<std::optional<Value>> subscript(Evaluator& ev, const Value& object, const
   std::optional<Value> none;
   if (object.is_undefined()) return ev.error(object.undefined_message());
   if (const Dict* entries = object.as_dict()) {
+    AIRLLM_TRY_VOID(charge_for_key(ev, key));
     if (!is_hashable(key)) return none;
     const Value* value = entries->find(key);
     return value == nullptr ? none : *value;
@@ -284,7 +286,7 @@ Result<std::optional<Value>> subscript(Evaluator& ev, const Value& object, const
   if (values == nullptr && text == nullptr) return none;
   const auto size =
       static_cast<int64_t>(values != nullptr ? values->size() : character_count(*text));
-  if (text != nullptr) AIRLLM_TRY_VOID(ev.charge(text->size() / 16));
+  if (text != nullptr) AIRLLM_TRY_VOID(ev.charge(text->size() / 4));
   if (*index < -size || *index >= size) return none;
   const auto at = static_cast<size_t>(*index < 0 ? *index + size : *index);
   if (values != nullptr) return std::optional((*values)[at]);
@@ -414,10 +416,8 @@ std::optional<Value> macro_member(const Macro& macro, std::string_view name) {
 
 Result<std::optional<Value>> member(Evaluator& ev, const Value& object, std::string_view name) {
   if (const auto* space = object.as<Namespace>()) {
-    for (const auto& [key, value] : space->attributes) {
-      if (key == name) return std::optional(value);
-    }
-    return std::optional<Value>();
+    const Value* value = space->attributes.find(name);
+    return value == nullptr ? std::optional<Value>() : *value;
   }
   if (name.starts_with('_')) return std::optional<Value>();
   if (auto* loop = object.as<Loop>()) return loop_member(ev, *loop, name);
@@ -431,6 +431,7 @@ Result<std::optional<Value>> member(Evaluator& ev, const Value& object, std::str
           AIRLLM_TRY(const List keys, inner.iterate(call.positional[0]));
           Dict entries;
           for (const Value& key : keys) {
+            AIRLLM_TRY_VOID(charge_for_key(inner, key));
             if (!is_hashable(key)) return inner.error("a key cannot be hashed");
             entries.set(key, call.positional.size() > 1 ? call.positional[1] : Value::none());
           }

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <initializer_list>
+#include <unordered_set>
 
 #include "engine/jinja/lexer.h"
 #include "engine/jinja/stack_guard.h"
@@ -684,6 +685,7 @@ class Parser {
 
   Status parse_arguments(Arguments& arguments) {
     AIRLLM_TRY_VOID(expect_operator("("));
+    std::unordered_set<std::string> names;
     while (!is_operator(")")) {
       const bool named = current().kind == TokenKind::kName &&
                          following().kind == TokenKind::kOperator && following().text == "=";
@@ -697,8 +699,8 @@ class Parser {
         if (arguments.more_keywords) return unexpected();
         AIRLLM_TRY(std::string name, expect_name());
         advance();
-        for (const auto& [other, value] : arguments.keywords) {
-          if (other == name) return error("the argument '" + name + "' is given twice");
+        if (!names.insert(name).second) {
+          return error("the argument '" + name + "' is given twice");
         }
         AIRLLM_TRY(ExpressionPtr value, parse_expression());
         arguments.keywords.emplace_back(std::move(name), std::move(value));

@@ -65,12 +65,8 @@ class Printer {
 
   Status add_object(const Value& value, int depth) {
     if (const auto* space = value.as<Namespace>()) {
-      std::vector<Dict::Entry> entries;
-      for (const auto& [name, member] : space->attributes) {
-        entries.push_back({Value::literal(name), member});
-      }
       AIRLLM_TRY_VOID(put("<Namespace "));
-      AIRLLM_TRY_VOID(add_entries(entries, depth + 1));
+      AIRLLM_TRY_VOID(add_entries(space->attributes.entries(), depth + 1));
       return put(">");
     }
     if (const auto* macro = value.as<Macro>()) {

@@ -24,6 +24,11 @@ struct Range {
 
 template <size_t size>
 bool in_ranges(const Range (&ranges)[size], char32_t c) {
+  if (c < 0x80) {  // nearly all text; its ranges are the first few
+    const Range* range = std::begin(ranges);
+    while (range != std::end(ranges) && range->last < c) ++range;
+    return range != std::end(ranges) && range->first <= c;
+  }
   const Range* range =
       std::lower_bound(std::begin(ranges), std::end(ranges), c,
                        [](const Range& r, char32_t code) { return r.last < code; });
@@ -112,12 +117,27 @@ size_t spaces_at_end(std::string_view text) {
   return text.size() - end;
 }
 
+namespace {
+constexpr size_t kSmallestWindow = 4096;
+}  // namespace
+
 size_t find_bytes(std::string_view text, std::string_view needle, size_t from) {
   if (from > text.size()) return std::string::npos;
   if (needle.empty()) return from;
-  const void* found = memmem(text.data() + from, text.size() - from, needle.data(), needle.size());
-  if (found == nullptr) return std::string::npos;
-  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+  if (needle.size() == 1) return text.find(needle.front(), from);
+  // In windows, since a sanitizer's memmem looks at all that it is given at every call, which makes
+  // a loop over many places take the square of the text's length.
+  const size_t window = std::max(kSmallestWindow, 4 * needle.size());
+  while (text.size() - from >= needle.size()) {
+    const size_t length = std::min(window, text.size() - from);
+    const void* found = memmem(text.data() + from, length, needle.data(), needle.size());
+    if (found != nullptr) {
+      return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+    }
+    if (length == text.size() - from) break;
+    from += length - (needle.size() - 1);
+  }
+  return std::string::npos;
 }
 
 text::MarkedText trim(const text::MarkedText& marked, bool left, bool right) {

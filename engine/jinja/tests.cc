@@ -168,8 +168,8 @@ Result<bool> run_test(Evaluator& ev, const std::string& name, const Value& value
                                       : name == "sameas"    ? "other"
                                       : name == "in"        ? "seq"
                                                             : "";
-    if (keyword != expected)
-      return ev.error("the test '" + name + "' has no argument '" + keyword + "'");
+    if (keyword.text() != expected)
+      return ev.error("the test '" + name + "' has no argument '" + keyword.text() + "'");
     call.positional.push_back(std::move(argument));
   }
   if (call.positional.size() != entry.arguments) {

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
+#include <random>
 
 namespace airllm::jinja {
 namespace {
@@ -44,7 +46,42 @@ bool equal_numbers(const Value& a, const Value& b) {
   return whole_a ? x == y : a.number() == b.number();
 }
 
-size_t mix(size_t seed, size_t hash) { return seed * 1000003U ^ hash; }
+// A polynomial modulo a prime at a point that each process draws, so that no template can be
+// written whose keys all fall together. What is printed does not depend on it.
+class KeyedHash {
+ public:
+  void add(uint64_t part) {
+    static const uint64_t point = draw();
+    const unsigned __int128 product = static_cast<unsigned __int128>(state_) * point + part + 1;
+    const uint64_t folded =
+        static_cast<uint64_t>(product & kPrime) + static_cast<uint64_t>(product >> kBits);
+    state_ = (folded & kPrime) + (folded >> kBits);
+  }
+  void add(std::string_view text) {
+    for (; text.size() >= kPiece; text.remove_prefix(kPiece)) add(piece(text.substr(0, kPiece)));
+    add(piece(text));
+    add(text.size());
+  }
+  size_t value() const { return state_; }
+
+ private:
+  static constexpr int kBits = 61;
+  static constexpr uint64_t kPrime = (uint64_t{1} << kBits) - 1;
+  static constexpr size_t kPiece = 7;  // bytes, which are less than the prime
+
+  static uint64_t draw() {
+    std::random_device device;
+    const uint64_t bits = (uint64_t{device()} << 32) | device();
+    return (bits >> 4) | (uint64_t{1} << 32);
+  }
+  static uint64_t piece(std::string_view bytes) {
+    uint64_t value = 0;
+    std::memcpy(&value, bytes.data(), bytes.size());
+    return value;
+  }
+
+  uint64_t state_ = 0;
+};
 
 }  // namespace
 
@@ -219,20 +256,22 @@ bool is_hashable(const Value& value) {
 }
 
 size_t hash_of(const Value& value) {
+  KeyedHash hash;
   if (const text::MarkedText* text = value.as_string()) {
-    return std::hash<std::string_view>()(text->text());
-  }
-  if (value.is_arithmetic()) {
+    hash.add(std::string_view(text->text()));
+  } else if (value.is_arithmetic()) {
     int64_t integer = 0;
-    if (whole(value, integer)) return std::hash<int64_t>()(integer);
-    return std::hash<double>()(value.number());
+    const bool is_whole = whole(value, integer);
+    const auto bits = is_whole ? static_cast<uint64_t>(integer)
+                               : static_cast<uint64_t>(std::hash<double>()(value.number()));
+    hash.add(bits >> 32);
+    hash.add(bits & 0xFFFFFFFFU);
+  } else if (const List* values = value.as_list()) {
+    for (const Value& element : *values) hash.add(hash_of(element));
+  } else if (const auto* object = value.as_object()) {
+    hash.add(std::hash<const Object*>()(object->get()) >> 4);
   }
-  size_t hash = 7;
-  if (const List* values = value.as_list()) {
-    for (const Value& element : *values) hash = mix(hash, hash_of(element));
-  }
-  if (const auto* object = value.as_object()) hash = std::hash<const Object*>()(object->get());
-  return hash;
+  return hash.value();
 }
 
 void Dict::set(Value key, Value value) {

@@ -19,7 +19,8 @@ Status load_text_side(LoadedModel& model) {
       .special_tokens_map_json = std::exchange(stored.special_tokens_map_json, std::nullopt),
       .added_tokens_json = std::exchange(stored.added_tokens_json, std::nullopt),
       .chat_template_jinja = std::exchange(stored.chat_template_jinja, std::nullopt),
-      .config_json = stored.config_json};
+      .config_json = stored.config_json,
+      .additional_chat_templates = std::exchange(stored.additional_chat_templates, {})};
   AIRLLM_TRY(model.tokenizer, tokenizer::load_tokenizer(files, model.name()));
   AIRLLM_TRY(model.chat_template, tokenizer::load_chat_template(files, model.name()));
   return {};

@@ -24,6 +24,7 @@ constexpr size_t kNamesPerCall = 64;     // what SourceDirectory takes at once
 constexpr size_t kMaxWeightFiles = 900;  // all stay open; the usual limit of a process is 1024
 constexpr uint64_t kMaxIndexBytes = 64 * kMiB;
 constexpr uint64_t kMaxConfigBytes = kMiB;
+constexpr uint64_t kMaxTemplateBytes = 4 * kMiB;
 
 // What is copied into the model as it came, and how long each may be.
 struct SmallFileKind {
@@ -37,7 +38,7 @@ constexpr SmallFileKind kSmallFiles[] = {
     {"tokenizer_config.json", 16 * kMiB},
     {"special_tokens_map.json", 4 * kMiB},
     {"added_tokens.json", 4 * kMiB},
-    {"chat_template.jinja", 4 * kMiB},
+    {"chat_template.jinja", kMaxTemplateBytes},
     {"tokenizer.model", 64 * kMiB},
     {"qwen.tiktoken", 64 * kMiB},
     {"vocab.json", 64 * kMiB},
@@ -109,16 +110,47 @@ class Opener {
     AIRLLM_TRY(auto files, open_names(names));
     for (size_t i = 0; i < std::size(kSmallFiles); ++i) {
       if (!files[i]) continue;
-      AIRLLM_TRY(const uint64_t size, files[i]->size_bytes());
-      if (size > kSmallFiles[i].max_bytes) {
-        return bad(names[i] + " is " + format_size(size) + " long, but at most " +
-                   format_size(kSmallFiles[i].max_bytes) + " is allowed");
-      }
+      AIRLLM_TRY_VOID(check_size(names[i], *files[i], kSmallFiles[i].max_bytes));
       out_.small_files.push_back({names[i], std::move(files[i])});
     }
     single_ = std::move(files[std::size(kSmallFiles)]);
     index_ = std::move(files[std::size(kSmallFiles) + 1]);
+    return open_chat_templates();
+  }
+
+  // The further templates, which transformers reads from a folder of their own.
+  Status open_chat_templates() {
+    const std::vector<std::string> found = directory_.chat_templates();
+    if (found.size() > engine::kMaxChatTemplates) {
+      return bad("it has " + std::to_string(found.size()) + " additional chat templates; at most " +
+                 std::to_string(engine::kMaxChatTemplates) + " can be used");
+    }
+    std::vector<std::string> names;
+    std::set<std::string> kept;
+    for (const std::string& name : found) {
+      const std::string stored = chat_template_file(name);
+      if (!name.ends_with(kTemplateSuffix) || name == kTemplateSuffix ||
+          !is_plain_file_name(name) || !is_plain_file_name(stored)) {
+        return bad(quote(name) + " cannot be the name of a chat template's file");
+      }
+      if (!kept.insert(stored).second)
+        return bad("it has the chat template " + quote(name) + " twice");
+      names.push_back(std::string(engine::kChatTemplatesFolder) + "/" + name);
+    }
+    AIRLLM_TRY(auto files, open_names(names));
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (!files[i]) return bad(names[i] + " is gone", "give the command again");
+      AIRLLM_TRY_VOID(check_size(names[i], *files[i], kMaxTemplateBytes));
+      out_.small_files.push_back({chat_template_file(found[i]), std::move(files[i])});
+    }
     return {};
+  }
+
+  Status check_size(const std::string& name, const DiskFile& file, uint64_t max_bytes) const {
+    AIRLLM_TRY(const uint64_t size, file.size_bytes());
+    if (size <= max_bytes) return {};
+    return bad(name + " is " + format_size(size) + " long, but at most " + format_size(max_bytes) +
+               " is allowed");
   }
 
   Status read_config() {

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/utf8.h"
+#include "engine/engine.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_layout.h"
 
@@ -214,6 +215,19 @@ Result<Manifest> read_manifest(Disk& disk, const std::string& folder) {
   AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk.open(path, OpenMode::kRead));
   AIRLLM_TRY(const std::string text, read_text(*file, kMaxManifestBytes));
   return parse_manifest(text, path);
+}
+
+std::string chat_template_file(std::string_view name) {
+  return std::string(engine::kChatTemplatesFolder) + "." + std::string(name);
+}
+
+std::optional<std::string> chat_template_name(std::string_view file) {
+  const std::string prefix = chat_template_file("");
+  if (!file.starts_with(prefix) || !file.ends_with(kTemplateSuffix)) return std::nullopt;
+  file.remove_prefix(prefix.size());
+  if (file.size() <= kTemplateSuffix.size()) return std::nullopt;
+  file.remove_suffix(kTemplateSuffix.size());
+  return std::string(file);
 }
 
 bool is_plain_file_name(std::string_view name) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -69,5 +70,11 @@ Result<std::vector<ShardRecord>> parse_shards(const Json& list, const std::strin
 // Whether `name` can only mean a file of the folder itself: 1 to 255 bytes, no '/', no control
 // characters, not "." or "..", no leading dot.
 bool is_plain_file_name(std::string_view name);
+
+// The file of a model that an additional chat template, NAME.jinja, is kept in; and NAME of such a
+// file, or nothing.
+inline constexpr std::string_view kTemplateSuffix = ".jinja";
+std::string chat_template_file(std::string_view name);
+std::optional<std::string> chat_template_name(std::string_view file);
 
 }  // namespace airllm::store

@@ -62,6 +62,10 @@ Result<ModelTexts> ModelFolder::texts(const Manifest& manifest) const {
     if (record.name.ends_with(".tiktoken")) {
       AIRLLM_TRY(out.tiktoken, file(record));
     }
+    if (const auto name = chat_template_name(record.name)) {
+      AIRLLM_TRY(std::string source, file(record));
+      out.additional_chat_templates.emplace_back(*name, std::move(source));
+    }
   }
   for (const FileRecord& record : manifest.files) {
     if (record.name != "tokenizer.model" || out.tokenizer_json) continue;

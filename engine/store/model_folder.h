@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/model/architecture.h"
@@ -19,6 +20,7 @@ struct ModelTexts {
   std::optional<std::string> tokenizer_model;  // where there is no tokenizer.json
   std::optional<std::string> special_tokens_map_json, added_tokens_json, chat_template_jinja;
   std::optional<std::string> tiktoken;  // of a *.tiktoken file
+  std::vector<std::pair<std::string, std::string>> additional_chat_templates;  // name, source
 };
 
 // Borrows the disk. Whatever does not fit the manifest is a kData error that names the file.

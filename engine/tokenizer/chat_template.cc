@@ -97,15 +97,14 @@ Result<std::vector<TextPart>> Compiled::render(const jinja::Map& special_tokens,
   }
   jinja::Map names = special_tokens;
   const auto define = [&names](const std::string& name, jinja::Value value) {
-    std::erase_if(names, [&](const auto& entry) { return entry.first == name; });
-    names.emplace_back(name, std::move(value));
+    names.emplace_back(name, std::move(value));  // the last one of a name counts
   };
   for (const auto& [key, value] : prepared.variables.items()) define(key, user_value(value));
   define("messages", message_values(prepared.messages));
   define("tools", user_value(prepared.tools));
   define("documents", user_value(prepared.documents));
   define("add_generation_prompt", jinja::Value::boolean(prepared.add_generation_prompt));
-  AIRLLM_TRY(const text::MarkedText text, jinja::Evaluator(what, std::move(names)).run(block));
+  AIRLLM_TRY(const text::MarkedText text, jinja::Evaluator(what, names, prepared.now).run(block));
   size_t end = text.size();
   if (prepared.continue_field) {
     AIRLLM_TRY(end, continued_end(text.text(), continued));

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/jinja/strftime.h"
 
 namespace airllm::tokenizer {
 
@@ -23,6 +24,8 @@ struct TemplateInput {
   std::optional<std::string> continue_field = std::nullopt;
   Json variables = Json::object();  // further names, such as enable_thinking
   std::string template_name = {};   // of a model that has several; empty: as the rule says
+  // What strftime_now() prints; unset: the time at the moment, in the local zone.
+  std::optional<jinja::LocalTime> now = std::nullopt;
 };
 
 // One message of plain text, the usual case.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 
 #include "engine/tokenizer/fields.h"
 
@@ -42,6 +43,53 @@ Status add_special_tokens(const Json& object, const Fields& fields, Json& tokens
     }
   }
   return {};
+}
+
+// What the classes of transformers set where the file does not name the token, as of 5.24. A token
+// that the file sets to null is not set.
+struct ClassTokens {
+  std::string_view name;
+  std::initializer_list<std::pair<std::string_view, std::string_view>> tokens;
+};
+const std::array<ClassTokens, 7>& class_tokens() {
+  static constexpr std::string_view kEnd = "<|endoftext|>";
+  static const std::array<ClassTokens, 7> table = {{
+      {"LlamaTokenizer", {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}}},
+      {"CodeLlamaTokenizer", {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}}},
+      {"Qwen2Tokenizer", {{"eos_token", kEnd}, {"unk_token", kEnd}, {"pad_token", kEnd}}},
+      {"GPT2Tokenizer", {{"bos_token", kEnd}, {"eos_token", kEnd}, {"unk_token", kEnd}}},
+      {"GPTNeoXTokenizer",
+       {{"bos_token", kEnd},
+        {"eos_token", kEnd},
+        {"unk_token", kEnd},
+        {"pad_token", "<|padding|>"}}},
+      {"GemmaTokenizer",
+       {{"bos_token", "<bos>"},
+        {"eos_token", "<eos>"},
+        {"unk_token", "<unk>"},
+        {"pad_token", "<pad>"},
+        {"mask_token", "<mask>"}}},
+      {"CohereTokenizer",
+       {{"bos_token", "<BOS_TOKEN>"},
+        {"eos_token", "<|END_OF_TURN_TOKEN|>"},
+        {"unk_token", "<UNK>"},
+        {"sep_token", "<SEP>"},
+        {"pad_token", "<PAD>"},
+        {"cls_token", "<CLS>"},
+        {"mask_token", "<MASK_TOKEN>"}}},
+  }};
+  return table;
+}
+
+void add_class_tokens(std::string_view name, const Json& object, Json& tokens) {
+  constexpr std::string_view kFast = "Fast";
+  if (name.ends_with(kFast)) name.remove_suffix(kFast.size());
+  for (const ClassTokens& known : class_tokens()) {
+    if (known.name != name) continue;
+    for (const auto& [key, text] : known.tokens) {
+      if (!object.contains(key)) tokens[std::string(key)] = std::string(text);
+    }
+  }
 }
 
 // "chat_template": the template itself, or a list of {"name", "template"}, of which a later one
@@ -116,6 +164,7 @@ Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::strin
     AIRLLM_TRY_VOID(add_special_tokens(object, fields, config.special_tokens));
     AIRLLM_TRY(config.tokenizer_class, fields.string_or("tokenizer_class", ""));
     config.auto_class = auto_class(fields);
+    add_class_tokens(config.tokenizer_class, object, config.special_tokens);
     AIRLLM_TRY(TemplateSources setting, setting_templates(fields));
     if (config.chat_templates.templates.empty()) config.chat_templates = std::move(setting);
     has_decoder = object.contains("added_tokens_decoder");

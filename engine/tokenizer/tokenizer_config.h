@@ -41,6 +41,9 @@ struct TokenizerConfig {
 //   are there, the setting's templates are not looked at.
 // - special_tokens_map.json overrides tokenizer_config.json, but counts only when the latter has no
 //   "added_tokens_decoder".
+// - Where tokenizer_config.json does not name a token, the tokenizer's class does, for the classes
+// of
+//   language models (LlamaTokenizer, …).
 // `where` is the folder's name for messages.
 Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::string_view where);
 

@@ -64,6 +64,10 @@ TEST(SourceDir, TakesPlainNamesOnly) {
                                        "config.json/",
                                        std::string("config.json\0x", 13),
                                        "a\nb",
+                                       "additional_chat_templates/",
+                                       "additional_chat_templates/../config.json",
+                                       "additional_chat_templates/a/b",
+                                       "other/config.json",
                                        "a\x1b",
                                        "\xff",
                                        std::string(300, 'a')};
@@ -114,6 +118,47 @@ TEST(SourceDir, FollowsLinksOfHubSnapshotsIntoBlobsOnly) {
   EXPECT_EQ(source->default_name(), "org/tiny");
 }
 
+TEST(SourceDir, TemplatesOfASnapshotMayBeLinksIntoTheRepository) {
+  const TemporaryFolder folder;
+  const std::string repository = "models--org--tiny/";
+  folder.write(repository + "blobs/aaa", "the template");
+  folder.write(repository + "snapshots/rev/config.json", "{}");
+  const std::string templates = folder / (repository + "snapshots/rev/additional_chat_templates");
+  fs::create_directory(templates);
+  fs::create_symlink("../../../blobs/aaa", templates + "/rag.jinja");
+  fs::create_symlink("../../blobs/aaa", templates + "/short.jinja");
+  fs::create_symlink("/etc/passwd", templates + "/passwd.jinja");
+  const Result<SourceDir> source = SourceDir::open(folder / (repository + "snapshots/rev"));
+  ASSERT_TRUE(source.has_value());
+  const SourceDir::Opened opened = source->open_file("additional_chat_templates/rag.jinja");
+  EXPECT_EQ(content_of(opened.fd.get()), "the template");
+  for (const char* name : {"short", "passwd"}) {
+    const std::string file = std::string("additional_chat_templates/") + name + ".jinja";
+    const std::string status = status_of(*source, file);
+    EXPECT_TRUE(status != "ok" && status != "missing") << name << ": " << status;
+  }
+  const auto names = source->chat_templates();
+  ASSERT_TRUE(names.has_value());
+  EXPECT_EQ(*names, (std::vector<std::string>{"passwd.jinja", "rag.jinja", "short.jinja"}));
+}
+
+TEST(SourceDir, TemplatesAreRefusedWhenTheyAreMany) {
+  const TemporaryFolder folder;
+  folder.write("tiny/config.json", "{}");
+  const Result<SourceDir> source = SourceDir::open(folder / "tiny");
+  ASSERT_TRUE(source.has_value());
+  EXPECT_EQ(source->chat_templates().value(), std::vector<std::string>());
+  for (uint64_t i = 0; i <= protocol::kMaxChatTemplates; ++i) {
+    folder.write("tiny/additional_chat_templates/t" + std::to_string(i) + ".jinja", "x");
+  }
+  const auto many = source->chat_templates();
+  ASSERT_FALSE(many.has_value());
+  EXPECT_NE(many.error().message.find("more than 32"), std::string::npos);
+  fs::remove_all(folder / "tiny/additional_chat_templates");
+  folder.write("tiny/additional_chat_templates/a\nb.jinja", "x");
+  EXPECT_FALSE(source->chat_templates().has_value());
+}
+
 TEST(SourceDir, NameIsTheFoldersOwn) {
   const TemporaryFolder folder;
   folder.write("tiny-llama/config.json", "{}");
@@ -127,6 +172,8 @@ TEST(Split, PassesWhatTheDaemonAsksFor) {
   const TemporaryFolder folder;
   folder.write("tiny/config.json", "the config");
   folder.write("tiny/model.safetensors", "the weights");
+  folder.write("tiny/additional_chat_templates/tool_use.jinja", "tools");
+  folder.write("tiny/additional_chat_templates/notes.txt", "no template");
   protocol::SplitParams params;
   protocol::Files files;
   std::vector<std::string> contents;
@@ -135,7 +182,9 @@ TEST(Split, PassesWhatTheDaemonAsksFor) {
     const FakeDaemon daemon([&](Peer& peer) {
       const protocol::Request request = peer.read_request();
       params = std::get<protocol::SplitParams>(request.params);
-      peer.event(request.id, protocol::OpenFiles{{"config.json", "none", "model.safetensors"}});
+      peer.event(request.id, protocol::OpenFiles{{"config.json", "none", "model.safetensors",
+                                                  "additional_chat_templates/tool_use.jinja",
+                                                  "additional_chat_templates/none.jinja"}});
       files = peer.read_as<protocol::Files>().value_or(protocol::Files{});
       for (const UniqueFd& fd : peer.take_descriptors()) contents.push_back(content_of(fd.get()));
       peer.event(
@@ -153,8 +202,9 @@ TEST(Split, PassesWhatTheDaemonAsksFor) {
   EXPECT_FALSE(params.share);
   EXPECT_EQ(params.name, "tiny");
   EXPECT_EQ(params.source_label, folder / "tiny");
-  EXPECT_EQ(files.status, (std::vector<std::string>{"ok", "missing", "ok"}));
-  EXPECT_EQ(contents, (std::vector<std::string>{"the config", "the weights"}));
+  EXPECT_EQ(files.status, (std::vector<std::string>{"ok", "missing", "ok", "ok", "missing"}));
+  EXPECT_EQ(contents, (std::vector<std::string>{"the config", "the weights", "tools"}));
+  EXPECT_EQ(params.chat_templates, (std::vector<std::string>{"tool_use.jinja"}));
 }
 
 TEST(Split, HostileDaemonGetsNothing) {

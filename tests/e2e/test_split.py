@@ -57,6 +57,26 @@ class Split(harness.E2eTest):
         self.assertGreaterEqual(len(shards), 14)  # embedding, 12 layers, head
         self.assertEqual(os.listdir(os.path.join(daemon.store, "incoming")), [])
 
+    def test_additional_chat_templates_are_kept(self):
+        daemon = self.daemon()
+        folder = self.path("templates")
+        checkpoint.write(folder)
+        os.mkdir(os.path.join(folder, "additional_chat_templates"))
+        for name in ("rag.jinja", "tool_use.jinja", "README"):
+            with open(os.path.join(folder, "additional_chat_templates", name), "w",
+                      encoding="utf-8") as file:
+                file.write("{{ messages }} " + name)
+        self.split(daemon, folder, "m")
+        self.assertEqual(contents(os.path.join(daemon.store, "models/m"), ".jinja"), {
+            "additional_chat_templates.rag.jinja": b"{{ messages }} rag.jinja",
+            "additional_chat_templates.tool_use.jinja": b"{{ messages }} tool_use.jinja"})
+        self.ok(daemon.client("verify", "m"))
+        self.split(daemon, folder, "m")  # again: nothing to do
+        os.symlink("/etc/passwd", os.path.join(folder, "additional_chat_templates/x.jinja"))
+        refused = daemon.client("split", folder, "--name", "n")
+        self.assertEqual(refused.status, 66, refused.err)
+        self.assertIn("symbolic link", refused.err)
+
     def test_shards_are_valid_safetensors_on_page_boundaries(self):
         daemon = self.daemon()
         self.split(daemon, DEMO, "demo")

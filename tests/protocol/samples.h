@@ -44,7 +44,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{16, tokenize},
           Request{17, detokenize},
           Request{18, messages},
-          Request{4, SplitParams{"name", "~/models/x", true}},
+          Request{4, SplitParams{"name", "~/models/x", true, {"rag.jinja", "tool_use.jinja"}}},
           Request{5, ListParams{}},
           Request{6, show},
           Request{7, PsParams{}},

@@ -11,12 +11,7 @@ namespace {
 Result<text::MarkedText> run(const std::string& source, const Map& variables = {}) {
   AIRLLM_TRY(const Block block, parse(source, "t"));
   return Evaluator("t", variables,
-                   [] {
-                     std::tm time{};
-                     time.tm_year = 124;
-                     time.tm_mday = 9;
-                     return time;
-                   })
+                   std::chrono::local_days(std::chrono::year(2024) / std::chrono::January / 9))
       .run(block);
 }
 

@@ -208,6 +208,36 @@ TEST_F(CheckpointTest, SmallFilesHaveACap) {
   expect_refused(ErrorCode::kData, {"config.json"});
 }
 
+TEST_F(CheckpointTest, ChatTemplatesNamesAreChecked) {
+  write_tiny_checkpoint(folder_.path());
+  std::filesystem::create_directory(folder_ / "additional_chat_templates");
+  write_file(folder_ / "additional_chat_templates/a.jinja", "x");
+  const auto open = [&](std::vector<std::string> names) {
+    FolderSource source(folder_.path());
+    source.claim_chat_templates(std::move(names));
+    return open_checkpoint(system_disk(), source, "DIR");
+  };
+  EXPECT_TRUE(open({"a.jinja"}).has_value());
+  const std::vector<std::vector<std::string>> refused = {
+      {"../a.jinja"},
+      {"b/a.jinja"},
+      {".jinja"},
+      {"a"},
+      {"a\n.jinja"},
+      {"\xff.jinja"},
+      {std::string(250, 'a') + ".jinja"},
+      {"a.jinja", "a.jinja"},
+      {"missing.jinja"},
+      std::vector<std::string>(engine::kMaxChatTemplates + 1, "a.jinja")};
+  for (const auto& names : refused) {
+    const Result<Checkpoint> checkpoint = open(names);
+    ASSERT_FALSE(checkpoint.has_value()) << names.front();
+    EXPECT_EQ(checkpoint.error().code, ErrorCode::kData) << checkpoint.error().message;
+  }
+  std::filesystem::resize_file(folder_ / "additional_chat_templates/a.jinja", 5 * kMiB);
+  EXPECT_FALSE(open({"a.jinja"}).has_value());
+}
+
 // A peer that answers with another number of descriptors than it was asked for.
 class WrongCount : public engine::SourceDirectory {
  public:

@@ -85,6 +85,25 @@ TEST_F(SplitTest, KeepsATiktokenFile) {
   EXPECT_EQ(model->tiktoken, "IQ== 0\n");
 }
 
+TEST_F(SplitTest, KeepsAdditionalChatTemplates) {
+  std::filesystem::create_directory(source_ / "additional_chat_templates");
+  write_file(source_ / "additional_chat_templates/rag.jinja", "{{ documents }}");
+  write_file(source_ / "additional_chat_templates/tool_use.jinja", "{{ tools }}");
+  engine::SplitRequest request = split_request(source_.path(), "m");
+  const auto folder = std::make_shared<FolderSource>(source_.path());
+  folder->claim_chat_templates({"rag.jinja", "tool_use.jinja"});
+  request.source = folder;
+  ASSERT_TRUE(store_->split(request, {}, {}).has_value());
+  const Result<StoredModel> model = store_->open_model("m");
+  ASSERT_TRUE(model.has_value());
+  EXPECT_EQ(model->additional_chat_templates,
+            (std::vector<std::pair<std::string, std::string>>{{"rag", "{{ documents }}"},
+                                                              {"tool_use", "{{ tools }}"}}));
+  EXPECT_TRUE(store_->split(request, {}, {}).has_value());  // again: it is the same
+  folder->claim_chat_templates({"rag.jinja"});
+  EXPECT_FALSE(store_->split(request, {}, {}).has_value());
+}
+
 TEST_F(SplitTest, WorksWithoutATokenizer) {
   std::filesystem::remove(source_ / "tokenizer.json");
   std::filesystem::remove(source_ / "tokenizer_config.json");

@@ -52,9 +52,13 @@ class FolderSource : public engine::SourceDirectory {
  public:
   explicit FolderSource(std::string folder) : folder_(std::move(folder)) {}
   Result<std::vector<UniqueFd>> open(std::span<const std::string> names) override;
+  std::vector<std::string> chat_templates() const override { return chat_templates_; }
+  // What a peer claims there to be.
+  void claim_chat_templates(std::vector<std::string> names) { chat_templates_ = std::move(names); }
 
  private:
   std::string folder_;
+  std::vector<std::string> chat_templates_;
 };
 
 engine::SplitRequest split_request(const std::string& folder, const std::string& name);

@@ -87,6 +87,24 @@ TEST(ChatFiles, SpecialTokensOfBothFiles) {
   EXPECT_EQ(config->special_tokens, Json({{"bos_token", "<s>"}, {"unk_token", "<u>"}}));
 }
 
+// As AutoTokenizer.from_pretrained() of transformers 5.24 answers for such files.
+TEST(TokenizerConfig, ClassesNameTokensThatFilesDoNot) {
+  const auto tokens = [](const char* json) {
+    const auto config = read_tokenizer_config({.tokenizer_config_json = json}, "m");
+    return config ? config->special_tokens : Json(config.error().message);
+  };
+  const Json llama = {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}};
+  EXPECT_EQ(tokens(R"({"tokenizer_class": "LlamaTokenizer"})"), llama);
+  EXPECT_EQ(tokens(R"({"tokenizer_class": "CodeLlamaTokenizerFast"})"), llama);
+  EXPECT_EQ(tokens(R"({"tokenizer_class": "LlamaTokenizerFast", "bos_token": null,
+                       "eos_token": "<e>"})"),
+            Json({{"eos_token", "<e>"}, {"unk_token", "<unk>"}}));
+  EXPECT_EQ(tokens(R"({"tokenizer_class": "Qwen2Tokenizer", "bos_token": null,
+                       "unk_token": null})"),
+            Json({{"eos_token", "<|endoftext|>"}, {"pad_token", "<|endoftext|>"}}));
+  EXPECT_EQ(tokens(R"({"tokenizer_class": "PreTrainedTokenizerFast"})"), Json::object());
+}
+
 TEST(ChatFiles, WrongTypesAreNamed) {
   for (const char* json : {R"({"bos_token": 1})", R"({"bos_token": {"text": "x"}})",
                            R"({"chat_template": 5, "x": "bos_token"})",

@@ -43,6 +43,51 @@ TEST(ChatTemplate, AgreesWithJinja) {
   }
 }
 
+// What apply_chat_template() does before jinja2 sees a conversation.
+TEST(ChatTemplate, ConversationsArePreparedAsByTransformers) {
+  const auto prompt = [](const std::string& source, const Json& messages) -> std::string {
+    const auto compiled = ChatTemplate::parse(source, kTokens, "t");
+    if (!compiled) return compiled.error().message;
+    TemplateInput input;
+    input.messages = messages;
+    const auto parts = (*compiled)->render(input);
+    return parts ? joined(*parts) : "ERROR " + parts.error().message;
+  };
+  const auto one = [](Json fields) {
+    fields["role"] = "assistant";
+    return Json::array({fields});
+  };
+  // Keys that are null are not there.
+  EXPECT_EQ(prompt("{{ messages[0].content is defined }}{{ 'content' in messages[0] }}",
+                   one({{"content", nullptr}})),
+            "FalseFalse");
+  const std::string reasoning =
+      "{{ messages[0].reasoning_content }}/{{ messages[0].thinking }}/{{ messages[0].reasoning }}";
+  EXPECT_EQ(prompt(reasoning, one({{"reasoning_content", "a"}})), "a/a/");
+  EXPECT_EQ(prompt(reasoning, one({{"thinking", "a"}})), "a/a/");
+  EXPECT_EQ(prompt(reasoning, one({{"reasoning", "a"}})), "a/a/a");
+  const Json hi = one({{"content", "Hi"}});
+  EXPECT_EQ(prompt("{{ tools is none }}{{ documents is none }}{{ tools is defined }}", hi),
+            "TrueTrueTrue");
+  EXPECT_EQ(prompt("{{ bos_token }}{{ pad_token is defined }}{{ pad_token }}", hi), "<s>False");
+  EXPECT_EQ(prompt("{{ add_generation_prompt }}", hi), "False");
+  EXPECT_TRUE(prompt("x", Json::array()).starts_with("ERROR the conversation is empty"));
+}
+
+TEST(ChatTemplate, TheTimeIsTheInputs) {
+  using namespace std::chrono;
+  const auto compiled = ChatTemplate::parse("{{ strftime_now('%d %b %Y %H:%M') }}", kTokens, "t");
+  ASSERT_TRUE(compiled);
+  TemplateInput input;
+  input.messages = Json::array({text_message("user", "x")});
+  input.now = local_days(year(2024) / February / 29) + hours(5);
+  const auto parts = (*compiled)->render(input);
+  ASSERT_TRUE(parts);
+  EXPECT_EQ(joined(*parts), "29 Feb 2024 05:00");
+  input.now.reset();
+  EXPECT_TRUE((*compiled)->render(input).has_value());
+}
+
 TEST(ChatTemplate, ContentIsMarkedAndNothingElse) {
   const auto parts = render(
       "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>' + m['content'] | trim + '.' }}"
