@@ -111,7 +111,7 @@ Result<std::vector<std::optional<Value>>> bind(Evaluator& evaluator, std::string
 // Reading a string from end to end costs time, too, even where nothing is made of it.
 inline Status charge_for_reading(Evaluator& evaluator, const Value& value) {
   const text::MarkedText* text = value.as_string();
-  return evaluator.charge(text == nullptr ? 0 : text->size() / 2);
+  return evaluator.charge(text == nullptr ? 0 : text->size());
 }
 // Looking a key up hashes all of it.
 inline Status charge_for_key(Evaluator& evaluator, const Value& key) {

@@ -209,7 +209,7 @@ Result<bool> Evaluator::contains(const Value& container, const Value& element) {
     if (element.as_string() == nullptr) {
       return error("a string holds strings only, not " + element.type_name());
     }
-    AIRLLM_TRY_VOID(charge(text->size() / 4));
+    AIRLLM_TRY_VOID(charge(text->size() / 2));
     return find_bytes(text->text(), element.as_string()->text(), 0) != std::string::npos;
   }
   if (const Dict* entries = container.as_dict()) {
@@ -286,7 +286,7 @@ Result<std::optional<Value>> subscript(Evaluator& ev, const Value& object, const
   if (values == nullptr && text == nullptr) return none;
   const auto size =
       static_cast<int64_t>(values != nullptr ? values->size() : character_count(*text));
-  if (text != nullptr) AIRLLM_TRY_VOID(ev.charge(text->size() / 4));
+  if (text != nullptr) AIRLLM_TRY_VOID(ev.charge(text->size() / 2));
   if (*index < -size || *index >= size) return none;
   const auto at = static_cast<size_t>(*index < 0 ? *index + size : *index);
   if (values != nullptr) return std::optional((*values)[at]);
