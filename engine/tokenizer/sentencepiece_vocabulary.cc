@@ -30,9 +30,7 @@ unsigned byte_of_piece(std::string_view text) {
 }  // namespace
 
 SentencePieceVocabulary::SentencePieceVocabulary(const SentencePieceFile& file)
-    : guarded_(file.pieces.size()),
-      user_defined_(user_defined_pieces(file)),
-      byte_fallback_(file.byte_fallback) {
+    : guarded_(file.pieces.size()), user_defined_({}), byte_fallback_(file.byte_fallback) {
   byte_ids_.fill(-1);
 }
 
@@ -65,6 +63,8 @@ Result<SentencePieceVocabulary> SentencePieceVocabulary::build(const SentencePie
       out.begins_user_defined_[static_cast<unsigned char>(piece.text[0])] = true;
     }
   }
+  // Only here, where no two are known to be equal.
+  out.user_defined_ = PieceTree(user_defined_pieces(file));
   out.text_pieces_.shrink_to_fit();
   return out;
 }

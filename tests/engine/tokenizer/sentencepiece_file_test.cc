@@ -13,7 +13,7 @@
 namespace airllm::tokenizer {
 namespace {
 
-constexpr unsigned kUnknown = 2, kByte = 6, kUnused = 5;
+constexpr unsigned kUnknown = 2, kUserDefined = 4, kUnused = 5, kByte = 6;
 
 std::string small_model() {
   return piece_field("<unk>", 0, kUnknown) + piece_field("a", -1) + piece_field("b", -2);
@@ -102,6 +102,9 @@ TEST(SentencePieceFile, PiecesThatMakeNoVocabularyAreRefused) {
             file + "piece 3 ('?') and piece 0 ('<unk>') are both unknown pieces");
   EXPECT_EQ(refusal(good + piece_field("a", -3)),
             file + "piece 3 ('a') has the text of a piece before it");
+  EXPECT_EQ(
+      refusal(good + piece_field("<x>", 0, kUserDefined) + piece_field("<x>", 0, kUserDefined)),
+      file + "piece 4 ('<x>') has the text of a piece before it");
   EXPECT_EQ(refusal(good + piece_field("", -3)), file + "piece 3 is empty");
   EXPECT_EQ(refusal(good + piece_field(std::string("x\0", 2), -3)),
             file + "piece 3 ('x\\x00') has a zero byte");
