@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
 #include <compare>
 #include <cstddef>
@@ -210,8 +211,12 @@ struct TextRequest {
   TextWork work;
 };
 
-// "tokenize", "detokenize", "template": the job's kind.
-const char* kind_of(const TextRequest& request);
+// The job's kind.
+inline const char* kind_of(const TextRequest& request) {
+  constexpr std::array<const char*, std::variant_size_v<TextWork>> kKinds = {
+      "tokenize", "detokenize", "template"};
+  return kKinds[request.work.index()];
+}
 
 // ---- events ------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -39,12 +38,6 @@ const char* finish_reason_name(FinishReason reason) {
     case FinishReason::kCancelled: return "cancelled";
   }
   return "?";
-}
-
-const char* kind_of(const TextRequest& request) {
-  constexpr std::array<const char*, 3> kKinds = {"tokenize", "detokenize", "template"};
-  static_assert(kKinds.size() == std::variant_size_v<TextWork>);
-  return kKinds[request.work.index()];
 }
 
 namespace {

@@ -21,14 +21,17 @@ Status load_text_side(LoadedModel& model) {
       .chat_template_jinja = std::exchange(stored.chat_template_jinja, std::nullopt),
       .config_json = stored.config_json,
       .additional_chat_templates = std::exchange(stored.additional_chat_templates, {})};
-  AIRLLM_TRY(model.tokenizer, tokenizer::load_tokenizer(files, model.name()));
+  auto loaded = tokenizer::load_tokenizer(files, model.name());
+  if (loaded) {
+    model.tokenizer = std::move(*loaded);
+  } else if (files.tokenizer_json) {
+    return Unexpected(std::move(loaded).error());
+  } else {
+    // A format of which not all kinds can be read: the model can still be asked with ids.
+    model.tokenizer_problem = std::move(loaded).error();
+  }
   AIRLLM_TRY(model.chat_template, tokenizer::load_chat_template(files, model.name()));
   return {};
-}
-
-Unexpected no_tokenizer(const std::string& name) {
-  return Unexpected(ErrorCode::kUsage, "the model '" + name + "' has no tokenizer",
-                    "give the prompt as token ids with --prompt-ids");
 }
 
 }  // namespace
@@ -65,16 +68,16 @@ Result<std::vector<tokenizer::TextPart>> render(const LoadedModel& model,
 
 Result<std::vector<int32_t>> encode_text(const LoadedModel& model,
                                          const engine::GenerateRequest& request) {
-  if (model.tokenizer == nullptr) return no_tokenizer(model.name());
+  AIRLLM_TRY(const tokenizer::Tokenizer* const tokenizer, model.need_tokenizer());
   if (request.raw_text) {
     const tokenizer::TextPart part{*request.raw_text, false};
-    return model.tokenizer->encode({&part, 1}, {.add_special = true});
+    return tokenizer->encode({&part, 1}, {.add_special = true});
   }
   AIRLLM_TRY(std::vector<tokenizer::TextPart> parts, render(model, request));
   if (request.special) {
     for (tokenizer::TextPart& part : parts) part.from_user = false;
   }
-  return model.tokenizer->encode(parts, {.add_special = false});
+  return tokenizer->encode(parts, {.add_special = false});
 }
 
 }  // namespace
@@ -87,7 +90,7 @@ Result<std::vector<int32_t>> LoadedModel::encode_prompt(
   } else {
     AIRLLM_TRY(ids, encode_text(*this, request));
   }
-  if (!request.stop.empty() && tokenizer == nullptr) return no_tokenizer(name());
+  if (!request.stop.empty()) AIRLLM_TRY_VOID(need_tokenizer());
   if (ids.empty()) {
     return Unexpected(ErrorCode::kUsage, "the prompt has no tokens",
                       "give at least one token or character");
@@ -112,6 +115,13 @@ Status LoadedModel::check_ids(std::span<const int32_t> ids) const {
                       "give ids that the model's own tokenizer made");
   }
   return {};
+}
+
+Result<const tokenizer::Tokenizer*> LoadedModel::need_tokenizer() const {
+  if (tokenizer != nullptr) return tokenizer.get();
+  if (tokenizer_problem) return Unexpected(*tokenizer_problem);
+  return Unexpected(ErrorCode::kUsage, "the model '" + name() + "' has no tokenizer",
+                    "give the prompt as token ids with --prompt-ids");
 }
 
 Result<const tokenizer::ChatTemplate*> LoadedModel::need_chat_template() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ namespace airllm::schedule {
 struct LoadedModel {
   store::StoredModel stored;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;         // null: prompts are ids
+  std::optional<Error> tokenizer_problem;                  // why it is null though there is a file
   std::unique_ptr<tokenizer::ChatTemplate> chat_template;  // null: the model has none
   sampling::GenerationConfig generation;
   std::vector<int32_t> end_tokens;
@@ -35,6 +37,8 @@ struct LoadedModel {
 
   // kUsage for an id that the vocabulary does not have.
   Status check_ids(std::span<const int32_t> ids) const;
+  // What makes it null as an error.
+  Result<const tokenizer::Tokenizer*> need_tokenizer() const;
   // kUsage when there is none.
   Result<const tokenizer::ChatTemplate*> need_chat_template() const;
 

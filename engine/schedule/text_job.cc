@@ -100,12 +100,6 @@ class Output {
   std::string collected_;
 };
 
-Result<const tokenizer::Tokenizer*> tokenizer_of(const LoadedModel& model) {
-  if (model.tokenizer != nullptr) return model.tokenizer.get();
-  return Unexpected(ErrorCode::kUsage, "the model '" + model.name() + "' has no tokenizer",
-                    "split a folder that has a tokenizer.json");
-}
-
 Result<std::vector<std::string>> pieces_of(const tokenizer::Tokenizer& tokenizer,
                                            std::span<const int32_t> ids) {
   std::vector<std::string> pieces;
@@ -139,7 +133,7 @@ Status send_tokens(const tokenizer::Tokenizer& tokenizer, std::span<const int32_
 
 Result<Json> run(const LoadedModel& model, const engine::TokenizeRequest& request, TextJobs& jobs,
                  Output& out) {
-  AIRLLM_TRY(const tokenizer::Tokenizer* const tokenizer, tokenizer_of(model));
+  AIRLLM_TRY(const tokenizer::Tokenizer* const tokenizer, model.need_tokenizer());
   const tokenizer::TextPart part{request.text, !request.special};
   std::unique_lock lock(jobs.computing);
   AIRLLM_TRY_VOID(out.check_stop());
@@ -154,7 +148,7 @@ Result<Json> run(const LoadedModel& model, const engine::TokenizeRequest& reques
 
 Result<Json> run(const LoadedModel& model, const engine::DetokenizeRequest& request, TextJobs&,
                  Output& out) {
-  AIRLLM_TRY(const tokenizer::Tokenizer* const tokenizer, tokenizer_of(model));
+  AIRLLM_TRY(const tokenizer::Tokenizer* const tokenizer, model.need_tokenizer());
   AIRLLM_TRY_VOID(model.check_ids(request.ids));
   const auto stream = tokenizer->stream(request.skip_special);
   for (const int32_t id : request.ids) AIRLLM_TRY_VOID(out.text(stream->push(id)));
