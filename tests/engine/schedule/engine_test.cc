@@ -431,6 +431,10 @@ TEST_F(DemoTest, AModelMayHaveATokenizerOfSentencePiece) {
   EXPECT_EQ(refused->error->code, ErrorCode::kData);
   EXPECT_TRUE(refused->error->message.starts_with("broken/tokenizer.model: at byte "))
       << refused->error->message;
+  // As the error says, ids are still taken.
+  request.raw_text.reset();
+  request.prompt_ids = {1, 5};
+  EXPECT_TRUE(run(request)->result);
 }
 
 TEST_F(DemoTest, StopStringsEndTheText) {
