@@ -92,9 +92,11 @@ std::string near_commands(std::string_view word) {
 }
 
 std::string command_list() {
+  size_t longest = 0;
+  for (const Command& command : kCommands) longest = std::max(longest, command.name.size());
   std::string text = "Commands:\n";
   for (const Command& command : kCommands) {
-    text += "  " + std::string(command.name) + std::string(10 - command.name.size(), ' ') +
+    text += "  " + std::string(command.name) + std::string(longest + 2 - command.name.size(), ' ') +
             std::string(command.summary) + "\n";
   }
   return text + "\n'airllm COMMAND --help' describes a command; airllm(1) describes all.";

@@ -114,9 +114,11 @@ UniqueFd SourceDir::open_templates() const {
 SourceDir::Opened SourceDir::open_file(const std::string& name) const {
   const std::string folder = std::string(kTemplatesFolder) + "/";
   if (!name.starts_with(folder)) return open_in(fd_.get(), name, "../../");
+  const std::string file = name.substr(folder.size());
+  if (!is_plain_name(file)) return refuse("not a plain file name");
   const UniqueFd templates = open_templates();
   if (!templates.valid()) return refuse(errno == ENOENT ? "missing" : reason(errno));
-  return open_in(templates.get(), name.substr(folder.size()), "../../../");
+  return open_in(templates.get(), file, "../../../");
 }
 
 Result<std::vector<std::string>> SourceDir::chat_templates() const {
