@@ -108,8 +108,8 @@ Result<Value> make_joiner(Evaluator& ev, Call call) {
 
 Value keywords_dict(std::vector<Keyword> keywords) {
   Dict entries;
-  for (auto& [name, value] : keywords) {
-    entries.set(Value::string(std::move(name)), std::move(value));
+  for (Keyword& keyword : keywords) {
+    entries.set(Value::string(std::move(keyword.name)), std::move(keyword.value));
   }
   return Value::dict(std::move(entries));
 }
