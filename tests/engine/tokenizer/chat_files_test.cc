@@ -122,7 +122,8 @@ TEST(ChatFiles, WhoWroteWhat) {
     return marked(
         {.tokenizer_config_json = R"({"bos_token": "<s>"})", .chat_template_jinja = source}, input);
   };
-  const char* const kTurn = "{{ bos_token }}<|{{ messages[0].role }}|>{{ messages[0].content }}";
+  constexpr const char* kTurn =
+      "{{ bos_token }}<|{{ messages[0].role }}|>{{ messages[0].content }}";
   EXPECT_EQ(show(kTurn, hi()), "<s><|user|>⟦Hi⟧");
   TemplateInput input = hi();
   // A role that is not a plain word could close the token and open another.
