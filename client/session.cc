@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/overloaded.h"
 #include "client/progress.h"
 #include "client/signals.h"
 
@@ -14,13 +15,6 @@ using Clock = std::chrono::steady_clock;
 
 // A daemon honours a cancel within one tile; a disk that hangs may take longer.
 constexpr auto kCancelPatience = std::chrono::seconds(5);
-
-template <typename... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
-};
-template <typename... Functions>
-Overloaded(Functions...) -> Overloaded<Functions...>;
 
 // Hands one event on. True when it was the last one of the request.
 Result<bool> dispatch(Connection& connection, const protocol::Event& event, EventHandler& handler) {

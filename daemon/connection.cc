@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/overloaded.h"
 #include "base/units.h"
 #include "base/version.h"
 
@@ -21,13 +22,6 @@ constexpr int kReadsPerTurn = 16;
 constexpr uint64_t kWriteBytes = uint64_t{64} << 10;
 // Of the socket of a peer that has not read its end; the kernel takes as much of it as it allows.
 constexpr int kLastSendBuffer = 4 << 20;
-
-template <typename... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
-};
-template <typename... Functions>
-Overloaded(Functions...) -> Overloaded<Functions...>;
 
 Unexpected broken(std::string message) {
   return Unexpected(ErrorCode::kProtocol, std::move(message),
