@@ -1,9 +1,8 @@
 #include "engine/text/graphemes.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <iterator>
 
+#include "engine/text/range_rows.h"
 #include "engine/text/unicode.h"
 
 namespace airllm::text {
@@ -42,22 +41,9 @@ Character classify(char32_t c) {
     return {(c - 0xAC00) % 28 == 0 ? Cluster::kSyllable : Cluster::kClosed, false, false};
   }
   if (c >= 0x1F1E6 && c <= 0x1F1FF) return {Cluster::kRegional, false, false};
-  constexpr size_t kRow = 3;  // first, last, class
-  size_t low = 0;
-  size_t high = std::size(kClusterRanges) / kRow;
-  while (low < high) {
-    const size_t middle = (low + high) / 2;
-    const char32_t* const row = &kClusterRanges[middle * kRow];
-    if (c < row[0]) {
-      high = middle;
-    } else if (c > row[1]) {
-      low = middle + 1;
-    } else {
-      return {static_cast<Cluster>(row[2] & kClassBits), (row[2] & kIndicExtend) != 0,
-              (row[2] & kIndicLinker) != 0};
-    }
-  }
-  return {Cluster::kOther, false, false};
+  const char32_t row = value_in_ranges(kClusterRanges, c);
+  return {static_cast<Cluster>(row & kClassBits), (row & kIndicExtend) != 0,
+          (row & kIndicLinker) != 0};
 }
 
 // What lies before a place within a cluster, as far as the rules ask.

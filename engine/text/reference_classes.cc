@@ -4,6 +4,7 @@
 #include <span>
 
 #include "base/utf8.h"
+#include "engine/text/range_rows.h"
 
 namespace airllm::text {
 namespace {
@@ -35,23 +36,7 @@ bool is_in(ReferenceClass which, char32_t c) {
   return (above - ranges.begin()) % 2 == 1 || (above != ranges.begin() && *(above - 1) == c);
 }
 
-char32_t reference_script(char32_t c) {
-  constexpr size_t kRow = 3;  // first, last, script
-  size_t low = 0;
-  size_t high = std::size(kScriptRanges) / kRow;
-  while (low < high) {
-    const size_t middle = (low + high) / 2;
-    const char32_t* const row = &kScriptRanges[middle * kRow];
-    if (c < row[0]) {
-      high = middle;
-    } else if (c > row[1]) {
-      low = middle + 1;
-    } else {
-      return row[2];
-    }
-  }
-  return 0;
-}
+char32_t reference_script(char32_t c) { return value_in_ranges(kScriptRanges, c); }
 
 void append_lowercase(std::string& out, char32_t c) {
   constexpr size_t kRow = 3;  // the character, and one or two of lower case
