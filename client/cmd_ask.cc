@@ -139,11 +139,7 @@ Result<std::string> gather_prompt(const AskOptions& options) {
   // An empty argument is a prompt when nothing is added to it: the model's begin token alone.
   const bool empty_is_meant = options.raw && !options.words.empty();
   if (prompt.empty() && !empty_is_meant) return usage("there is nothing to ask", kUsage);
-  if (prompt.size() > kMaxPromptBytes) {
-    return usage("the prompt has " + std::to_string(prompt.size()) + " bytes; at most " +
-                     std::to_string(kMaxPromptBytes) + " are possible",
-                 "ask about a part of it");
-  }
+  AIRLLM_TRY_VOID(with_remedy(check_length(prompt, "the prompt"), "ask about a part of it"));
   return prompt;
 }
 

@@ -9,10 +9,9 @@ namespace {
 
 // A list as JSON and Python write it is a list, too.
 std::string_view without_brackets(std::string_view text) {
-  const size_t begin = text.find_first_not_of(" \t\r\n");
-  const size_t end = text.find_last_not_of(" \t\r\n");
-  if (begin == end || text[begin] != '[' || text[end] != ']') return text;
-  return text.substr(begin + 1, end - begin - 1);
+  const std::string_view list = without_blanks_around(text);
+  if (!list.starts_with('[') || !list.ends_with(']')) return text;
+  return list.substr(1, list.size() - 2);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "client/command.h"
 #include "client/output.h"
 #include "client/spool.h"
+#include "client/table.h"
 #include "client/text_call.h"
 
 namespace airllm::client {
@@ -26,7 +27,7 @@ std::string piece_line(std::string_view piece) {
 }
 
 Result<uint64_t> count_of(const protocol::Done& done) {
-  AIRLLM_TRY(const Json result, parse_json(done.result_json, "the daemon's answer"));
+  AIRLLM_TRY(const Json result, parse_result(done.result_json));
   const auto found = result.find("count");
   if (!result.is_object() || found == result.end() || !found->is_number_unsigned()) {
     return Unexpected(unexpected_event().error());

@@ -39,13 +39,13 @@ std::string_view without_newlines_at_end(std::string_view text) {
 constexpr std::string_view kBlanks = " \t\r\n";
 constexpr std::string_view kBlanksAndComma = " \t\r\n,";
 
+}  // namespace
+
 std::string_view without_blanks_around(std::string_view text) {
   const size_t first = text.find_first_not_of(kBlanks);
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
 }
-
-}  // namespace
 
 bool stdin_is_terminal() { return isatty(STDIN_FILENO) == 1; }
 
@@ -70,6 +70,13 @@ Result<std::string> read_stdin(const std::string& remedy) {
   }
 }
 
+Status check_length(std::string_view text, const std::string& what) {
+  if (text.size() <= kMaxPromptBytes) return {};
+  return Unexpected(ErrorCode::kUsage, what + " has " + std::to_string(text.size()) +
+                                           " bytes; at most " + std::to_string(kMaxPromptBytes) +
+                                           " are possible");
+}
+
 std::string join_words(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) {
@@ -86,11 +93,8 @@ Result<std::optional<std::string>> words_or_stdin(const std::vector<std::string>
     return std::optional<std::string>(std::move(text));
   }
   std::string text = join_words(words);
-  if (text.size() <= kMaxPromptBytes) return std::optional<std::string>(std::move(text));
-  return Unexpected(ErrorCode::kUsage,
-                    "the text has " + std::to_string(text.size()) + " bytes; at most " +
-                        std::to_string(kMaxPromptBytes) + " are possible",
-                    "give a part of it");
+  AIRLLM_TRY_VOID(with_remedy(check_length(text, "the text"), "give a part of it"));
+  return std::optional<std::string>(std::move(text));
 }
 
 namespace {

@@ -19,6 +19,12 @@ inline constexpr size_t kMaxPromptBytes = (size_t{16} << 20) - (size_t{64} << 10
 Result<std::string> read_stdin(const std::string& remedy = {});
 bool stdin_is_terminal();
 
+// `text` without the blanks and newlines around it.
+std::string_view without_blanks_around(std::string_view text);
+
+// kUsage when the text is longer than kMaxPromptBytes; `what` names it in the message.
+Status check_length(std::string_view text, const std::string& what);
+
 // The words of a command line as one text, a space between them.
 std::string join_words(const std::vector<std::string>& words);
 // The words, else all of stdin as it is, its last newline too. Nothing when there is neither: no
