@@ -106,7 +106,9 @@ Status Requests::handle(protocol::Request request) {
   std::visit(
       [&](const auto& params) {
         if constexpr (kIsJob<std::decay_t<decltype(params)>>) {
-          if (Status started = start(id, params); !started) refuse(id, started.error());
+          const Status started =
+              context_.stopping ? Unexpected(engine::stopping_error()) : start(id, params);
+          if (!started) refuse(id, started.error());
         } else {
           finish(id, answer(params));
         }
@@ -138,7 +140,6 @@ void Requests::refuse(uint64_t id, const Error& error) {
 // ---- jobs --------------------------------------------------------------------------------------
 
 Status Requests::start(uint64_t id, const protocol::GenerateParams& params) {
-  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY(engine::GenerateRequest request, to_engine(params));
   AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine,
                                           viewer_to_ask(user_)));
@@ -166,7 +167,6 @@ Status Requests::start(uint64_t id, const protocol::TemplateParams& params) {
 }
 
 Status Requests::start_text(uint64_t id, const std::string& model, engine::TextWork work) {
-  if (context_.stopping) return Unexpected(engine::stopping_error());
   engine::TextRequest request{{}, user_.uid, std::move(work)};
   AIRLLM_TRY(request.model,
              resolve_model(model, context_.default_model, context_.engine, viewer_to_ask(user_)));
@@ -180,7 +180,6 @@ Status Requests::start_text(uint64_t id, const std::string& model, engine::TextW
 }
 
 Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
-  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   engine::SplitRequest request{params.name, params.source_label, nullptr};
   if (user_.uid != ::geteuid()) request.owner = user_.uid;
@@ -201,7 +200,6 @@ Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
 }
 
 Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {
-  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   AIRLLM_TRY(const engine::ModelRef model, resolve_model(params.model, context_.default_model,
                                                          context_.engine, viewer_to_manage(user_)));
@@ -213,7 +211,6 @@ Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {
 }
 
 Status Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
-  if (context_.stopping) return Unexpected(engine::stopping_error());
   AIRLLM_TRY_VOID(check_split_limit());
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
   AIRLLM_TRY(const engine::JobId job, context_.engine.measure_disk(user_.uid, bridge));
