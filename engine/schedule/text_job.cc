@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/overloaded.h"
+#include "base/utf8.h"
 #include "engine/schedule/job_limits.h"
 
 namespace airllm::schedule {
@@ -21,15 +23,6 @@ constexpr size_t kTextBytesPerEvent = size_t{256} << 10;
 // A token whose text is longer is of no use to anybody, and could break the frame.
 constexpr size_t kMaxPieceBytes = size_t{1} << 20;
 constexpr auto kRoomInterval = std::chrono::milliseconds(5);
-
-template <typename... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
-};
-template <typename... Functions>
-Overloaded(Functions...) -> Overloaded<Functions...>;
-
-bool is_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0U) == 0x80U; }
 
 // Hands results on no faster than the receiver takes them.
 class Output {
@@ -74,9 +67,7 @@ class Output {
   // The most bytes of `text`, at most `most`, that end with a character.
   static size_t whole_characters(std::string_view text, size_t most) {
     if (text.size() <= most) return text.size();
-    size_t size = most;
-    for (int i = 0; i < 3 && size > 0 && is_continuation(text[size]); ++i) --size;
-    return size;
+    return most - incomplete_utf8_suffix(text.substr(0, most));
   }
 
   Status wait_for_room() {
