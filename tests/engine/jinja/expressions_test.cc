@@ -1,12 +1,9 @@
 // Templates against what jinja2 printed (tools/jinja_fixtures/expressions.py).
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <sstream>
-
-#include "base/json.h"
 #include "engine/jinja/evaluator.h"
 #include "engine/jinja/parser.h"
+#include "tests/engine/jinja/fixtures.h"
 
 namespace airllm::jinja {
 namespace {
@@ -26,10 +23,7 @@ Result<text::MarkedText> run(const std::string& source, const Map& variables) {
 }
 
 TEST(Expressions, EqualTheReference) {
-  std::ifstream file(AIRLLM_SOURCE_DIR "/tests/engine/jinja/fixtures/expressions.json");
-  std::stringstream text;
-  text << file.rdbuf();
-  const Json rows = Json::parse(text.str());
+  const Json rows = read_fixture("expressions.json");
   ASSERT_GT(rows.size(), 1500U);
   Map variables;
   for (const auto& [name, value] : rows[0].items()) {

@@ -2,10 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <sstream>
-
-#include "base/json.h"
+#include "tests/engine/jinja/fixtures.h"
 
 namespace airllm::jinja {
 namespace {
@@ -18,10 +15,7 @@ LocalTime fixed_time() {
 }
 
 TEST(FormatTime, EqualsPython) {
-  std::ifstream file(AIRLLM_SOURCE_DIR "/tests/engine/jinja/fixtures/strftime.json");
-  std::stringstream text;
-  text << file.rdbuf();
-  const Json cases = Json::parse(text.str());
+  const Json cases = read_fixture("strftime.json");
   ASSERT_GT(cases.size(), 300U);
   for (const Json& pair : cases) {
     const auto format = pair[0].get<std::string>();
