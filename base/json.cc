@@ -114,6 +114,12 @@ Result<Json> parse_json(std::string_view text, std::string_view what) {
   return value;
 }
 
+Result<Json> parse_json_object(std::string_view text, std::string_view what) {
+  AIRLLM_TRY(Json object, parse_json(text, what));
+  if (object.is_object()) return object;
+  return Unexpected(ErrorCode::kData, std::string(what) + ": not a JSON object");
+}
+
 std::string dump_json(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

@@ -19,6 +19,9 @@ inline constexpr int kJsonMaxDepth = 64;
 // give the byte offset.
 Result<Json> parse_json(std::string_view text, std::string_view what);
 
+// The same, of an object; another value is a kData error.
+Result<Json> parse_json_object(std::string_view text, std::string_view what);
+
 // One line of JSON; invalid UTF-8 in strings is replaced, never thrown on.
 std::string dump_json(const Json& value);
 

@@ -208,10 +208,7 @@ Status read_llama(const Reader& reader, Architecture& out) {
 }  // namespace
 
 Result<Architecture> parse_config(std::string_view config_json, std::string_view what) {
-  AIRLLM_TRY(const Json root, parse_json(config_json, what));
-  if (!root.is_object()) {
-    return Unexpected(ErrorCode::kData, std::string(what) + ": not a JSON object");
-  }
+  AIRLLM_TRY(const Json root, parse_json_object(config_json, what));
   const Reader reader(root, std::string(what));
   Architecture out;
   AIRLLM_TRY(out.family, reader.text("model_type", ""));

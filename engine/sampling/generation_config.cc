@@ -89,10 +89,7 @@ class Reader {
 }  // namespace
 
 Result<GenerationConfig> parse_generation_config(std::string_view json, std::string_view what) {
-  AIRLLM_TRY(const Json object, parse_json(json, what));
-  if (!object.is_object()) {
-    return Unexpected(ErrorCode::kData, std::string(what) + ": not a JSON object");
-  }
+  AIRLLM_TRY(const Json object, parse_json_object(json, what));
   const Reader reader(object, what);
   GenerationConfig config;
   AIRLLM_TRY(config.end_tokens, reader.token_ids("eos_token_id"));

@@ -7,6 +7,7 @@
 
 #include "base/utf8.h"
 #include "engine/text/unicode.h"
+#include "engine/tokenizer/byte_token.h"
 #include "engine/tokenizer/fields.h"
 
 namespace airllm::tokenizer {
@@ -17,11 +18,6 @@ constexpr size_t kCachedWords = 1 << 15;      // 64 bytes each
 constexpr size_t kWordsWithoutCache = 512;    // a short text does not pay for the cache
 // Below, looking through all pairs for the next one beats a heap.
 constexpr size_t kFewSymbols = 24;
-
-std::string byte_token(unsigned byte) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  return std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>';
-}
 
 std::string quoted(std::string_view token) {
   return "'" + escape_for_display(token.substr(0, 80), true) + "'";

@@ -202,6 +202,13 @@ NormalizerPtr Normalizer::in_sequence(std::vector<NormalizerPtr> steps) {
   return std::make_unique<Sequence>(std::move(steps));
 }
 
+Status check_normalized_size(size_t bytes) {
+  constexpr size_t kMaxNormalizedBytes = size_t{1} << 30;
+  if (bytes <= kMaxNormalizedBytes) return {};
+  return Unexpected(ErrorCode::kData, "the normalised text is longer than 1 GiB",
+                    "give a shorter text");
+}
+
 Result<std::unique_ptr<Normalizer>> Normalizer::from_json(const Json& json,
                                                           const std::string& where) {
   const Fields fields(json, where);

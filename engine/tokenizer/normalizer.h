@@ -11,6 +11,9 @@
 
 namespace airllm::tokenizer {
 
+// kData for more than 1 GiB: positions are 32 bits wide.
+Status check_normalized_size(size_t bytes);
+
 // Immutable; safe to share between threads.
 class Normalizer {
  public:

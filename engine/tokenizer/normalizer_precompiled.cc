@@ -1,17 +1,18 @@
 #include "engine/tokenizer/normalizer_precompiled.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "engine/text/graphemes.h"
 #include "engine/text/unicode.h"
+#include "engine/tokenizer/base64.h"
 #include "engine/tokenizer/charsmap.h"
 
 namespace airllm::tokenizer {
 namespace {
 
 constexpr size_t kMaxClusterBytes = 5;
-constexpr size_t kMaxNormalizedBytes = size_t{1} << 30;
 
 class Precompiled : public Normalizer {
  public:
@@ -23,10 +24,7 @@ class Precompiled : public Normalizer {
     for (size_t at = 0; at < bytes.size();) {
       const size_t end = text::grapheme_end(bytes, at);
       append_cluster(text, at, end, result);
-      if (result.size() > kMaxNormalizedBytes) {
-        return Unexpected(ErrorCode::kData, "the normalised text is longer than 1 GiB",
-                          "give a shorter text");
-      }
+      AIRLLM_TRY_VOID(check_normalized_size(result.size()));
       at = end;
     }
     return result;
@@ -54,34 +52,6 @@ class Precompiled : public Normalizer {
 
   Charsmap map_;
 };
-
-// Strict base64 (RFC 4648, section 4), or nothing.
-std::optional<std::string> decode_base64(std::string_view text) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  if (text.size() % 4 != 0) return std::nullopt;
-  size_t padding = 0;
-  while (padding < 2 && text.ends_with('=')) {
-    text.remove_suffix(1);
-    ++padding;
-  }
-  std::string out;
-  out.reserve(text.size() / 4 * 3);
-  uint32_t bits = 0;
-  unsigned count = 0;
-  for (const char c : text) {
-    const size_t digit = kDigits.find(c);
-    if (digit == std::string_view::npos) return std::nullopt;
-    bits = bits << 6U | static_cast<uint32_t>(digit);
-    count += 6;
-    if (count < 8) continue;
-    count -= 8;
-    out += static_cast<char>(bits >> count & 0xFFU);
-  }
-  // Bits that the padding leaves over are zero.
-  if ((bits & ((1U << count) - 1)) != 0) return std::nullopt;
-  return out;
-}
 
 }  // namespace
 

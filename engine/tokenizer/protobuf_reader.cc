@@ -24,12 +24,14 @@ const char* name_of(WireType type) {
 
 Unexpected ProtobufReader::broken(const std::string& why) const {
   return Unexpected(ErrorCode::kData,
-                    what_ + ": at byte " + std::to_string(offset_ + at_) + ": " + why, kRemedy);
+                    std::string(what_) + ": at byte " + std::to_string(offset_ + at_) + ": " + why,
+                    kRemedy);
 }
 
 Unexpected ProtobufReader::wrong(const ProtobufField& field, const std::string& why) const {
   return Unexpected(ErrorCode::kData,
-                    what_ + ": at byte " + std::to_string(field.offset) + ": " + why, kRemedy);
+                    std::string(what_) + ": at byte " + std::to_string(field.offset) + ": " + why,
+                    kRemedy);
 }
 
 Result<uint64_t> ProtobufReader::varint() {

@@ -24,7 +24,7 @@ struct ProtobufField {
 
 class ProtobufReader {
  public:
-  // `bytes` are one message, which begins at `offset` of the file `what`.
+  // `bytes` are one message, which begins at `offset` of the file `what`. Borrows both.
   ProtobufReader(std::string_view bytes, size_t offset, std::string_view what)
       : bytes_(bytes), offset_(offset), what_(what) {}
 
@@ -49,7 +49,7 @@ class ProtobufReader {
 
   std::string_view bytes_;
   size_t offset_;
-  std::string what_;
+  std::string_view what_;
   size_t at_ = 0;
 };
 

@@ -1,18 +1,13 @@
 #include "engine/tokenizer/sentencepiece_decoder.h"
 
 #include "base/utf8.h"
+#include "engine/tokenizer/byte_token.h"
 
 namespace airllm::tokenizer {
 namespace {
 
 constexpr std::string_view kSpace = "\u2581";
 constexpr std::string_view kReplacement = "\uFFFD";
-
-// The byte for which a piece <0x00> to <0xFF> stands.
-char byte_of_piece(std::string_view text) {
-  const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'A' + 10; };
-  return static_cast<char>(static_cast<unsigned char>(digit(text[3]) * 16 + digit(text[4])));
-}
 
 }  // namespace
 
@@ -60,7 +55,7 @@ std::string SentencePieceDecoder::piece_text(int32_t id) {
 
 std::string SentencePieceDecoder::push(int32_t id) {
   if (vocabulary_.type(id) == PieceType::kByte) {
-    bytes_ += byte_of_piece(vocabulary_.text(id));
+    bytes_ += static_cast<char>(*byte_of_token(vocabulary_.text(id)));
     return take_characters(false);
   }
   std::string out = take_characters(true);

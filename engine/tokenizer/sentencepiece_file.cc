@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/utf8.h"
+#include "engine/tokenizer/byte_token.h"
 #include "engine/tokenizer/protobuf_reader.h"
 #include "engine/tokenizer/vocabulary.h"
 
@@ -229,13 +230,7 @@ class FileReader {
 
   Result<unsigned> byte_of(size_t id) const {
     if (!file_.byte_fallback) return bad(place(id) + " is a byte, but byte_fallback is not set");
-    const std::string_view text = file_.pieces[id].text;
-    constexpr std::string_view kDigits = "0123456789ABCDEF";
-    if (text.size() == 6 && text.starts_with("<0x") && text[5] == '>') {
-      const size_t high = kDigits.find(text[3]);
-      const size_t low = kDigits.find(text[4]);
-      if (high < 16 && low < 16) return static_cast<unsigned>(high * 16 + low);
-    }
+    if (const auto byte = byte_of_token(file_.pieces[id].text)) return *byte;
     return bad(place(id) + " is a byte, but is not written as <0x00> to <0xFF>");
   }
 

@@ -2,10 +2,11 @@
 
 #include <utility>
 
+#include "engine/tokenizer/normalizer.h"
+
 namespace airllm::tokenizer {
 namespace {
 
-constexpr size_t kMaxNormalizedBytes = size_t{1} << 30;
 constexpr std::string_view kReplacement = "\uFFFD";
 
 // Appends what becomes of a text that is read from front to back, with its origins.
@@ -94,10 +95,7 @@ Result<text::MarkedText> SentencePieceNormalizer::apply(
       if (plain < piece.size()) writer.append(space_, at, at + next.length);
       piece.remove_prefix(std::min(plain + 1, piece.size()));
     }
-    if (writer.result().size() > kMaxNormalizedBytes) {
-      return Unexpected(ErrorCode::kData, "the normalised text is longer than 1 GiB",
-                        "give a shorter text");
-    }
+    AIRLLM_TRY_VOID(check_normalized_size(writer.result().size()));
     at += next.length;
   }
   size_t size = writer.result().size();

@@ -13,16 +13,11 @@
 namespace airllm::tokenizer {
 namespace {
 
-constexpr std::string_view kNamedTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                             "pad_token", "cls_token", "mask_token"};
 // Lists of further special tokens: since transformers 5, and before.
 constexpr std::string_view kTokenLists[] = {"extra_special_tokens", "additional_special_tokens"};
 
 Result<Json> read_object(const std::optional<std::string>& text, const std::string& what) {
-  if (!text) return Json::object();
-  AIRLLM_TRY(Json object, parse_json(*text, what));
-  if (!object.is_object()) return Unexpected(ErrorCode::kData, what + ": not a JSON object");
-  return object;
+  return text ? parse_json_object(*text, what) : Json::object();
 }
 
 class SettingsReader {
@@ -77,7 +72,7 @@ class SettingsReader {
       special_contents_.insert(token.content);
       special_.push_back(std::move(token));
     };
-    for (const std::string_view key : kNamedTokens) {
+    for (const std::string_view key : kStandardTokens) {
       const auto found = named.find(std::string(key));
       if (found == named.end()) continue;
       // The file that counts says more than the text: what stands around the token.
@@ -87,9 +82,7 @@ class SettingsReader {
       take(std::move(token));
     }
     for (const auto& [key, value] : named.items()) {
-      const bool standard = std::find(std::begin(kNamedTokens), std::end(kNamedTokens), key) !=
-                            std::end(kNamedTokens);
-      if (standard) continue;
+      if (is_standard_token(key)) continue;
       AIRLLM_TRY(AddedToken token, token_of(value, where_ + ": " + key));
       take(std::move(token));
     }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/utf8.h"
+#include "engine/tokenizer/byte_token.h"
 
 namespace airllm::tokenizer {
 namespace {
@@ -17,14 +18,6 @@ std::vector<PieceTree::Piece> user_defined_pieces(const SentencePieceFile& file)
     pieces.push_back({file.pieces[id].text, static_cast<int32_t>(id)});
   }
   return pieces;
-}
-
-// The byte for which a piece <0x00> to <0xFF> stands.
-unsigned byte_of_piece(std::string_view text) {
-  const auto digit = [](char c) {
-    return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'A' + 10);
-  };
-  return digit(text[3]) * 16 + digit(text[4]);
 }
 
 }  // namespace
@@ -58,7 +51,7 @@ Result<SentencePieceVocabulary> SentencePieceVocabulary::build(const SentencePie
     }
     if (is_text) out.longest_piece_ = std::max(out.longest_piece_, piece.text.size());
     if (piece.type == PieceType::kUnknown) out.unknown_ = id;
-    if (piece.type == PieceType::kByte) out.byte_ids_[byte_of_piece(piece.text)] = id;
+    if (piece.type == PieceType::kByte) out.byte_ids_[*byte_of_token(piece.text)] = id;
     if (piece.type == PieceType::kUserDefined) {
       out.begins_user_defined_[static_cast<unsigned char>(piece.text[0])] = true;
     }

@@ -1,6 +1,6 @@
 #include "engine/tokenizer/tiktoken.h"
 
-#include <array>
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <string>
@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/utf8.h"
+#include "engine/tokenizer/base64.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/components.h"
 #include "engine/tokenizer/tokenizer_config.h"
@@ -26,37 +27,6 @@ constexpr const char* kQwenPattern =
     R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr int kQwenExtraTokens = 205;
 
-// The six bits of a digit of base64 (RFC 4648, section 4), or -1.
-int base64_digit(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  if (c == '+') return 62;
-  return c == '/' ? 63 : -1;
-}
-
-// Canonical only: padded, and without bits beyond the last byte.
-std::optional<std::string> from_base64(std::string_view text) {
-  if (text.size() % 4 != 0) return std::nullopt;
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
-  std::string bytes;
-  uint32_t bits = 0;
-  unsigned count = 0;
-  for (const char c : text.substr(0, text.size() - padding)) {
-    const int digit = base64_digit(c);
-    if (digit < 0) return std::nullopt;
-    bits = bits << 6U | static_cast<uint32_t>(digit);
-    count += 6;
-    if (count < 8) continue;
-    count -= 8;
-    bytes += static_cast<char>(static_cast<unsigned char>(bits >> count));
-    bits &= (1U << count) - 1;
-  }
-  // What padding stands for is what is left: four bits of two digits, or two of three.
-  if (bits != 0 || count != 2 * padding) return std::nullopt;
-  return bytes;
-}
-
 std::optional<int64_t> parse_rank(std::string_view text) {
   int64_t rank = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rank);
@@ -70,7 +40,7 @@ Status add_line(std::string_view line, Vocabulary& vocabulary) {
   if (line.size() > kMaxLineBytes) return wrong("a token of more than 512 bytes");
   const size_t space = line.find(' ');
   if (space == std::string_view::npos) return wrong("not a token in base64, a space and its rank");
-  const auto bytes = from_base64(line.substr(0, space));
+  const auto bytes = decode_base64(line.substr(0, space));
   if (!bytes.has_value()) return wrong("the token is not in base64");
   if (bytes->empty()) return wrong("the token is empty");
   if (bytes->size() > kMaxTokenBytes) return wrong("a token of more than 512 bytes");

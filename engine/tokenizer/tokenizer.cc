@@ -12,8 +12,6 @@
 namespace airllm::tokenizer {
 namespace {
 
-constexpr size_t kMaxWordsBytes = size_t{1} << 30;
-
 class HubTokenizer : public Tokenizer {
  public:
   explicit HubTokenizer(Components parts) : parts_(std::move(parts)) {}
@@ -92,10 +90,7 @@ Status HubTokenizer::encode_raw_text(text::MarkedText text, bool at_start,
   if (parts_.normalizer != nullptr) {
     AIRLLM_TRY(text, parts_.normalizer->apply(std::move(text)));
   }
-  if (text.size() > kMaxWordsBytes) {
-    return Unexpected(ErrorCode::kData, "the normalised text is longer than 1 GiB",
-                      "give a shorter text");
-  }
+  AIRLLM_TRY_VOID(check_normalized_size(text.size()));
   if (!parts_.added.has_normalized()) {
     return encode_normalized_text(text.text(), at_start, encoding);
   }

@@ -9,13 +9,7 @@
 namespace airllm::tokenizer {
 namespace {
 
-constexpr std::array<std::string_view, 7> kStandardTokens = {
-    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
 constexpr std::string_view kTokenSuffix = "_token";
-
-bool is_standard(std::string_view key) {
-  return std::find(kStandardTokens.begin(), kStandardTokens.end(), key) != kStandardTokens.end();
-}
 
 // The text of a special token: a string, or an object that describes an added token.
 Result<std::string> token_text(const Fields& fields, const std::string& key, const Json& value) {
@@ -33,7 +27,7 @@ Status add_special_tokens(const Json& object, const Fields& fields, Json& tokens
       }
       continue;
     }
-    const bool standard = is_standard(key);
+    const bool standard = is_standard_token(key);
     const bool own = !standard && key.ends_with(kTokenSuffix) &&
                      (value.is_string() || (value.is_object() && value.contains("content")));
     if (value.is_null()) {
@@ -132,12 +126,6 @@ TemplateSources file_templates(const TextFiles& files, std::string_view where) {
   return out;
 }
 
-Result<Json> parse_object(std::string_view text, const std::string& what) {
-  AIRLLM_TRY(Json object, parse_json(text, what));
-  if (!object.is_object()) return Unexpected(ErrorCode::kData, what + ": not a JSON object");
-  return object;
-}
-
 // "auto_map": {"AutoTokenizer": ["module.Class", null]}: the class that comes with the model, of
 // which there may be a slow and a fast one.
 std::string auto_class(const Fields& fields) {
@@ -153,13 +141,17 @@ std::string auto_class(const Fields& fields) {
 
 }  // namespace
 
+bool is_standard_token(std::string_view key) {
+  return std::find(kStandardTokens.begin(), kStandardTokens.end(), key) != kStandardTokens.end();
+}
+
 Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::string_view where) {
   TokenizerConfig config;
   config.chat_templates = file_templates(files, where);
   bool has_decoder = false;
   if (files.tokenizer_config_json) {
     const std::string what = std::string(where) + "/tokenizer_config.json";
-    AIRLLM_TRY(const Json object, parse_object(*files.tokenizer_config_json, what));
+    AIRLLM_TRY(const Json object, parse_json_object(*files.tokenizer_config_json, what));
     const Fields fields(object, what);
     AIRLLM_TRY_VOID(add_special_tokens(object, fields, config.special_tokens));
     AIRLLM_TRY(config.tokenizer_class, fields.string_or("tokenizer_class", ""));
@@ -171,7 +163,7 @@ Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::strin
   }
   if (files.special_tokens_map_json && !has_decoder) {
     const std::string what = std::string(where) + "/special_tokens_map.json";
-    AIRLLM_TRY(const Json object, parse_object(*files.special_tokens_map_json, what));
+    AIRLLM_TRY(const Json object, parse_json_object(*files.special_tokens_map_json, what));
     AIRLLM_TRY_VOID(add_special_tokens(object, Fields(object, what), config.special_tokens));
   }
   return config;

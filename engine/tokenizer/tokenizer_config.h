@@ -2,6 +2,7 @@
 // themselves, and the special tokens' texts under the names that templates use.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,11 +27,15 @@ struct TemplateSources {
   std::vector<NamedTemplate> templates;
 };
 
+// The special tokens that every tokenizer of transformers has names for.
+inline constexpr std::array<std::string_view, 7> kStandardTokens = {
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+bool is_standard_token(std::string_view key);
+
 struct TokenizerConfig {
   TemplateSources chat_templates;
-  // bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token; a model's own
-  // names (any other "…_token", and the entries of an "extra_special_tokens" object). Strings;
-  // a token that is not set is not there.
+  // kStandardTokens; a model's own names (any other "…_token", and the entries of an
+  // "extra_special_tokens" object). Strings; a token that is not set is not there.
   Json special_tokens = Json::object();
   std::string tokenizer_class;  // empty when the file does not say
   std::string auto_class;       // "auto_map"'s, of the model's own Python; or empty
@@ -41,8 +46,7 @@ struct TokenizerConfig {
 //   are there, the setting's templates are not looked at.
 // - special_tokens_map.json overrides tokenizer_config.json, but counts only when the latter has no
 //   "added_tokens_decoder".
-// - Where tokenizer_config.json does not name a token, the tokenizer's class does, for the classes
-// of
+// - Where tokenizer_config.json does not name a token, the tokenizer's class does, for classes of
 //   language models (LlamaTokenizer, …).
 // `where` is the folder's name for messages.
 Result<TokenizerConfig> read_tokenizer_config(const TextFiles& files, std::string_view where);

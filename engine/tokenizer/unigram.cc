@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/tokenizer/byte_token.h"
 #include "engine/tokenizer/piece_tree.h"
 
 namespace airllm::tokenizer {
@@ -35,10 +36,8 @@ class Unigram : public Model {
     double lowest = std::numeric_limits<double>::infinity();
     for (const double score : scores_) lowest = std::min(lowest, score);
     unknown_score_ = lowest - kUnknownPenalty;
-    constexpr std::string_view kDigits = "0123456789ABCDEF";
     for (unsigned byte = 0; byte < byte_ids_.size(); ++byte) {
-      const std::string text = std::string("<0x") + kDigits[byte >> 4U] + kDigits[byte & 15U] + '>';
-      byte_ids_[byte] = vocabulary_.id(text).value_or(-1);
+      byte_ids_[byte] = vocabulary_.id(byte_token(byte)).value_or(-1);
     }
   }
   const Vocabulary& vocabulary() const override { return vocabulary_; }

@@ -50,6 +50,22 @@ std::vector<std::string> corpus() {
   return read_fixture("corpus.json").get<std::vector<std::string>>();
 }
 
+std::string base64(std::string_view bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (size_t at = 0; at < bytes.size(); at += 3) {
+    uint32_t bits = 0;
+    for (size_t i = 0; i < 3; ++i) {
+      bits = bits << 8U | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      out += at + i > bytes.size() ? '=' : kDigits[bits >> (18 - 6 * i) & 63U];
+    }
+  }
+  return out;
+}
+
 std::unique_ptr<Tokenizer> make_tokenizer(const Json& json) {
   auto result = Tokenizer::from_json(dump_json(json), "tokenizer.json");
   EXPECT_TRUE(result) << result.error().message;

@@ -19,6 +19,8 @@ std::optional<std::string> read_text(const std::string& path);
 Json read_fixture(const std::string& name);
 std::vector<std::string> corpus();
 
+std::string base64(std::string_view bytes);
+
 // Fails the test with the message when `json` is not accepted.
 std::unique_ptr<Tokenizer> make_tokenizer(const Json& json);
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const std::string& text,

@@ -11,23 +11,6 @@ namespace {
 
 constexpr size_t kCheckSize = 2;  // characters
 
-std::string base64(const std::string& bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t at = 0; at < bytes.size(); at += 3) {
-    uint32_t bits = 0;
-    for (size_t i = 0; i < 3; ++i) {
-      const bool there = at + i < bytes.size();
-      bits = bits << 8U | (there ? static_cast<unsigned char>(bytes[at + i]) : 0U);
-    }
-    for (size_t i = 0; i < 4; ++i) {
-      out += at + i > bytes.size() ? '=' : kDigits[bits >> (18 - 6 * i) & 63U];
-    }
-  }
-  return out;
-}
-
 std::unique_ptr<Normalizer> normalizer_of(const std::string& charsmap) {
   auto made =
       Normalizer::from_json({{"type", "Precompiled"}, {"precompiled_charsmap", charsmap}}, "n");

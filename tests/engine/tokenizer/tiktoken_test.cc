@@ -19,22 +19,6 @@ namespace {
 constexpr const char* kQwenConfig = R"({"tokenizer_class": "QWenTokenizer"})";
 constexpr const char* kFixtures = AIRLLM_SOURCE_DIR "/tests/engine/tokenizer/fixtures/";
 
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t at = 0; at < bytes.size(); at += 3) {
-    uint32_t bits = 0;
-    for (size_t i = 0; i < 3; ++i) {
-      bits = bits << 8U | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
-    }
-    for (size_t i = 0; i < 4; ++i) {
-      out += at + i > bytes.size() ? '=' : kDigits[bits >> (18 - 6 * i) & 63U];
-    }
-  }
-  return out;
-}
-
 std::string line(std::string_view bytes, size_t rank) {
   return base64(bytes) + ' ' + std::to_string(rank) + '\n';
 }
