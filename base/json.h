@@ -5,12 +5,10 @@
 #include <string>
 #include <string_view>
 
+#include "base/json_fwd.h"
 #include "base/result.h"
 
 namespace airllm {
-
-// Objects keep the order of the file.
-using Json = nlohmann::ordered_json;
 
 inline constexpr int kJsonMaxDepth = 64;
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "client/output.h"
 #include "client/signals.h"

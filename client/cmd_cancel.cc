@@ -1,5 +1,6 @@
 #include <limits>
 
+#include "base/json.h"
 #include "client/command.h"
 #include "client/connection.h"
 #include "client/output.h"

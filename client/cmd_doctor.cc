@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "base/json.h"
 #include "base/version.h"
 #include "client/access.h"
 #include "client/command.h"

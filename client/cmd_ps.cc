@@ -1,6 +1,7 @@
 #include <array>
 #include <cstdio>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "client/command.h"
 #include "client/connection.h"

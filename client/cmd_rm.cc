@@ -4,6 +4,7 @@
 #include <array>
 #include <limits>
 
+#include "base/json.h"
 #include "client/command.h"
 #include "client/connection.h"
 #include "client/model_setting.h"

@@ -1,3 +1,4 @@
+#include "base/json.h"
 #include "client/command.h"
 #include "client/connection.h"
 #include "client/model_setting.h"

@@ -1,3 +1,4 @@
+#include "base/json.h"
 #include "base/utf8.h"
 #include "client/command.h"
 #include "client/connection.h"

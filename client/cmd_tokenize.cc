@@ -1,6 +1,7 @@
 #include <limits>
 #include <string_view>
 
+#include "base/json.h"
 #include "client/command.h"
 #include "client/output.h"
 #include "client/spool.h"

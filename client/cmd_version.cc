@@ -1,5 +1,6 @@
 #include <string>
 
+#include "base/json.h"
 #include "base/version.h"
 #include "client/command.h"
 #include "client/output.h"

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/edit_distance.h"
+#include "base/json.h"
 #include "base/version.h"
 #include "client/output.h"
 #include "client/signals.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "client/output.h"
 #include "client/table.h"
 

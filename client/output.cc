@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <climits>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "client/signals.h"
 

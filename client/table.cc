@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "base/utf8.h"
 #include "client/output.h"

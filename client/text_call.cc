@@ -1,5 +1,6 @@
 #include "client/text_call.h"
 
+#include "base/json.h"
 #include "client/argv.h"
 #include "client/connection.h"
 #include "client/output.h"

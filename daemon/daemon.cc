@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/event.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "base/version.h"

@@ -17,6 +17,7 @@
 #include <sstream>
 #include <system_error>
 
+#include "base/json.h"
 #include "base/unique_fd.h"
 #include "base/units.h"
 #include "base/users.h"

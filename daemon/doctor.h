@@ -1,7 +1,7 @@
 // What the daemon sees of its store, its limits and its machine, for `airllm doctor`.
 #pragma once
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "daemon/context.h"
 
 namespace airllm::daemon {

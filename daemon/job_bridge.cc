@@ -1,5 +1,6 @@
 #include "daemon/job_bridge.h"
 
+#include "base/json.h"
 #include "protocol/framing.h"
 
 namespace airllm::daemon {

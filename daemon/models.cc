@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/json.h"
 #include "base/model_name.h"
 #include "base/unique_fd.h"
 #include "base/utf8.h"

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "base/event.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/users.h"
 #include "base/utf8.h"

@@ -1,5 +1,7 @@
 #include "engine/jinja/value.h"
 
+#include "base/json.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "base/users.h"

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/tokenizer/load_tokenizer.h"
+#include "engine/tokenizer/template_input.h"
 
 namespace airllm::schedule {
 namespace {

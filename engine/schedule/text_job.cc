@@ -11,6 +11,7 @@
 #include "base/overloaded.h"
 #include "base/utf8.h"
 #include "engine/schedule/job_limits.h"
+#include "engine/tokenizer/template_input.h"
 
 namespace airllm::schedule {
 namespace {

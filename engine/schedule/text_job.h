@@ -6,7 +6,7 @@
 #include <mutex>
 #include <stop_token>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/schedule/loaded_model.h"

@@ -1,5 +1,7 @@
 #include "engine/store/journal.h"
 
+#include "base/json.h"
+
 namespace airllm::store {
 namespace {
 

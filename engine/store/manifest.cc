@@ -4,6 +4,7 @@
 #include <initializer_list>
 
 #include "base/checked.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "engine/engine.h"
 #include "engine/store/hash.h"

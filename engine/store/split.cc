@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "engine/store/checkpoint.h"
 #include "engine/store/hash.h"

@@ -8,7 +8,7 @@
 #include <functional>
 #include <stop_token>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/store/disk.h"

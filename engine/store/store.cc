@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 
+#include "base/json.h"
 #include "base/users.h"
 #include "base/utf8.h"
 #include "engine/store/journal.h"

@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/model/architecture.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"

@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/text/marked_text.h"
 #include "engine/tokenizer/normalizer.h"

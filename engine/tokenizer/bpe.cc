@@ -9,6 +9,7 @@
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/byte_token.h"
 #include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/tokenizer_file.h"
 
 namespace airllm::tokenizer {
 namespace {

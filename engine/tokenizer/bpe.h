@@ -8,13 +8,15 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/tokenizer/merge_gaps.h"
-#include "engine/tokenizer/tokenizer_file.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace airllm::tokenizer {
+
+class MergeList;
+struct TokenizerFile;
 
 // Which pairs merge into what. 20 bytes per pair: the entries in order of rank, and a table of
 // ranks that finds them.

@@ -7,6 +7,7 @@
 #include "engine/jinja/evaluator.h"
 #include "engine/jinja/parser.h"
 #include "engine/tokenizer/builtin_templates.h"
+#include "engine/tokenizer/template_input.h"
 #include "engine/tokenizer/tokenizer_config.h"
 
 namespace airllm::tokenizer {

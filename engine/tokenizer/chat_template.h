@@ -14,13 +14,14 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
-#include "engine/tokenizer/template_input.h"
 #include "engine/tokenizer/text_files.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace airllm::tokenizer {
+
+struct TemplateInput;
 
 // A model's templates: one, or several by name. Immutable; safe to share between threads.
 class ChatTemplate {

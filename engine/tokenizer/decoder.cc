@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/byte_level.h"

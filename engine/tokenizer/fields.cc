@@ -1,5 +1,6 @@
 #include "engine/tokenizer/fields.h"
 
+#include "base/json.h"
 #include "base/utf8.h"
 
 namespace airllm::tokenizer {

@@ -5,6 +5,7 @@
 
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/fields.h"
+#include "engine/tokenizer/tokenizer_file.h"
 #include "engine/tokenizer/unigram.h"
 #include "engine/tokenizer/word_models.h"
 

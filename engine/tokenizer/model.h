@@ -6,13 +6,14 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json.h"
+#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/tokenizer/pre_tokenizer.h"
-#include "engine/tokenizer/tokenizer_file.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace airllm::tokenizer {
+
+struct TokenizerFile;
 
 // Immutable after construction; safe to share between threads.
 class Model {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json.h"
 #include "engine/text/inert_in_unicode9.h"
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/fields.h"

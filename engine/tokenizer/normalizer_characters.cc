@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json.h"
 #include "engine/text/reference_classes.h"
 #include "engine/text/unicode.h"
 #include "engine/tokenizer/byte_level.h"

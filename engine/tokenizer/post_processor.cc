@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/json.h"
 #include "engine/tokenizer/fields.h"
 #include "engine/tokenizer/vocabulary.h"
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "engine/text/reference_classes.h"
 #include "engine/text/unicode.h"

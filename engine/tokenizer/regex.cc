@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 
+#include "base/json.h"
 #include "base/utf8.h"
 #include "engine/regex/matcher.h"
 

@@ -8,6 +8,7 @@
 
 #include "engine/tokenizer/byte_token.h"
 #include "engine/tokenizer/piece_tree.h"
+#include "engine/tokenizer/tokenizer_file.h"
 
 namespace airllm::tokenizer {
 namespace {

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/tokenizer/tokenizer_file.h"
+
 namespace airllm::tokenizer {
 namespace {
 

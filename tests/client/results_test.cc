@@ -4,6 +4,7 @@
 #include <atomic>
 #include <string>
 
+#include "base/json.h"
 #include "client/progress.h"
 #include "client/prompt.h"
 #include "client/table.h"

@@ -1,4 +1,5 @@
 #include "daemon/doctor.h"
+#include "base/json.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

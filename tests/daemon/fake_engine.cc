@@ -1,5 +1,7 @@
 #include "tests/daemon/fake_engine.h"
 
+#include "base/json.h"
+
 #include <sys/stat.h>
 #include <unistd.h>
 

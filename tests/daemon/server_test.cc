@@ -1,4 +1,5 @@
 #include "daemon/server.h"
+#include "base/json.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,6 @@
 // Who may do what: several users at one daemon, on a fake engine and without sockets, so that a
 // test can be any user.
+#include "base/json.h"
 #include "daemon/user.h"
 
 #include <gtest/gtest.h>

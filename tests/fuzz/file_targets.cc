@@ -8,6 +8,7 @@
 #include "engine/store/manifest.h"
 #include "engine/store/safetensors.h"
 #include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/template_input.h"
 #include "engine/tokenizer/tiktoken.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/engine/store/sample_manifest.h"

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/load_tokenizer.h"
+#include "engine/tokenizer/template_input.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace airllm::tools {

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <string>
 
+#include "base/json.h"
 #include "engine/tokenizer/regex.h"
 #include "engine/tokenizer/tokenizer.h"
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "engine/engine.h"
 
 namespace airllm::testing {

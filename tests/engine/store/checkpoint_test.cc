@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "tests/engine/store/tiny_checkpoint.h"
 

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 
+#include "base/json.h"
 #include "engine/store/hash.h"
 #include "engine/store/store.h"
 #include "tests/engine/store/memory_disk.h"

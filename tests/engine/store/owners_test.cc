@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "engine/store/store.h"
 #include "tests/engine/store/memory_disk.h"
 #include "tests/engine/store/tiny_checkpoint.h"

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_layout.h"

@@ -1,4 +1,5 @@
 #include "engine/store/split.h"
+#include "base/json.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 #include "engine/store/store.h"
+#include "base/json.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "engine/model/architecture.h"
 #include "engine/model/stages.h"
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/template_input.h"
 #include "tests/engine/tokenizer/fixtures.h"
 
 namespace airllm::tokenizer {

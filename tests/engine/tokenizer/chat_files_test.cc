@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/template_input.h"
 #include "engine/tokenizer/tokenizer_config.h"
 
 namespace airllm::tokenizer {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/tokenizer/template_input.h"
 #include "tests/engine/tokenizer/fixtures.h"
 
 namespace airllm::tokenizer {
