@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,9 @@ struct Target {
   // Inputs to begin with, written by our own encoders; all are accepted.
   std::vector<std::string> seeds;
 };
+
+// GoogleTest would list the bytes of the struct.
+inline void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 
 // frame_target: arbitrary cuts of a stream. message_targets: one for each message of the protocol,
 // and two for payloads of any kind. file_targets and sentencepiece_targets: what is read from disk.

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <random>
-#include <thread>
 
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/decoder.h"
@@ -265,21 +264,6 @@ TEST(AddedTokens, WhiteSpaceThatTakesWhiteSpaceTakesNoQuadraticTime) {
     ASSERT_TRUE(ids);
     EXPECT_EQ(*ids, std::vector<int32_t>(500000, 900)) << strip;
     EXPECT_LT(std::chrono::steady_clock::now() - begin, kNotQuadratic);
-  }
-}
-
-TEST(Tokenizer, ThreadsShareIt) {
-  const auto tokenizer = make_tokenizer(read_fixture("byte_level.json"));
-  ASSERT_NE(tokenizer, nullptr);
-  const auto texts = corpus();
-  std::vector<std::vector<int32_t>> expected;
-  for (const std::string& text : texts) expected.push_back(encode(*tokenizer, text));
-  std::vector<std::jthread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&] {
-      for (size_t i = 0; i < texts.size(); ++i)
-        EXPECT_EQ(encode(*tokenizer, texts[i]), expected[i]);
-    });
   }
 }
 
