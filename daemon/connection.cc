@@ -59,10 +59,17 @@ Connection::Connection(asio::io_context& io, Socket socket, const User& user, Co
 void Connection::arm(asio::steady_timer& timer, std::chrono::milliseconds delay,
                      void (Connection::*then)()) {
   timer.expires_after(delay);
-  timer.async_wait([weak = weak_from_this(), then](const std::error_code& error) {
+  timer.async_wait([weak = weak_from_this(), &timer, then](const std::error_code& error) {
     const auto self = weak.lock();
-    if (!error && self && self->state_ != State::kClosed) (self.get()->*then)();
+    if (error || !self || self->state_ == State::kClosed) return;
+    // Disarmed or armed again, when this call was waiting for its turn already.
+    if (timer.expiry() > asio::steady_timer::clock_type::now()) return;
+    (self.get()->*then)();
   });
+}
+
+void Connection::disarm(asio::steady_timer& timer) {
+  timer.expires_at(asio::steady_timer::time_point::max());
 }
 
 void Connection::start() {
@@ -175,7 +182,7 @@ Status Connection::handle_hello(const protocol::Hello& hello) {
                           std::to_string(protocol::kProtocolVersion),
                       "install the same release of airllm and airllmd, and restart the daemon");
   }
-  hello_timer_.cancel();
+  disarm(hello_timer_);
   state_ = State::kOpen;
   frames_.set_limit(protocol::kMaxFrameBytes);
   protocol::Hello ours;
@@ -275,7 +282,7 @@ void Connection::refuse(const Error& error) {
 void Connection::finish() {
   if (state_ == State::kFinishing || state_ == State::kClosed) return;
   state_ = State::kFinishing;
-  hello_timer_.cancel();
+  disarm(hello_timer_);
   requests_->abandon();
   drop_received();
   arm(linger_timer_, context_.options.linger, &Connection::linger_is_over);
@@ -320,9 +327,9 @@ void Connection::leave_last_words() {
 void Connection::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  hello_timer_.cancel();
-  stuck_timer_.cancel();
-  linger_timer_.cancel();
+  disarm(hello_timer_);
+  disarm(stuck_timer_);
+  disarm(linger_timer_);
   requests_->abandon();
   outbox_->close();
   drop_received();

@@ -64,6 +64,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void linger_is_over();
   void leave_last_words();
   void arm(asio::steady_timer& timer, std::chrono::milliseconds delay, void (Connection::*then)());
+  static void disarm(asio::steady_timer& timer);
   void hello_is_late();
 
   Socket socket_;

@@ -315,6 +315,23 @@ TEST_F(ServerTest, WithoutHelloTheConnectionIsDropped) {
   EXPECT_TRUE(peer.reaches_end());
 }
 
+// The time for it ends while the daemon is busy, and the hello waits to be read.
+TEST_F(ServerTest, AHelloThatTheDaemonIsLateToReadIsInTime) {
+  options_.hello_timeout = 50ms;
+  start();
+  TestPeer peer = connect();
+  EXPECT_TRUE(eventually([&] { return connections() == 1; }));
+  std::promise<void> busy;
+  asio::post(io_, [&] {
+    busy.set_value();
+    std::this_thread::sleep_for(150ms);
+  });
+  busy.get_future().wait();
+  peer.hello();
+  peer.generate(1, "short");
+  EXPECT_TRUE(peer.wait_for<protocol::Generated>(1).has_value());
+}
+
 TEST_F(ServerTest, HalfAFrameWaitsAndDisturbsNobody) {
   start();
   TestPeer half = greeted();
