@@ -1,12 +1,12 @@
 #include "engine/jinja/value.h"
 
-#include "base/json.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <random>
+
+#include "base/json.h"
 
 namespace airllm::jinja {
 namespace {

@@ -6,7 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"

@@ -1,5 +1,4 @@
 #include "daemon/doctor.h"
-#include "base/json.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -8,6 +7,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/json.h"
 #include "tests/daemon/fake_engine.h"
 #include "tests/daemon/temporary_dir.h"
 

@@ -1,11 +1,11 @@
 #include "tests/daemon/fake_engine.h"
 
-#include "base/json.h"
-
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+
+#include "base/json.h"
 
 namespace airllm::daemon {
 

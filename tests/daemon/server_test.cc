@@ -1,5 +1,4 @@
 #include "daemon/server.h"
-#include "base/json.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -13,6 +12,7 @@
 #include <future>
 #include <thread>
 
+#include "base/json.h"
 #include "daemon/listener.h"
 #include "tests/daemon/fake_engine.h"
 #include "tests/daemon/temporary_dir.h"

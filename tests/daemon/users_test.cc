@@ -1,6 +1,5 @@
 // Who may do what: several users at one daemon, on a fake engine and without sockets, so that a
 // test can be any user.
-#include "base/json.h"
 #include "daemon/user.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +10,7 @@
 #include <chrono>
 #include <semaphore>
 
+#include "base/json.h"
 #include "daemon/requests.h"
 #include "protocol/framing.h"
 #include "tests/daemon/fake_engine.h"

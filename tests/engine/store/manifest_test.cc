@@ -1,10 +1,10 @@
 #include "engine/store/manifest.h"
-#include "base/json.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 
+#include "base/json.h"
 #include "tests/engine/store/sample_manifest.h"
 
 namespace airllm::store {

@@ -1,5 +1,4 @@
 #include "engine/store/split.h"
-#include "base/json.h"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/json.h"
 #include "engine/store/manifest.h"
 #include "engine/store/store.h"
 #include "tests/engine/store/memory_disk.h"

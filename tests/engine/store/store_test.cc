@@ -1,5 +1,4 @@
 #include "engine/store/store.h"
-#include "base/json.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -7,6 +6,7 @@
 
 #include <filesystem>
 
+#include "base/json.h"
 #include "engine/store/names.h"
 #include "tests/engine/store/tiny_checkpoint.h"
 
