@@ -7,9 +7,9 @@ import json
 import os
 import random
 import shutil
-import struct
 
 import harness
+from safetensors_header import BYTES_PER_ELEMENT, header_of
 
 BLOCK = 1 << 20
 
@@ -67,29 +67,15 @@ class Shape:
 def random_block(dtype, seed):
     """BLOCK bytes of numbers of both signs between about 0.002 and 0.06."""
     source = random.Random(seed)
-    width = {"BF16": 2, "F32": 4}[dtype]
+    width = BYTES_PER_ELEMENT[dtype]
     block = bytearray(source.randbytes(BLOCK))
     high = bytes((0x3B, 0x3C, 0xBB, 0xBC)[i % 4] for i in range(256))
     block[width - 1::width] = source.randbytes(BLOCK // width).translate(high)
     return bytes(block)
 
 
-def header_of(tensors, dtype):
-    width = {"BF16": 2, "F32": 4}[dtype]
-    header, offset = {}, 0
-    for name, shape in tensors:
-        size = width
-        for extent in shape:
-            size *= extent
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, offset
-
-
 def write_safetensors(path, tensors, dtype, seed=1):
-    header, total = header_of(tensors, dtype)
+    header, total = header_of([(name, dtype, shape) for name, shape in tensors])
     block = random_block(dtype, seed)
     with open(path, "wb") as file:
         file.write(header)

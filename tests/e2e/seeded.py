@@ -10,6 +10,8 @@ import os
 import struct
 from typing import NamedTuple
 
+from safetensors_header import header_of
+
 
 class Tensor(NamedTuple):
     name: str
@@ -45,22 +47,13 @@ def tensor_bytes(tensor):
     return b"".join(map(table.__getitem__, digest))
 
 
-def write_safetensors(path, tensors):
-    header, pieces, offset = {}, [], 0
-    for tensor in tensors:
-        data = tensor_bytes(tensor)
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape),
-                               "data_offsets": [offset, offset + len(data)]}
-        pieces.append(data)
-        offset += len(data)
-    text = json.dumps(header).encode()
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.writelines(pieces)
-
-
-def write_checkpoint(folder, config, tensors):
-    os.makedirs(folder, exist_ok=True)
+def write_config(folder, config):
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
-    write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
+
+
+def write_weights(folder, tensors):
+    header, _ = header_of([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors])
+    with open(os.path.join(folder, "model.safetensors"), "wb") as file:
+        file.write(header)
+        file.writelines(map(tensor_bytes, tensors))

@@ -12,6 +12,7 @@ import unittest
 
 import checkpoint
 import harness
+import safetensors_header
 from harness import DEMO, MIB, QUESTION
 
 # Takes a second or so to split.
@@ -147,7 +148,7 @@ class Split(harness.E2eTest):
         for i, (name, extents) in enumerate(tensors[:most]):
             begin, end = header[name]["data_offsets"]
             part = f"part-{i:03}.safetensors"
-            prefix, _ = checkpoint.header_of([(name, extents)], "BF16")
+            prefix, _ = safetensors_header.header_of([(name, "BF16", extents)])
             with open(os.path.join(folder, part), "wb") as file:
                 file.write(prefix + data[8 + length + begin:8 + length + end])
             weight_map[name] = part
