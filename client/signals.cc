@@ -1,13 +1,14 @@
 #include "client/signals.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cerrno>
+
+#include "base/sanitizer.h"
 
 namespace airllm::client {
 namespace {
@@ -42,11 +43,7 @@ bool is_ignored(int number) {
 
 void install_signal_handlers() {
   if (wake_pipe[0] < 0 && pipe2(wake_pipe.data(), O_CLOEXEC | O_NONBLOCK) != 0) return;
-#ifdef __SANITIZE_THREAD__
-  // The thread sanitizer of GCC 12 keeps a record of signals from the first blocking call on, and
-  // loses one that arrives while it makes that record.
-  (void)poll(nullptr, 0, 0);
-#endif
+  make_record_of_signals();
   signal(SIGPIPE, SIG_DFL);
   handle(SIGINT);
   handle(SIGTERM);

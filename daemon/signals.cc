@@ -5,6 +5,7 @@
 #include <csignal>
 #include <utility>
 
+#include "base/sanitizer.h"
 #include "base/unique_fd.h"
 #include "daemon/service_manager.h"
 
@@ -22,6 +23,7 @@ Hangup hangup_at_start() {
 
 Signals::Signals(asio::io_context& io, Hangup hangup, Handlers handlers)
     : signals_(io, SIGTERM, SIGINT), hangup_(hangup), handlers_(std::move(handlers)) {
+  make_record_of_signals();
   if (hangup_ != Hangup::kIgnored) signals_.add(SIGHUP);
   wait();
 }
