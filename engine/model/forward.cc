@@ -18,28 +18,38 @@ constexpr uint64_t kMostAttentionOps = uint64_t{1} << 32;
 
 uint64_t padded_bytes(uint64_t floats) { return round_up(floats * sizeof(float), kAlignment); }
 
+// Buffers that are never in use at the same time begin at the same place.
+constexpr Buffer kWholeSweep[] = {Buffer::kStream, Buffer::kNormed};
+constexpr Buffer kAttention[] = {Buffer::kQuery, Buffer::kKey, Buffer::kValue, Buffer::kMixed};
+constexpr Buffer kMlp[] = {Buffer::kGate, Buffer::kUp};
+
 struct Layout {
-  uint64_t stream;     // x, and h
-  uint64_t attention;  // q, k, v, mixed
-  uint64_t mlp;        // gate, up
-  uint64_t logits;
+  std::array<uint64_t, kBuffers> offsets{};
+  uint64_t bytes = 0;
 };
 
 Layout layout_of(const Architecture& a, const BatchLimits& limits) {
-  Layout layout{};
-  layout.stream = padded_bytes(limits.rows * a.hidden);
-  layout.attention =
-      2 * padded_bytes(limits.rows * a.q_width()) + 2 * padded_bytes(limits.rows * a.kv_width());
-  layout.mlp = 2 * padded_bytes(limits.rows * a.intermediate);
-  layout.logits = padded_bytes(limits.logit_rows * a.vocabulary);
+  Layout layout;
+  // The first byte behind `buffers`, one after the other from `at` on.
+  const auto place = [&](std::span<const Buffer> buffers, uint64_t rows, uint64_t at) {
+    for (const Buffer buffer : buffers) {
+      layout.offsets[static_cast<size_t>(buffer)] = at;
+      at += padded_bytes(rows * buffer_width(a, buffer));
+    }
+    return at;
+  };
+  const uint64_t shared = place(kWholeSweep, limits.rows, 0);
+  const uint64_t logits =
+      std::max(place(kAttention, limits.rows, shared), place(kMlp, limits.rows, shared));
+  const Buffer last[] = {Buffer::kLogits};
+  layout.bytes = place(last, limits.logit_rows, logits);
   return layout;
 }
 
 }  // namespace
 
 uint64_t ForwardPass::workspace_bytes(const Architecture& architecture, const BatchLimits& limits) {
-  const Layout layout = layout_of(architecture, limits);
-  return 2 * layout.stream + std::max(layout.attention, layout.mlp) + layout.logits;
+  return layout_of(architecture, limits).bytes;
 }
 
 ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backend& backend,
@@ -51,49 +61,26 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
       limits_(limits),
       stages_(stages(architecture)),
       inverse_frequencies_(inverse_frequencies(architecture)) {
-  AIRLLM_CHECK(workspace.size() >= workspace_bytes(architecture, limits));
-  std::byte* at = workspace.data();
-  const auto take = [&at](uint64_t floats) {
-    float* buffer = reinterpret_cast<float*>(at);
-    at += padded_bytes(floats);
-    return buffer;
-  };
   const Layout layout = layout_of(architecture, limits);
-  x_ = take(limits.rows * architecture.hidden);
-  h_ = take(limits.rows * architecture.hidden);
-  std::byte* const shared = at;
-  q_ = take(limits.rows * architecture.q_width());
-  k_ = take(limits.rows * architecture.kv_width());
-  v_ = take(limits.rows * architecture.kv_width());
-  mixed_ = take(limits.rows * architecture.q_width());
-  at = shared;
-  gate_ = take(limits.rows * architecture.intermediate);
-  up_ = take(limits.rows * architecture.intermediate);
-  at = shared + std::max(layout.attention, layout.mlp);
-  logits_ = take(limits.logit_rows * architecture.vocabulary);
+  AIRLLM_CHECK(workspace.size() >= layout.bytes);
+  for (size_t i = 0; i < kBuffers; ++i) {
+    buffers_[i] = reinterpret_cast<float*>(workspace.data() + layout.offsets[i]);
+  }
   positions_.reserve(limits.rows);
   attention_rows_.reserve(limits.rows);
 }
 
 Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
                         const std::function<Status()>& between_tiles) {
-  AIRLLM_CHECK(!rows.empty() && rows.size() <= limits_.rows);
-  rows_ = rows;
-  positions_.clear();
-  for (const Row& row : rows) positions_.push_back(row.position);
-  logit_rows_ = static_cast<size_t>(
-      std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.wants_logits; }));
-  AIRLLM_CHECK(logit_rows_ <= limits_.logit_rows);
-
+  begin(rows);
   weights.begin_sweep(logit_rows_ > 0);
   AIRLLM_TRY_VOID(embed(weights));
-  previous_role_ = Role::kEmbedding;
-  previous_stage_ = 0;
   for (;;) {
     bool done = false;
     AIRLLM_TRY(const TileView tile, weights.next_tile(done));
     if (done) return {};
-    AIRLLM_TRY_VOID(apply(tile, between_tiles));
+    AIRLLM_TRY_VOID(advance(tile, between_tiles));
+    run_tile(stages_[stage_].steps[step_], tile);
     weights.release_tile();
     AIRLLM_TRY_VOID(between_tiles());
   }
@@ -101,98 +88,134 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
 
 std::span<const float> ForwardPass::logits(size_t i) const {
   AIRLLM_CHECK(i < logit_rows_);
-  return {logits_ + i * architecture_.vocabulary, architecture_.vocabulary};
+  return {rows_of(Buffer::kLogits) + i * architecture_.vocabulary, architecture_.vocabulary};
+}
+
+void ForwardPass::begin(std::span<const Row> rows) {
+  AIRLLM_CHECK(!rows.empty() && rows.size() <= limits_.rows);
+  rows_ = rows;
+  active_rows_ = rows.size();
+  positions_.clear();
+  for (const Row& row : rows) positions_.push_back(row.position);
+  logit_rows_ = static_cast<size_t>(
+      std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.wants_logits; }));
+  AIRLLM_CHECK(logit_rows_ <= limits_.logit_rows);
+  stage_ = 0;
+  step_ = 0;
 }
 
 Status ForwardPass::embed(WeightSource& weights) {
+  float* const stream = rows_of(Buffer::kStream);
   for (size_t r = 0; r < rows_.size(); ++r) {
-    AIRLLM_TRY_VOID(weights.embed(rows_[r].token, x_ + r * architecture_.hidden));
+    AIRLLM_TRY_VOID(weights.embed(rows_[r].token, stream + r * architecture_.hidden));
   }
   return {};
 }
 
-Status ForwardPass::apply(const TileView& tile, const std::function<Status()>& between_pieces) {
-  const bool first_of_tensor = tile.role != previous_role_ || tile.stage != previous_stage_;
-  previous_role_ = tile.role;
-  previous_stage_ = tile.stage;
-  if (stages_[tile.stage].kind == StageSpec::Kind::kLayer) {
-    if (first_of_tensor) AIRLLM_TRY_VOID(begin_layer_tensor(tile, between_pieces));
-    apply_layer(tile);
-  } else {
-    if (first_of_tensor && tile.role == Role::kFinalNorm) gather_logit_rows();
-    apply_head(tile);
+Status ForwardPass::advance(const TileView& tile, const std::function<Status()>& between_pieces) {
+  while (stage_ != tile.stage || stages_[stage_].steps[step_].tensor != tile.tensor) {
+    const std::vector<Step>& steps = stages_[stage_].steps;
+    if (step_ < steps.size()) {
+      const Step& step = steps[step_];
+      if (step.tensor == Step::kNoTensor) AIRLLM_TRY_VOID(run_step(step, between_pieces));
+      ++step_;
+    }
+    if (step_ >= steps.size()) {
+      AIRLLM_CHECK(stage_ < tile.stage);
+      ++stage_;
+      step_ = 0;
+    }
   }
   return {};
 }
 
-// What happens between two weights of a layer, before the first tile of the second.
-Status ForwardPass::begin_layer_tensor(const TileView& tile,
-                                       const std::function<Status()>& between_pieces) {
-  if (tile.role == Role::kAttentionOut) {
-    return attend(stages_[tile.stage].layer, between_pieces);
-  }
-  if (tile.role == Role::kDown) {
-    backend_.silu_multiply(gate_, up_, rows_.size() * architecture_.intermediate, pool_);
+// A step that needs no weight.
+Status ForwardPass::run_step(const Step& step, const std::function<Status()>& between_pieces) {
+  switch (step.kind) {
+    case Step::Kind::kRotate: rotate(step.to); break;
+    case Step::Kind::kAttend:
+      keep_keys_and_values(stages_[stage_].layer);
+      return attend(stages_[stage_].layer, between_pieces);
+    case Step::Kind::kActivate:
+      backend_.silu_multiply(rows_of(step.to), rows_of(step.from), active_rows_ * width(step.to),
+                             pool_);
+      break;
+    case Step::Kind::kKeepLogits: keep_logit_rows(step); break;
+    case Step::Kind::kNorm:
+    case Step::Kind::kProduct:
+    case Step::Kind::kBias: AIRLLM_CHECK(false); break;
   }
   return {};
 }
 
-void ForwardPass::apply_layer(const TileView& tile) {
-  const Architecture& a = architecture_;
-  const size_t rows = rows_.size();
-  switch (tile.role) {
-    case Role::kAttentionNorm:
-    case Role::kMlpNorm: norm(tile, x_, h_, rows); break;
-    case Role::kQuery: matmul(tile, h_, a.hidden, q_, a.q_width(), rows, false); break;
-    case Role::kKey: matmul(tile, h_, a.hidden, k_, a.kv_width(), rows, false); break;
-    case Role::kValue: matmul(tile, h_, a.hidden, v_, a.kv_width(), rows, false); break;
-    case Role::kAttentionOut: matmul(tile, mixed_, a.q_width(), x_, a.hidden, rows, true); break;
-    case Role::kGate: matmul(tile, h_, a.hidden, gate_, a.intermediate, rows, false); break;
-    case Role::kUp: matmul(tile, h_, a.hidden, up_, a.intermediate, rows, false); break;
-    case Role::kDown: matmul(tile, gate_, a.intermediate, x_, a.hidden, rows, true); break;
-    case Role::kQueryBias: add_bias(tile, q_, a.q_width()); break;
-    case Role::kKeyBias: add_bias(tile, k_, a.kv_width()); break;
-    case Role::kValueBias: add_bias(tile, v_, a.kv_width()); break;
-    case Role::kGateBias: add_bias(tile, gate_, a.intermediate); break;
-    case Role::kUpBias: add_bias(tile, up_, a.intermediate); break;
-    case Role::kAttentionOutBias:
-    case Role::kDownBias: add_bias(tile, x_, a.hidden); break;
-    case Role::kEmbedding:
-    case Role::kFinalNorm:
-    case Role::kHead: AIRLLM_CHECK(false); break;
+void ForwardPass::run_tile(const Step& step, const TileView& tile) {
+  switch (step.kind) {
+    case Step::Kind::kNorm: norm(step, tile); break;
+    case Step::Kind::kProduct: product(step, tile); break;
+    case Step::Kind::kBias: add_bias(step, tile); break;
+    case Step::Kind::kRotate:
+    case Step::Kind::kAttend:
+    case Step::Kind::kActivate:
+    case Step::Kind::kKeepLogits: AIRLLM_CHECK(false); break;
   }
 }
 
-void ForwardPass::apply_head(const TileView& tile) {
-  if (tile.role == Role::kFinalNorm) {
-    norm(tile, h_, h_, logit_rows_);
-  } else {
-    matmul(tile, h_, architecture_.hidden, logits_, architecture_.vocabulary, logit_rows_, false);
+void ForwardPass::norm(const Step& step, const TileView& tile) {
+  kernels::RmsNormArgs args;
+  args.x = rows_of(step.from);
+  args.weight = tile.data;
+  args.format = tile.format;
+  args.y = rows_of(step.to);
+  args.rows = active_rows_;
+  args.width = width(step.to);
+  args.epsilon = static_cast<float>(architecture_.norm_epsilon);
+  backend_.rms_norm(args, pool_);
+}
+
+void ForwardPass::product(const Step& step, const TileView& tile) {
+  kernels::MatmulArgs args;
+  args.x = rows_of(step.from);
+  args.x_stride = width(step.from);
+  args.weight = tile.data;
+  args.format = tile.format;
+  args.y = rows_of(step.to) + tile.row_begin;
+  args.y_stride = width(step.to);
+  args.rows = active_rows_;
+  args.in = width(step.from);
+  args.out = tile.rows;
+  args.accumulate = step.adds;
+  backend_.matmul(args, pool_);
+}
+
+void ForwardPass::add_bias(const Step& step, const TileView& tile) {
+  backend_.add_bias(rows_of(step.to), width(step.to), tile.data, tile.format, active_rows_,
+                    width(step.to), pool_);
+}
+
+void ForwardPass::rotate(Buffer buffer) {
+  kernels::RopeArgs args;
+  args.positions = positions_.data();
+  args.inverse_frequencies = inverse_frequencies_.data();
+  args.rows = rows_.size();
+  args.head_dim = architecture_.head_dim;
+  args.rotary_dim = architecture_.head_dim;
+  args.x = rows_of(buffer);
+  args.x_stride = width(buffer);
+  args.heads = width(buffer) / architecture_.head_dim;
+  backend_.rope(args, pool_);
+}
+
+// All of them before attention: rows of one chunk see each other.
+void ForwardPass::keep_keys_and_values(size_t layer) {
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    rows_[r].sequence->write(layer, rows_[r].position,
+                             rows_of(Buffer::kKey) + r * width(Buffer::kKey),
+                             rows_of(Buffer::kValue) + r * width(Buffer::kValue));
   }
 }
 
 Status ForwardPass::attend(size_t layer, const std::function<Status()>& between_pieces) {
   const Architecture& a = architecture_;
-  kernels::RopeArgs rope;
-  rope.positions = positions_.data();
-  rope.inverse_frequencies = inverse_frequencies_.data();
-  rope.rows = rows_.size();
-  rope.head_dim = a.head_dim;
-  rope.rotary_dim = a.head_dim;
-  rope.x = q_;
-  rope.x_stride = a.q_width();
-  rope.heads = a.heads;
-  backend_.rope(rope, pool_);
-  rope.x = k_;
-  rope.x_stride = a.kv_width();
-  rope.heads = a.kv_heads;
-  backend_.rope(rope, pool_);
-
-  // All keys and values first: rows of one chunk see each other.
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    rows_[r].sequence->write(layer, rows_[r].position, k_ + r * a.kv_width(),
-                             v_ + r * a.kv_width());
-  }
   attention_rows_.clear();
   for (const Row& row : rows_) {
     attention_rows_.push_back({row.sequence->pages(layer), row.position});
@@ -204,8 +227,8 @@ Status ForwardPass::attend(size_t layer, const std::function<Status()>& between_
   args.scale = 1.0F / std::sqrt(static_cast<float>(a.head_dim));
   for (size_t first = 0; first < rows_.size(); first += args.rows) {
     if (first > 0) AIRLLM_TRY_VOID(between_pieces());
-    args.q = q_ + first * a.q_width();
-    args.out = mixed_ + first * a.q_width();
+    args.q = rows_of(Buffer::kQuery) + first * a.q_width();
+    args.out = rows_of(Buffer::kMixed) + first * a.q_width();
     args.attention_rows = attention_rows_.data() + first;
     args.rows = rows_of_piece(first);
     backend_.attention(args, pool_);
@@ -227,47 +250,14 @@ size_t ForwardPass::rows_of_piece(size_t first) const {
   return rows;
 }
 
-// Moves the rows that want logits to the front of h, for the head.
-void ForwardPass::gather_logit_rows() {
-  size_t to = 0;
+void ForwardPass::keep_logit_rows(const Step& step) {
+  const uint64_t floats = width(step.from);
+  float* to = rows_of(step.to);
   for (size_t r = 0; r < rows_.size(); ++r) {
     if (!rows_[r].wants_logits) continue;
-    std::copy_n(x_ + r * architecture_.hidden, architecture_.hidden,
-                h_ + to * architecture_.hidden);
-    ++to;
+    to = std::copy_n(rows_of(step.from) + r * floats, floats, to);
   }
-}
-
-void ForwardPass::matmul(const TileView& tile, const float* x, size_t in, float* y,
-                         size_t out_stride, size_t rows, bool accumulate) {
-  kernels::MatmulArgs args;
-  args.x = x;
-  args.x_stride = in;
-  args.weight = tile.data;
-  args.format = tile.format;
-  args.y = y + tile.row_begin;
-  args.y_stride = out_stride;
-  args.rows = rows;
-  args.in = in;
-  args.out = tile.rows;
-  args.accumulate = accumulate;
-  backend_.matmul(args, pool_);
-}
-
-void ForwardPass::add_bias(const TileView& tile, float* y, size_t width) {
-  backend_.add_bias(y, width, tile.data, tile.format, rows_.size(), width, pool_);
-}
-
-void ForwardPass::norm(const TileView& tile, const float* x, float* y, size_t rows) {
-  kernels::RmsNormArgs args;
-  args.x = x;
-  args.weight = tile.data;
-  args.format = tile.format;
-  args.y = y;
-  args.rows = rows;
-  args.width = architecture_.hidden;
-  args.epsilon = static_cast<float>(architecture_.norm_epsilon);
-  backend_.rms_norm(args, pool_);
+  active_rows_ = logit_rows_;
 }
 
 }  // namespace airllm::model

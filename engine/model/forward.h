@@ -1,6 +1,7 @@
 // The one forward pass: a batch of rows through all stages of an architecture.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -11,6 +12,7 @@
 #include "engine/kv/kv_pool.h"
 #include "engine/model/architecture.h"
 #include "engine/model/stages.h"
+#include "engine/model/steps.h"
 #include "engine/model/weight_source.h"
 #include "kernels/backend.h"
 
@@ -53,18 +55,24 @@ class ForwardPass {
   std::span<const float> logits(size_t i) const;
 
  private:
+  void begin(std::span<const Row> rows);
   Status embed(WeightSource& weights);
-  Status begin_layer_tensor(const TileView& tile, const std::function<Status()>& between_pieces);
-  Status apply(const TileView& tile, const std::function<Status()>& between_pieces);
-  void apply_layer(const TileView& tile);
-  void apply_head(const TileView& tile);
+  // Runs the steps up to the one that `tile` drives.
+  Status advance(const TileView& tile, const std::function<Status()>& between_pieces);
+  Status run_step(const Step& step, const std::function<Status()>& between_pieces);
+  void run_tile(const Step& step, const TileView& tile);
+
+  void norm(const Step& step, const TileView& tile);
+  void product(const Step& step, const TileView& tile);
+  void add_bias(const Step& step, const TileView& tile);
+  void rotate(Buffer buffer);
+  void keep_keys_and_values(size_t layer);
   Status attend(size_t layer, const std::function<Status()>& between_pieces);
   size_t rows_of_piece(size_t first) const;
-  void gather_logit_rows();
-  void matmul(const TileView& tile, const float* x, size_t in, float* y, size_t out_stride,
-              size_t rows, bool accumulate);
-  void add_bias(const TileView& tile, float* y, size_t width);
-  void norm(const TileView& tile, const float* x, float* y, size_t rows);
+  void keep_logit_rows(const Step& step);
+
+  float* rows_of(Buffer buffer) const { return buffers_[static_cast<size_t>(buffer)]; }
+  uint64_t width(Buffer buffer) const { return buffer_width(architecture_, buffer); }
 
   const Architecture& architecture_;
   const kernels::Backend& backend_;
@@ -73,23 +81,16 @@ class ForwardPass {
   std::vector<StageSpec> stages_;
   std::vector<float> inverse_frequencies_;  // [head_dim / 2]
 
-  // In the workspace.
-  float* x_;       // [rows, hidden]: the residual stream
-  float* h_;       // [rows, hidden]: normalised
-  float* q_;       // [rows, q_width]
-  float* k_;       // [rows, kv_width]
-  float* v_;       // [rows, kv_width]
-  float* mixed_;   // [rows, q_width]: attention's output
-  float* gate_;    // [rows, intermediate]; shares memory with q, k, v and mixed
-  float* up_;      // [rows, intermediate]
-  float* logits_;  // [logit_rows, vocabulary]
+  std::array<float*, kBuffers> buffers_;  // in the workspace
 
   std::span<const Row> rows_;
   std::vector<uint32_t> positions_;
   std::vector<kernels::AttentionRow> attention_rows_;
   size_t logit_rows_ = 0;
-  Role previous_role_ = Role::kEmbedding;
-  size_t previous_stage_ = 0;
+  size_t active_rows_ = 0;  // that the steps work on
+  // Where the sweep is: the step that runs next, or whose tiles come in.
+  size_t stage_ = 0;
+  size_t step_ = 0;
 };
 
 }  // namespace airllm::model

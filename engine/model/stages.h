@@ -1,40 +1,19 @@
-// The stages of an architecture, and the tensors that each one's shard holds, in the order in which
-// the forward pass uses them: that is also the order in which they lie in the shard and stream.
+// The stages of an architecture: the tensors that each one's shard holds, in the order in which the
+// forward pass uses them (they lie in the shard, and stream, in that order), and what is done with
+// them.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/model/architecture.h"
+#include "engine/model/steps.h"
 
 namespace airllm::model {
 
-// What a tensor does in the forward pass.
-enum class Role : uint8_t {
-  kEmbedding,
-  kAttentionNorm,
-  kQuery,
-  kQueryBias,
-  kKey,
-  kKeyBias,
-  kValue,
-  kValueBias,
-  kAttentionOut,
-  kAttentionOutBias,
-  kMlpNorm,
-  kGate,
-  kGateBias,
-  kUp,
-  kUpBias,
-  kDown,
-  kDownBias,
-  kFinalNorm,
-  kHead,
-};
-
 struct TensorSpec {
-  Role role;
   std::string name;             // as Hugging Face checkpoints call it
   std::vector<uint64_t> shape;  // [out, in] or [width]
 };
@@ -44,7 +23,11 @@ struct StageSpec {
   Kind kind;
   uint64_t layer = 0;               // of kLayer
   std::string shard_name;           // "000-embedding", "001-layer-000", …, "013-head"
-  std::vector<TensorSpec> tensors;  // what its own shard holds; a tied head's weight is not here
+  std::vector<TensorSpec> tensors;  // what its own shard holds
+  // What it uses besides, of another stage's shard: a tied head's weight. Its index, for steps and
+  // tiles, is the one behind the last of `tensors`.
+  std::optional<std::string> borrowed;
+  std::vector<Step> steps;  // in order; those with a tensor in the order of the tensors
 };
 
 // Embedding, layers 0 … n-1, head.

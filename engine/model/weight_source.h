@@ -5,15 +5,14 @@
 #include <cstdint>
 
 #include "base/result.h"
-#include "engine/model/stages.h"
 #include "kernels/number_format.h"
 
 namespace airllm::model {
 
 // A run of whole output rows of one weight, in device memory until it is released.
 struct TileView {
-  size_t stage = 0;  // index into stages()
-  Role role = Role::kEmbedding;
+  size_t stage = 0;                 // index into stages()
+  size_t tensor = 0;                // as the steps of that stage call it
   const std::byte* data = nullptr;  // [rows, in] or [width], as stored
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
   size_t row_begin = 0;  // among the weight's output rows; 0 for a vector

@@ -28,7 +28,7 @@ class Cutter {
   Cutter(std::span<const store::Shard> shards, uint64_t target_bytes)
       : shards_(shards), target_bytes_(target_bytes) {}
 
-  void cut(uint32_t stage, model::Role role, const std::string& name) {
+  void cut(uint32_t stage, uint32_t stage_tensor, const std::string& name) {
     const Place place = find_tensor(shards_, name);
     const store::ShardTensor& tensor = shards_[place.shard].tensors[place.tensor];
     const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
@@ -37,7 +37,7 @@ class Cutter {
     for (uint64_t first = 0; first < blocks; first += blocks_per_tile) {
       Tile tile;
       tile.stage = stage;
-      tile.role = role;
+      tile.stage_tensor = stage_tensor;
       tile.shard = place.shard;
       tile.tensor = place.tensor;
       tile.first_block = first;
@@ -82,19 +82,15 @@ TileList cut_tiles(const model::Architecture& architecture, std::span<const stor
                    uint64_t target_bytes) {
   const std::vector<model::StageSpec> stages = model::stages(architecture);
   Cutter cutter(shards, target_bytes);
-  std::string embedding_name;
   for (uint32_t stage = 0; stage < stages.size(); ++stage) {
     const model::StageSpec& spec = stages[stage];
-    if (spec.kind == model::StageSpec::Kind::kEmbedding) {
-      embedding_name = spec.tensors.front().name;
-      continue;
+    if (spec.kind == model::StageSpec::Kind::kEmbedding) continue;
+    if (spec.kind == model::StageSpec::Kind::kHead) {
+      cutter.list().head_begin = cutter.list().tiles.size();
     }
-    const bool is_head = spec.kind == model::StageSpec::Kind::kHead;
-    if (is_head) cutter.list().head_begin = cutter.list().tiles.size();
-    for (const model::TensorSpec& tensor : spec.tensors) {
-      cutter.cut(stage, tensor.role, tensor.name);
-    }
-    if (is_head && architecture.tied_head) cutter.cut(stage, model::Role::kHead, embedding_name);
+    uint32_t number = 0;
+    for (const model::TensorSpec& tensor : spec.tensors) cutter.cut(stage, number++, tensor.name);
+    if (spec.borrowed) cutter.cut(stage, number, *spec.borrowed);
   }
   return std::move(cutter.list());
 }

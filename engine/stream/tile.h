@@ -12,10 +12,10 @@ namespace airllm::stream {
 
 // A run of whole blocks (store/shard.h) of one weight.
 struct Tile {
-  uint32_t stage = 0;  // that uses it
-  model::Role role = model::Role::kEmbedding;
-  uint32_t shard = 0;   // that holds it; another stage's for a tied head
-  uint32_t tensor = 0;  // index into that shard's tensors
+  uint32_t stage = 0;         // that uses it
+  uint32_t stage_tensor = 0;  // as the steps of that stage call it
+  uint32_t shard = 0;         // that holds it; another stage's for a tied head
+  uint32_t tensor = 0;        // index into that shard's tensors
   uint64_t row_begin = 0;
   uint64_t rows = 0;
   uint64_t first_block = 0;

@@ -235,7 +235,7 @@ model::TileView WeightStream::view_of(size_t index, const std::byte* memory) con
   const Tile& tile = plan_.list.tiles[index];
   model::TileView view;
   view.stage = tile.stage;
-  view.role = tile.role;
+  view.tensor = tile.stage_tensor;
   view.data = memory + (tile.data_offset - tile.read_offset());
   view.format = shards_[tile.shard].tensors[tile.tensor].format;
   view.row_begin = tile.row_begin;

@@ -1,7 +1,6 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <set>
 
 #include "base/json.h"
 #include "engine/model/architecture.h"
@@ -217,7 +216,7 @@ TEST(Stages, ComeInTheOrderOfUse) {
   EXPECT_EQ(all[2].tensors[8].name, "model.layers.1.mlp.down_proj.weight");
   EXPECT_EQ(all[2].tensors[8].shape, (std::vector<uint64_t>{64, 172}));
   ASSERT_EQ(all[3].tensors.size(), 2U);
-  EXPECT_EQ(all[3].tensors[1].role, Role::kHead);
+  EXPECT_EQ(all[3].tensors[1].name, "lm_head.weight");
 }
 
 TEST(Stages, BiasesFollowTheirWeights) {
@@ -235,22 +234,33 @@ TEST(Stages, BiasesFollowTheirWeights) {
   }
 }
 
-TEST(Stages, RolesAreUniqueInAStage) {
-  Json config = llama_config();
-  config["attention_bias"] = true;
-  config["mlp_bias"] = true;
-  for (const StageSpec& stage : stages(*parse(config))) {
-    std::set<Role> roles;
-    for (const TensorSpec& spec : stage.tensors) EXPECT_TRUE(roles.insert(spec.role).second);
+// Tiles stream in the order of the tensors; the steps that they drive must not wait for another.
+TEST(Stages, StepsUseTheTensorsInOrderAndAllOfThem) {
+  for (const bool tied : {false, true}) {
+    Json config = llama_config();
+    config["attention_bias"] = true;
+    config["mlp_bias"] = true;
+    config["tie_word_embeddings"] = tied;
+    for (const StageSpec& stage : stages(*parse(config))) {
+      if (stage.kind == StageSpec::Kind::kEmbedding) continue;  // looked up, not streamed
+      size_t next = 0;
+      for (const Step& step : stage.steps) {
+        if (step.tensor == Step::kNoTensor) continue;
+        EXPECT_EQ(step.tensor, next++) << stage.shard_name;
+      }
+      EXPECT_EQ(next, stage.tensors.size() + (stage.borrowed ? 1 : 0)) << stage.shard_name;
+    }
   }
 }
 
 TEST(Stages, TiedHeadHasNoWeightOfItsOwn) {
   Json config = llama_config();
   const Result<Architecture> own = parse(config);
+  EXPECT_FALSE(stages(*own).back().borrowed);
   config["tie_word_embeddings"] = true;
   const Result<Architecture> tied = parse(config);
   EXPECT_EQ(stages(*tied).back().tensors.size(), 1U);
+  EXPECT_EQ(stages(*tied).back().borrowed, "model.embed_tokens.weight");
   EXPECT_TRUE(is_ignorable_tensor(*tied, "lm_head.weight"));
   EXPECT_FALSE(is_ignorable_tensor(*own, "lm_head.weight"));
   EXPECT_TRUE(is_ignorable_tensor(*own, "model.layers.0.self_attn.rotary_emb.inv_freq"));

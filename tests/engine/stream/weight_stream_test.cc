@@ -50,7 +50,7 @@ struct Fixture {
   void check(size_t i, const model::TileView& view) {
     const Tile& tile = plan.list.tiles[i];
     EXPECT_EQ(view.stage, tile.stage);
-    EXPECT_EQ(view.role, tile.role);
+    EXPECT_EQ(view.tensor, tile.stage_tensor);
     EXPECT_EQ(view.row_begin, tile.row_begin);
     const std::string& content = model.files[tile.shard]->content();
     EXPECT_EQ(0, std::memcmp(view.data, content.data() + tile.data_offset, tile.data_bytes))
