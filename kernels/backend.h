@@ -28,25 +28,33 @@ struct MatmulArgs {
   bool accumulate = false;
 };
 
-// y[r, i] = x[r, i] / sqrt(mean over i of x[r, i]^2 + epsilon) * weight[i]      (RMSNorm,
-// arXiv 1910.07467). y may be x.
-struct RmsNormArgs {
-  const float* x = nullptr;      // [rows, width]
-  const void* weight = nullptr;  // [width]
+// Every group of a row is normalised by itself: y = (x - mean) / sqrt(variance + epsilon) times
+// (weight + weight_offset), the variance over the group's numbers, 1 / width each (layer norm,
+// arXiv 1607.06450); or with 0 for the mean (RMSNorm, arXiv 1910.07467). y may be x.
+struct NormArgs {
+  enum class Kind : uint8_t { kRms, kLayer };
+
+  Kind kind = Kind::kRms;
+  const float* x = nullptr;  // [rows, groups, width], rows x_stride floats apart
+  size_t x_stride = 0;
+  const void* weight = nullptr;  // [width], of every group; null: none, as if all were 1
   NumberFormat format = NumberFormat::kF32;
-  float* y = nullptr;  // [rows, width]
-  size_t rows = 0, width = 0;
+  float weight_offset = 0;
+  float* y = nullptr;  // [rows, groups, width], rows y_stride floats apart
+  size_t y_stride = 0;
+  size_t rows = 0, groups = 1, width = 0;
   float epsilon = 0;
 };
 
-// Rotates the first rotary_dim numbers of every head in place (RoPE, arXiv 2104.09864), in the
-// half-split order of Hugging Face: pairs are (i, i + rotary_dim / 2).
+// Rotates the first rotary_dim numbers of every head in place (RoPE, arXiv 2104.09864). Pairs are
+// (i, i + rotary_dim / 2), the half-split order of Hugging Face, or (2 i, 2 i + 1).
 struct RopeArgs {
   float* x = nullptr;  // [rows, heads, head_dim], rows x_stride floats apart
   size_t x_stride = 0;
   const uint32_t* positions = nullptr;         // [rows]
   const float* inverse_frequencies = nullptr;  // [rotary_dim / 2], radians per position
   float scale = 1;                             // multiplies sine and cosine (1 but for yarn-like)
+  bool interleaved = false;                    // pairs are neighbours
   size_t rows = 0, heads = 0, head_dim = 0, rotary_dim = 0;
 };
 
@@ -56,30 +64,65 @@ inline constexpr size_t kKvPagePositions = 32;
 
 // One row's view of its sequence's keys and values in one layer.
 struct AttentionRow {
-  // Page p holds positions [32 p, 32 p + 32): k [kv_heads, 32, head_dim], then v the same.
+  // Page p holds positions [32 p, 32 p + 32): k [kv_heads, 32, head_dim], then v [kv_heads, 32,
+  // value_dim], unless values lie in the keys.
   const float* const* pages = nullptr;
   uint32_t position = 0;  // this row attends to positions 0 … position
 };
 
-// Causal attention by online softmax, page by page (arXiv 2205.14135): O(head_dim) memory per row
-// and head, never rows × context.
+// Causal attention by online softmax, page by page (arXiv 2205.14135): O(value_dim) memory per row
+// and head, never rows × context. The score of a row at position i with the key at position j is
+// q . k * scale; with a soft cap, cap * tanh(that / cap) (Gemma 2, arXiv 2408.00118); with slopes,
+// that + slope * (j - i) (ALiBi, arXiv 2108.12409).
 struct AttentionArgs {
-  const float* q = nullptr;                                // [rows, heads, head_dim]
-  float* out = nullptr;                                    // [rows, heads, head_dim]
+  const float* q = nullptr;  // [rows, heads, head_dim], rows q_stride floats apart
+  size_t q_stride = 0;
+  float* out = nullptr;                                    // [rows, heads, value_dim]
   const AttentionRow* attention_rows = nullptr;            // [rows]
   size_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;  // kv_heads divides heads
-  float scale = 0;                                         // usually 1 / sqrt(head_dim)
+  size_t value_dim = 0;                                    // numbers of one value
+  // A value is the first value_dim numbers of its key, and pages hold keys alone.
+  bool values_in_keys = false;
+  float scale = 0;     // usually 1 / sqrt(head_dim)
+  size_t window = 0;   // a row attends to this many positions, itself the last; 0: to all
+  float soft_cap = 0;  // 0: none
+  const float* slopes = nullptr;  // [heads], or null: none
+  // As Falcon adds its biases: bf16(bf16(slope) * bf16(j)) before the score is scaled.
+  bool bf16_biases = false;
+};
+
+// What maps one number to another.
+enum class Function : uint8_t {
+  kSilu,         // x / (1 + exp(-x))
+  kGelu,         // x * (1 + erf(x / sqrt(2))) / 2
+  kGeluTanh,     // x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2
+  kRelu,         // max(x, 0)
+  kReluSquared,  // max(x, 0)^2
+  kXielu,        // x > 0 ? a x^2 + c x : (expm1(min(x, d)) - x) b + c x     (arXiv 2411.13010)
+  kScale,        // a x
+  kClamp,        // min(max(x, -a), a)
+  kSoftCap,      // a tanh(x / a)
+};
+
+// x[r, i] = f(x[r, i]), or with a factor f(x[r, i]) * factor[r, i].
+struct MapArgs {
+  Function function = Function::kSilu;
+  float a = 0, b = 0, c = 0, d = 0;  // of the function
+  float* x = nullptr;                // [rows, width], rows x_stride floats apart
+  size_t x_stride = 0;
+  const float* factor = nullptr;  // [rows, width], rows factor_stride floats apart; or null
+  size_t factor_stride = 0;
+  size_t rows = 0, width = 0;
 };
 
 struct Backend {
   const char* name;  // "scalar", "avx2"
 
   void (*matmul)(const MatmulArgs&, ThreadPool&);
-  void (*rms_norm)(const RmsNormArgs&, ThreadPool&);
+  void (*norm)(const NormArgs&, ThreadPool&);
   void (*rope)(const RopeArgs&, ThreadPool&);
   void (*attention)(const AttentionArgs&, ThreadPool&);
-  // gate[i] = silu(gate[i]) * up[i], silu(z) = z / (1 + exp(-z)); [count]
-  void (*silu_multiply)(float* gate, const float* up, size_t count, ThreadPool&);
+  void (*map)(const MapArgs&, ThreadPool&);
   // x[r, i] += bias[i]; x [rows, width], rows x_stride floats apart
   void (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
                    size_t width, ThreadPool&);

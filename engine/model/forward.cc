@@ -136,10 +136,14 @@ Status ForwardPass::run_step(const Step& step, const std::function<Status()>& be
     case Step::Kind::kAttend:
       keep_keys_and_values(stages_[stage_].layer);
       return attend(stages_[stage_].layer, between_pieces);
-    case Step::Kind::kActivate:
-      backend_.silu_multiply(rows_of(step.to), rows_of(step.from), active_rows_ * width(step.to),
-                             pool_);
-      break;
+    case Step::Kind::kActivate: {
+      kernels::MapArgs args;
+      args.x = rows_of(step.to);
+      args.factor = rows_of(step.from);
+      args.rows = active_rows_;
+      args.width = args.x_stride = args.factor_stride = width(step.to);
+      backend_.map(args, pool_);
+    } break;
     case Step::Kind::kKeepLogits: keep_logit_rows(step); break;
     case Step::Kind::kNorm:
     case Step::Kind::kProduct:
@@ -161,15 +165,16 @@ void ForwardPass::run_tile(const Step& step, const TileView& tile) {
 }
 
 void ForwardPass::norm(const Step& step, const TileView& tile) {
-  kernels::RmsNormArgs args;
+  kernels::NormArgs args;
   args.x = rows_of(step.from);
   args.weight = tile.data;
   args.format = tile.format;
   args.y = rows_of(step.to);
+  args.x_stride = args.y_stride = width(step.to);
   args.rows = active_rows_;
   args.width = width(step.to);
   args.epsilon = static_cast<float>(architecture_.norm_epsilon);
-  backend_.rms_norm(args, pool_);
+  backend_.norm(args, pool_);
 }
 
 void ForwardPass::product(const Step& step, const TileView& tile) {
@@ -223,7 +228,8 @@ Status ForwardPass::attend(size_t layer, const std::function<Status()>& between_
   kernels::AttentionArgs args;
   args.heads = a.heads;
   args.kv_heads = a.kv_heads;
-  args.head_dim = a.head_dim;
+  args.head_dim = args.value_dim = a.head_dim;
+  args.q_stride = a.q_width();
   args.scale = 1.0F / std::sqrt(static_cast<float>(a.head_dim));
   for (size_t first = 0; first < rows_.size(); first += args.rows) {
     if (first > 0) AIRLLM_TRY_VOID(between_pieces());

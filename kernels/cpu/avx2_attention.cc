@@ -69,71 +69,99 @@ inline float score_key(const float* q, const float* k, size_t head_dim, float sc
   return sum * scale;
 }
 
+// One head's view of one page; only its positions [first, end) are read.
+struct Page {
+  const float* k;  // [32, head_dim]
+  const float* v;  // [32, value_dim], positions v_stride floats apart
+  size_t v_stride;
+  size_t number;
+  size_t first, end;
+  const float* next_k;  // of the page that follows, or null
+};
+
 // out[d] = out[d] * correction + the sum over positions, upwards, of weights[j] * v[j, d], for
 // kVectors vectors of d.
 template <size_t kVectors>
-inline void add_values(const float* weights, const float* v, size_t valid, size_t head_dim,
-                       __m256 correction, float* out) {
+inline void add_values(const float* weights, const Page& page, size_t d, __m256 correction,
+                       float* out) {
   __m256 sums[kVectors];
   for (size_t n = 0; n < kVectors; ++n) {
-    sums[n] = _mm256_mul_ps(_mm256_loadu_ps(out + n * kLanes), correction);
+    sums[n] = _mm256_mul_ps(_mm256_loadu_ps(out + d + n * kLanes), correction);
   }
-  for (size_t j = 0; j < valid; ++j) {
+  for (size_t j = page.first; j < page.end; ++j) {
     const __m256 weight = _mm256_broadcast_ss(weights + j);
 #pragma GCC unroll 8
     for (size_t n = 0; n < kVectors; ++n) {
-      const __m256 values = _mm256_loadu_ps(v + j * head_dim + n * kLanes);
+      const __m256 values = _mm256_loadu_ps(page.v + j * page.v_stride + d + n * kLanes);
       sums[n] = _mm256_fmadd_ps(weight, values, sums[n]);
     }
   }
-  for (size_t n = 0; n < kVectors; ++n) _mm256_storeu_ps(out + n * kLanes, sums[n]);
+  for (size_t n = 0; n < kVectors; ++n) _mm256_storeu_ps(out + d + n * kLanes, sums[n]);
 }
 
-void add_page_values(const float* weights, const float* v, size_t valid, size_t head_dim,
-                     float correction, float* out) {
+void add_page_values(const float* weights, const Page& page, size_t value_dim, float correction,
+                     float* out) {
   const __m256 corrections = _mm256_set1_ps(correction);
   size_t d = 0;
-  for (; d + 8 * kLanes <= head_dim; d += 8 * kLanes) {
-    add_values<8>(weights, v + d, valid, head_dim, corrections, out + d);
+  for (; d + 8 * kLanes <= value_dim; d += 8 * kLanes) {
+    add_values<8>(weights, page, d, corrections, out);
   }
-  for (; d + kLanes <= head_dim; d += kLanes) {
-    add_values<1>(weights, v + d, valid, head_dim, corrections, out + d);
-  }
-  for (; d < head_dim; ++d) {
+  for (; d + kLanes <= value_dim; d += kLanes) add_values<1>(weights, page, d, corrections, out);
+  for (; d < value_dim; ++d) {
     float sum = out[d] * correction;
-    for (size_t j = 0; j < valid; ++j) sum = fused(weights[j], v[j * head_dim + d], sum);
+    for (size_t j = page.first; j < page.end; ++j) {
+      sum = fused(weights[j], page.v[j * page.v_stride + d], sum);
+    }
     out[d] = sum;
   }
 }
 
-// One head's view of one page; what lies behind `valid` positions is never read.
-struct Page {
-  const float* k;  // [32, head_dim]
-  const float* v;  // [32, head_dim]
-  size_t valid;
-  const float* next_k;  // of the page that follows, or null
-};
-
-// The scores of a page, with minus infinity, whose exponential is 0, behind the last valid one.
-void score_page(const float* q, const Page& page, size_t head_dim, float scale, float* scores) {
-  size_t j = 0;
-  for (; j + kLanes <= page.valid; j += kLanes) {
-    score_8_keys(q, page.k + j * head_dim, head_dim, scale, scores + j);
+void cap_scores(float cap, float* scores) {
+  const __m256 caps = _mm256_set1_ps(cap);
+  for (size_t j = 0; j < kKvPagePositions; j += kLanes) {
+    const __m256 capped = tanh8(_mm256_div_ps(_mm256_loadu_ps(scores + j), caps));
+    _mm256_storeu_ps(scores + j, _mm256_mul_ps(caps, capped));
   }
-  for (; j < page.valid; ++j) scores[j] = score_key(q, page.k + j * head_dim, head_dim, scale);
-  for (; j < kKvPagePositions; ++j) scores[j] = -__builtin_inff();
+}
+
+// The scores of a page, with minus infinity, whose exponential is 0, where no position counts.
+void score_page(const AttentionArgs& args, const Page& page, size_t row, size_t head,
+                float* scores) {
+  const float* q = args.q + row * args.q_stride + head * args.head_dim;
+  const float* k = page.k;
+  size_t j = page.first;
+  for (size_t before = 0; before < j; ++before) scores[before] = 0;
+  for (; j % kLanes != 0 && j < page.end; ++j) {
+    scores[j] = score_key(q, k + j * args.head_dim, args.head_dim, args.scale);
+  }
+  for (; j + kLanes <= page.end; j += kLanes) {
+    score_8_keys(q, k + j * args.head_dim, args.head_dim, args.scale, scores + j);
+  }
+  for (; j < page.end; ++j) {
+    scores[j] = score_key(q, k + j * args.head_dim, args.head_dim, args.scale);
+  }
+  for (; j < kKvPagePositions; ++j) scores[j] = 0;
+  if (args.soft_cap > 0) cap_scores(args.soft_cap, scores);
+  if (args.slopes != nullptr) {
+    for (j = page.first; j < page.end; ++j) {
+      scores[j] += position_bias(args, head, args.attention_rows[row].position,
+                                 page.number * kKvPagePositions + j);
+    }
+  }
+  for (j = 0; j < page.first; ++j) scores[j] = -__builtin_inff();
+  for (j = page.end; j < kKvPagePositions; ++j) scores[j] = -__builtin_inff();
 }
 
 // Takes the scores and values of a page into the softmax.
-void add_page(float* scores, const Page& page, size_t head_dim, Softmax& softmax, float* out) {
+void add_page(float* scores, const Page& page, size_t value_dim, Softmax& softmax, float* out) {
   const __m256 old_max = _mm256_set1_ps(softmax.max);
   __m256 max = old_max;
-  for (size_t j = 0; j < page.valid; j += kLanes) {
+  for (size_t j = 0; j < page.end; j += kLanes) {
     max = _mm256_max_ps(max, _mm256_loadu_ps(scores + j));
   }
   max = _mm256_set1_ps(max_lanes(max));
   __m256 sums = _mm256_setzero_ps();
-  for (size_t j = 0; j < page.valid; j += kLanes) {
+  for (size_t j = 0; j < page.end; j += kLanes) {
     const __m256 weights = exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + j), max));
     _mm256_storeu_ps(scores + j, weights);
     sums = _mm256_add_ps(sums, weights);
@@ -141,30 +169,36 @@ void add_page(float* scores, const Page& page, size_t head_dim, Softmax& softmax
   const float correction = _mm256_cvtss_f32(exp8(_mm256_sub_ps(old_max, max)));
   softmax.max = _mm256_cvtss_f32(max);
   softmax.sum = fused(softmax.sum, correction, sum_lanes(sums));
-  add_page_values(scores, page.v, page.valid, head_dim, correction, out);
+  add_page_values(scores, page, value_dim, correction, out);
 }
 
 void begin_row(const AttentionArgs& args, size_t row, const Task& task, Softmax* softmaxes) {
-  float* out = args.out + (row * args.heads + task.head) * args.head_dim;
-  std::memset(out, 0, task.heads * args.head_dim * sizeof(float));
+  float* out = args.out + (row * args.heads + task.head) * args.value_dim;
+  std::memset(out, 0, task.heads * args.value_dim * sizeof(float));
   for (size_t h = 0; h < task.heads; ++h) softmaxes[h] = Softmax{};
 }
 
 Page view_page(const AttentionArgs& args, const AttentionRow& row, size_t number, size_t kv_head) {
-  const size_t page_floats = kKvPagePositions * args.head_dim;
-  const size_t left = row.position - number * kKvPagePositions + 1;
+  const size_t k_floats = kKvPagePositions * args.head_dim;
+  const size_t v_floats = kKvPagePositions * args.value_dim;
+  const size_t begin = number * kKvPagePositions, left = row.position - begin + 1;
+  const size_t first = first_position(args, row.position);
+  const float* memory = row.pages[number];
   Page page;
-  page.k = row.pages[number] + kv_head * page_floats;
-  page.v = page.k + args.kv_heads * page_floats;
-  page.valid = left < kKvPagePositions ? left : kKvPagePositions;
-  page.next_k = left > kKvPagePositions ? row.pages[number + 1] + kv_head * page_floats : nullptr;
+  page.k = memory + kv_head * k_floats;
+  page.v = args.values_in_keys ? page.k : memory + args.kv_heads * k_floats + kv_head * v_floats;
+  page.v_stride = args.values_in_keys ? args.head_dim : args.value_dim;
+  page.number = number;
+  page.first = first > begin ? first - begin : 0;
+  page.end = left < kKvPagePositions ? left : kKvPagePositions;
+  page.next_k = left > kKvPagePositions ? row.pages[number + 1] + kv_head * k_floats : nullptr;
   return page;
 }
 
-// Asks memory for part `part` of `parts` of half a page of one head.
-void ask_for(const float* half_page, size_t part, size_t parts, size_t head_dim) {
+// Asks memory for part `part` of `parts` of the keys or values, `width` long each, of a page.
+void ask_for(const float* half_page, size_t part, size_t parts, size_t width) {
   constexpr size_t kFloatsPerLine = 16;
-  const size_t floats = kKvPagePositions * head_dim;
+  const size_t floats = kKvPagePositions * width;
   const size_t end = floats * (part + 1) / parts;
   for (size_t i = floats * part / parts; i < end; i += kFloatsPerLine) {
     _mm_prefetch(half_page + i, _MM_HINT_T0);
@@ -180,49 +214,52 @@ struct Work {
 // The halves of a page lie far from each other and from the next page's, so the CPU does not guess
 // what comes: while one half is worked on, the heads of the first row ask for the other, in turns.
 void attend_to_page(const AttentionArgs& args, size_t number, const Task& task, Work& work) {
-  const auto reaches_page = [&](size_t r) {
-    return number <= args.attention_rows[task.row + r].position / kKvPagePositions;
-  };
-  const auto offset_of = [&](size_t r, size_t h) {
-    return ((task.row + r) * args.heads + task.head + h) * args.head_dim;
+  const auto needs_page = [&](size_t r) {
+    const size_t position = args.attention_rows[task.row + r].position;
+    return number <= position / kKvPagePositions &&
+           number >= first_position(args, position) / kKvPagePositions;
   };
   for (size_t r = 0; r < task.rows; ++r) {
-    if (!reaches_page(r)) continue;
-    const Page page = view_page(args, args.attention_rows[task.row + r], number, task.kv_head);
+    if (!needs_page(r)) continue;
+    const size_t row = task.row + r;
+    const Page page = view_page(args, args.attention_rows[row], number, task.kv_head);
     for (size_t h = 0; h < task.heads; ++h) {
-      if (r == 0) ask_for(page.v, h, task.heads, args.head_dim);
-      score_page(args.q + offset_of(r, h), page, args.head_dim, args.scale, work.scores[r][h]);
+      if (r == 0 && !args.values_in_keys) ask_for(page.v, h, task.heads, args.value_dim);
+      score_page(args, page, row, task.head + h, work.scores[r][h]);
     }
   }
   for (size_t r = 0; r < task.rows; ++r) {
-    if (!reaches_page(r)) continue;
-    const Page page = view_page(args, args.attention_rows[task.row + r], number, task.kv_head);
+    if (!needs_page(r)) continue;
+    const size_t row = task.row + r;
+    const Page page = view_page(args, args.attention_rows[row], number, task.kv_head);
     for (size_t h = 0; h < task.heads; ++h) {
       if (r == 0 && page.next_k != nullptr) {
         ask_for(page.next_k, h, task.heads, args.head_dim);
       }
-      add_page(work.scores[r][h], page, args.head_dim, work.softmaxes[r][h],
-               args.out + offset_of(r, h));
+      add_page(work.scores[r][h], page, args.value_dim, work.softmaxes[r][h],
+               args.out + (row * args.heads + task.head + h) * args.value_dim);
     }
   }
 }
 
 void finish_row(const AttentionArgs& args, size_t row, const Task& task, const Softmax* softmaxes) {
   for (size_t h = 0; h < task.heads; ++h) {
-    float* out = args.out + (row * args.heads + task.head + h) * args.head_dim;
-    for (size_t d = 0; d < args.head_dim; ++d) out[d] /= softmaxes[h].sum;
+    float* out = args.out + (row * args.heads + task.head + h) * args.value_dim;
+    for (size_t d = 0; d < args.value_dim; ++d) out[d] /= softmaxes[h].sum;
   }
 }
 
 void run_task(const AttentionArgs& args, const Task& task) {
   Work work;
-  size_t last_page = 0;
+  size_t first_page = ~size_t{0}, last_page = 0;
   for (size_t r = 0; r < task.rows; ++r) {
     begin_row(args, task.row + r, task, work.softmaxes[r]);
-    const size_t page = args.attention_rows[task.row + r].position / kKvPagePositions;
-    if (page > last_page) last_page = page;
+    const size_t position = args.attention_rows[task.row + r].position;
+    const size_t first = first_position(args, position) / kKvPagePositions;
+    if (first < first_page) first_page = first;
+    if (position / kKvPagePositions > last_page) last_page = position / kKvPagePositions;
   }
-  for (size_t page = 0; page <= last_page; ++page) attend_to_page(args, page, task, work);
+  for (size_t page = first_page; page <= last_page; ++page) attend_to_page(args, page, task, work);
   for (size_t r = 0; r < task.rows; ++r) finish_row(args, task.row + r, task, work.softmaxes[r]);
 }
 

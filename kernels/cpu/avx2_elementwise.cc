@@ -8,25 +8,57 @@
 namespace airllm::kernels::avx2 {
 namespace {
 
-template <NumberFormat F>
-void normalize_row(const float* x, const char* weight, float* y, size_t width, float epsilon) {
-  constexpr size_t kSize = bytes_per_element(F);
+// The sum of f(x[i]), f on eight numbers at a time; the rest follow one by one.
+template <typename Vector, typename Number>
+inline float sum_of(const float* x, size_t width, const Vector& vector, const Number& number) {
   const size_t whole = width / kLanes * kLanes;
   __m256 lanes = _mm256_setzero_ps();
-  for (size_t i = 0; i < whole; i += kLanes) {
-    const __m256 numbers = _mm256_loadu_ps(x + i);
-    lanes = _mm256_fmadd_ps(numbers, numbers, lanes);
-  }
-  float squares = sum_lanes(lanes);
-  for (size_t i = whole; i < width; ++i) squares = fused(x[i], x[i], squares);
+  for (size_t i = 0; i < whole; i += kLanes) lanes = vector(_mm256_loadu_ps(x + i), lanes);
+  float sum = sum_lanes(lanes);
+  for (size_t i = whole; i < width; ++i) sum = number(x[i], sum);
+  return sum;
+}
 
-  const float inverse = 1.0f / __builtin_sqrtf(squares / static_cast<float>(width) + epsilon);
-  const __m256 inverses = _mm256_set1_ps(inverse);
+float mean_of(const float* x, size_t width) {
+  const float sum = sum_of(
+      x, width, [](__m256 v, __m256 lanes) { return _mm256_add_ps(v, lanes); },
+      [](float v, float partial) { return v + partial; });
+  return sum / static_cast<float>(width);
+}
+
+// 1 / sqrt(variance + epsilon)
+float inverse_deviation(const float* x, size_t width, float mean, float epsilon) {
+  const __m256 means = _mm256_set1_ps(mean);
+  const float squares = sum_of(
+      x, width,
+      [&](__m256 v, __m256 lanes) {
+        const __m256 from_mean = _mm256_sub_ps(v, means);
+        return _mm256_fmadd_ps(from_mean, from_mean, lanes);
+      },
+      [&](float v, float partial) { return fused(v - mean, v - mean, partial); });
+  return 1.0f / __builtin_sqrtf(squares / static_cast<float>(width) + epsilon);
+}
+
+template <NumberFormat F>
+void normalize(const NormArgs& args, const float* x, float* y) {
+  constexpr size_t kSize = bytes_per_element(F);
+  const size_t whole = args.width / kLanes * kLanes;
+  const char* weight = static_cast<const char*>(args.weight);
+  const float mean = args.kind == NormArgs::Kind::kLayer ? mean_of(x, args.width) : 0;
+  const float inverse = inverse_deviation(x, args.width, mean, args.epsilon);
+  const __m256 means = _mm256_set1_ps(mean), inverses = _mm256_set1_ps(inverse);
+  const __m256 offsets = _mm256_set1_ps(args.weight_offset);
   for (size_t i = 0; i < whole; i += kLanes) {
-    const __m256 normal = _mm256_mul_ps(_mm256_loadu_ps(x + i), inverses);
-    _mm256_storeu_ps(y + i, _mm256_mul_ps(normal, load8<F>(weight + i * kSize)));
+    __m256 normal = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), means), inverses);
+    if (weight != nullptr) {
+      normal = _mm256_mul_ps(normal, _mm256_add_ps(load8<F>(weight + i * kSize), offsets));
+    }
+    _mm256_storeu_ps(y + i, normal);
   }
-  for (size_t i = whole; i < width; ++i) y[i] = x[i] * inverse * load1<F>(weight + i * kSize);
+  for (size_t i = whole; i < args.width; ++i) {
+    y[i] = (x[i] - mean) * inverse;
+    if (weight != nullptr) y[i] *= load1<F>(weight + i * kSize) + args.weight_offset;
+  }
 }
 
 // Rotates `pairs` pairs (first[i], second[i]) by the angles given.
@@ -45,6 +77,15 @@ void rotate(float* first, float* second, const float* cosines, const float* sine
   }
 }
 
+// The same of pairs (x[2 i], x[2 i + 1]).
+void rotate_neighbours(float* x, const float* cosines, const float* sines, size_t pairs) {
+  for (size_t i = 0; i < pairs; ++i) {
+    const float a = x[2 * i], b = x[2 * i + 1];
+    x[2 * i] = a * cosines[i] - b * sines[i];
+    x[2 * i + 1] = b * cosines[i] + a * sines[i];
+  }
+}
+
 // Sines and cosines are made once for all heads, in blocks that fit the stack.
 void rotate_row(const RopeArgs& args, size_t row) {
   constexpr size_t kPairs = 64;
@@ -59,32 +100,83 @@ void rotate_row(const RopeArgs& args, size_t row) {
       sines[i] = __builtin_sinf(angle) * args.scale;
     }
     for (size_t h = 0; h < args.heads; ++h) {
-      float* x = args.x + row * args.x_stride + h * args.head_dim + begin;
-      rotate(x, x + half, cosines, sines, pairs);
+      float* x = args.x + row * args.x_stride + h * args.head_dim;
+      if (args.interleaved) {
+        rotate_neighbours(x + 2 * begin, cosines, sines, pairs);
+      } else {
+        rotate(x + begin, x + begin + half, cosines, sines, pairs);
+      }
     }
   }
 }
 
-// silu(gate) * up
-inline __m256 gated(__m256 gate, __m256 up) {
-  const __m256 negative = _mm256_sub_ps(_mm256_setzero_ps(), gate);
-  const __m256 divisor = _mm256_add_ps(_mm256_set1_ps(1.0f), exp8(negative));
-  return _mm256_mul_ps(_mm256_div_ps(gate, divisor), up);
+// x / (1 + exp(-z))
+inline __m256 over_1_plus_exp(__m256 x, __m256 z) {
+  const __m256 negative = _mm256_sub_ps(_mm256_setzero_ps(), z);
+  return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), exp8(negative)));
 }
 
-void silu_multiply_range(float* gate, const float* up, size_t count) {
+inline __m256 gelu_tanh(__m256 x) {
+  const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), x);
+  const __m256 inner = _mm256_fmadd_ps(_mm256_set1_ps(0.044715f), cube, x);
+  // 1 + tanh(z) = 2 / (1 + exp(-2 z)), z = sqrt(2 / pi) * inner
+  return over_1_plus_exp(x, _mm256_mul_ps(_mm256_set1_ps(2 * 0.79788456080286536f), inner));
+}
+
+inline float gelu(float x) { return 0.5f * x * (1 + __builtin_erff(x * 0.70710678118654752f)); }
+
+inline float xielu(const MapArgs& args, float x) {
+  if (x > 0) return args.a * x * x + args.c * x;
+  return (__builtin_expm1f(x < args.d ? x : args.d) - x) * args.b + args.c * x;
+}
+
+// For what the C library has for one number alone.
+template <typename One>
+inline __m256 one_by_one(__m256 x, const One& one) {
+  alignas(32) float numbers[kLanes];
+  _mm256_store_ps(numbers, x);
+  for (float& number : numbers) number = one(number);
+  return _mm256_load_ps(numbers);
+}
+
+// The bounds are the first operands, so that a NaN stays one.
+inline __m256 apply(const MapArgs& args, __m256 x) {
+  const __m256 a = _mm256_set1_ps(args.a), zero = _mm256_setzero_ps();
+  switch (args.function) {
+    case Function::kSilu: return over_1_plus_exp(x, x);
+    case Function::kGelu: return one_by_one(x, gelu);
+    case Function::kGeluTanh: return gelu_tanh(x);
+    case Function::kRelu: return _mm256_max_ps(zero, x);
+    case Function::kReluSquared: {
+      const __m256 positive = _mm256_max_ps(zero, x);
+      return _mm256_mul_ps(positive, positive);
+    }
+    case Function::kXielu: return one_by_one(x, [&](float number) { return xielu(args, number); });
+    case Function::kScale: return _mm256_mul_ps(a, x);
+    case Function::kClamp: return _mm256_min_ps(a, _mm256_max_ps(_mm256_sub_ps(zero, a), x));
+    case Function::kSoftCap: return _mm256_mul_ps(a, tanh8(_mm256_div_ps(x, a)));
+  }
+  return x;
+}
+
+// The last vector is padded, so that every number goes the same way.
+void map_range(const MapArgs& args, float* x, const float* factor, size_t count) {
   size_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    _mm256_storeu_ps(gate + i, gated(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    __m256 y = apply(args, _mm256_loadu_ps(x + i));
+    if (factor != nullptr) y = _mm256_mul_ps(y, _mm256_loadu_ps(factor + i));
+    _mm256_storeu_ps(x + i, y);
   }
   if (i == count) return;
   const size_t bytes = (count - i) * sizeof(float);
-  alignas(32) float last_gate[kLanes] = {};
-  alignas(32) float last_up[kLanes] = {};
-  std::memcpy(last_gate, gate + i, bytes);
-  std::memcpy(last_up, up + i, bytes);
-  _mm256_store_ps(last_gate, gated(_mm256_load_ps(last_gate), _mm256_load_ps(last_up)));
-  std::memcpy(gate + i, last_gate, bytes);
+  alignas(32) float last[kLanes] = {};
+  alignas(32) float last_factor[kLanes] = {};
+  std::memcpy(last, x + i, bytes);
+  if (factor != nullptr) std::memcpy(last_factor, factor + i, bytes);
+  __m256 y = apply(args, _mm256_load_ps(last));
+  if (factor != nullptr) y = _mm256_mul_ps(y, _mm256_load_ps(last_factor));
+  _mm256_store_ps(last, y);
+  std::memcpy(x + i, last, bytes);
 }
 
 template <NumberFormat F>
@@ -107,12 +199,15 @@ void convert(const char* in, float* out, size_t count) {
 
 }  // namespace
 
-void rms_norm(const RmsNormArgs& args, ThreadPool& pool) {
+void norm(const NormArgs& args, ThreadPool& pool) {
   with_format(args.format, [&]<NumberFormat F>() {
-    pool.run(args.rows, grain_for(args.width / 4, 1), [&](size_t begin, size_t end) {
+    const size_t steps = args.groups * (args.width / 4 + 1);
+    pool.run(args.rows, grain_for(steps, 1), [&](size_t begin, size_t end) {
       for (size_t r = begin; r < end; ++r) {
-        normalize_row<F>(args.x + r * args.width, static_cast<const char*>(args.weight),
-                         args.y + r * args.width, args.width, args.epsilon);
+        for (size_t g = 0; g < args.groups; ++g) {
+          normalize<F>(args, args.x + r * args.x_stride + g * args.width,
+                       args.y + r * args.y_stride + g * args.width);
+        }
       }
     });
   });
@@ -126,9 +221,13 @@ void rope(const RopeArgs& args, ThreadPool& pool) {
   });
 }
 
-void silu_multiply(float* gate, const float* up, size_t count, ThreadPool& pool) {
-  pool.run(count, grain_for(2, kLanes), [&](size_t begin, size_t end) {
-    silu_multiply_range(gate + begin, up + begin, end - begin);
+void map(const MapArgs& args, ThreadPool& pool) {
+  pool.run(args.rows * args.width, grain_for(2, kLanes), [&](size_t begin, size_t end) {
+    for_each_row(begin, end, args.width, [&](size_t row, size_t first, size_t last) {
+      const float* factor =
+          args.factor == nullptr ? nullptr : args.factor + row * args.factor_stride + first;
+      map_range(args, args.x + row * args.x_stride + first, factor, last - first);
+    });
   });
 }
 

@@ -6,16 +6,18 @@
 // at hand might not run it. So they use intrinsics, static functions and loops, and little else.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/backend.h"
 
 namespace airllm::kernels {
 
 namespace scalar {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
-void rms_norm(const RmsNormArgs& args, ThreadPool& pool);
+void norm(const NormArgs& args, ThreadPool& pool);
 void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);
-void silu_multiply(float* gate, const float* up, size_t count, ThreadPool& pool);
+void map(const MapArgs& args, ThreadPool& pool);
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
@@ -23,14 +25,37 @@ void to_f32(const void* in, NumberFormat format, float* out, size_t count);
 
 namespace avx2 {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
-void rms_norm(const RmsNormArgs& args, ThreadPool& pool);
+void norm(const NormArgs& args, ThreadPool& pool);
 void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);
-void silu_multiply(float* gate, const float* up, size_t count, ThreadPool& pool);
+void map(const MapArgs& args, ThreadPool& pool);
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
 }  // namespace avx2
+
+// The first position that a row at `position` attends to.
+static inline size_t first_position(const AttentionArgs& args, size_t position) {
+  return args.window == 0 || position < args.window ? 0 : position - args.window + 1;
+}
+
+static inline float round_to_bf16(float number) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &number, sizeof(bits));
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;  // to nearest, ties to even
+  __builtin_memcpy(&number, &bits, sizeof(bits));
+  return number;
+}
+
+// What the slopes add to the score of the row at `position` with the key at `key_position`.
+static inline float position_bias(const AttentionArgs& args, size_t head, size_t position,
+                                  size_t key_position) {
+  if (args.bf16_biases) {
+    const float where = round_to_bf16(static_cast<float>(key_position));
+    return round_to_bf16(round_to_bf16(args.slopes[head]) * where) * args.scale;
+  }
+  return args.slopes[head] * -static_cast<float>(position - key_position);
+}
 
 // The least work, in elementary steps, that is worth giving to another thread: waking one that
 // spins costs about a microsecond.
@@ -40,6 +65,17 @@ inline constexpr size_t kMinStepsPerChunk = 16384;
 static inline size_t grain_for(size_t steps_per_item, size_t multiple) {
   const size_t items = kMinStepsPerChunk / (steps_per_item == 0 ? 1 : steps_per_item) + 1;
   return (items - 1) / multiple * multiple + multiple;
+}
+
+// Calls body(row, first, end) for the numbers [begin, end) of rows that are `width` long each.
+template <typename Body>
+static inline void for_each_row(size_t begin, size_t end, size_t width, const Body& body) {
+  while (begin < end) {
+    const size_t row = begin / width, first = begin % width;
+    const size_t count = width - first < end - begin ? width - first : end - begin;
+    body(row, first, first + count);
+    begin += count;
+  }
 }
 
 }  // namespace airllm::kernels

@@ -13,47 +13,70 @@ struct Softmax {
   float sum = 0;
 };
 
-// Takes in the first `valid` positions of a page. k, v: [32, head_dim].
-void attend_to_page(const float* q, const float* k, const float* v, size_t valid, size_t head_dim,
-                    float scale, Softmax& softmax, float* out) {
+// One head's view of one page: positions [first, end) of it count.
+struct Page {
+  const float* k;  // [32, head_dim]
+  const float* v;  // [32, v_stride]
+  size_t v_stride;
+  size_t number;
+  size_t first, end;
+};
+
+float score(const AttentionArgs& args, const float* q, const float* k) {
+  float dot = 0;
+  for (size_t d = 0; d < args.head_dim; ++d) dot += q[d] * k[d];
+  const float scaled = dot * args.scale;
+  return args.soft_cap > 0 ? args.soft_cap * std::tanh(scaled / args.soft_cap) : scaled;
+}
+
+void attend_to_page(const AttentionArgs& args, const Page& page, size_t row, size_t head,
+                    Softmax& softmax, float* out) {
+  const float* q = args.q + row * args.q_stride + head * args.head_dim;
   float scores[kKvPagePositions];
   float max = softmax.max;
-  for (size_t j = 0; j < valid; ++j) {
-    float dot = 0;
-    for (size_t d = 0; d < head_dim; ++d) dot += q[d] * k[j * head_dim + d];
-    scores[j] = dot * scale;
+  for (size_t j = page.first; j < page.end; ++j) {
+    scores[j] = score(args, q, page.k + j * args.head_dim);
+    if (args.slopes != nullptr) {
+      scores[j] += position_bias(args, head, args.attention_rows[row].position,
+                                 page.number * kKvPagePositions + j);
+    }
     if (scores[j] > max) max = scores[j];
   }
   const float correction = std::exp(softmax.max - max);
   softmax.max = max;
   softmax.sum *= correction;
-  for (size_t d = 0; d < head_dim; ++d) out[d] *= correction;
-  for (size_t j = 0; j < valid; ++j) {
+  for (size_t d = 0; d < args.value_dim; ++d) out[d] *= correction;
+  for (size_t j = page.first; j < page.end; ++j) {
     const float weight = std::exp(scores[j] - max);
     softmax.sum += weight;
-    for (size_t d = 0; d < head_dim; ++d) out[d] += weight * v[j * head_dim + d];
+    for (size_t d = 0; d < args.value_dim; ++d) out[d] += weight * page.v[j * page.v_stride + d];
   }
 }
 
 void attend(const AttentionArgs& args, size_t row, size_t head) {
   const AttentionRow& view = args.attention_rows[row];
-  const size_t page_floats = kKvPagePositions * args.head_dim;
+  const size_t k_floats = kKvPagePositions * args.head_dim;
+  const size_t v_floats = kKvPagePositions * args.value_dim;
   const size_t kv_head = head / (args.heads / args.kv_heads);
-  const size_t offset = (row * args.heads + head) * args.head_dim;
-  float* out = args.out + offset;
-  for (size_t d = 0; d < args.head_dim; ++d) out[d] = 0;
+  float* out = args.out + (row * args.heads + head) * args.value_dim;
+  for (size_t d = 0; d < args.value_dim; ++d) out[d] = 0;
 
   Softmax softmax;
   const size_t positions = static_cast<size_t>(view.position) + 1;
-  for (size_t begin = 0; begin < positions; begin += kKvPagePositions) {
-    const size_t left = positions - begin;
-    const float* page = view.pages[begin / kKvPagePositions];
-    attend_to_page(args.q + offset, page + kv_head * page_floats,
-                   page + (args.kv_heads + kv_head) * page_floats,
-                   left < kKvPagePositions ? left : kKvPagePositions, args.head_dim, args.scale,
-                   softmax, out);
+  const size_t first = first_position(args, view.position);
+  for (size_t number = first / kKvPagePositions; number * kKvPagePositions < positions; ++number) {
+    const size_t begin = number * kKvPagePositions;
+    const float* memory = view.pages[number];
+    Page page;
+    page.k = memory + kv_head * k_floats;
+    page.v = args.values_in_keys ? page.k : memory + args.kv_heads * k_floats + kv_head * v_floats;
+    page.v_stride = args.values_in_keys ? args.head_dim : args.value_dim;
+    page.number = number;
+    page.first = first > begin ? first - begin : 0;
+    page.end = positions - begin < kKvPagePositions ? positions - begin : kKvPagePositions;
+    attend_to_page(args, page, row, head, softmax, out);
   }
-  for (size_t d = 0; d < args.head_dim; ++d) out[d] /= softmax.sum;
+  for (size_t d = 0; d < args.value_dim; ++d) out[d] /= softmax.sum;
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ struct CudaDevice {
 };
 
 // Raised with every change of CudaApi or of the argument structs.
-inline constexpr uint32_t kCudaApiVersion = 1;
+inline constexpr uint32_t kCudaApiVersion = 2;
 // The one symbol of the module: const CudaApi* airllm_cuda_api(), never null, valid for ever.
 inline constexpr const char* kCudaApiSymbol = "airllm_cuda_api";
 
@@ -49,10 +49,10 @@ struct CudaApi {
   CudaStatus (*synchronize)(CudaStream* stream);
 
   CudaStatus (*matmul)(const MatmulArgs&, CudaStream*);
-  CudaStatus (*rms_norm)(const RmsNormArgs&, CudaStream*);
+  CudaStatus (*norm)(const NormArgs&, CudaStream*);
   CudaStatus (*rope)(const RopeArgs&, CudaStream*);
   CudaStatus (*attention)(const AttentionArgs&, CudaStream*);
-  CudaStatus (*silu_multiply)(float* gate, const float* up, size_t count, CudaStream*);
+  CudaStatus (*map)(const MapArgs&, CudaStream*);
   CudaStatus (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format,
                          size_t rows, size_t width, CudaStream*);
   CudaStatus (*to_f32)(const void* in, NumberFormat format, float* out, size_t count, CudaStream*);

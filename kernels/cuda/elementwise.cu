@@ -11,25 +11,41 @@ __device__ size_t global_thread() {
   return static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// One block per row. Thread t adds the squares of t, t + 256, …; then come warps, then threads.
-template <NumberFormat F>
-__global__ void normalize(RmsNormArgs args) {
-  const float* x = args.x + blockIdx.x * args.width;
-  float* y = args.y + blockIdx.x * args.width;
-  const auto* weight = static_cast<const typename Stored<F>::Type*>(args.weight);
+// The sum of the block's numbers, to every thread.
+__device__ float sum_of_block(float number) {
   __shared__ float sums[kThreads / kWarp];
-
-  float squares = 0;
-  for (size_t i = threadIdx.x; i < args.width; i += kThreads) squares = fmaf(x[i], x[i], squares);
-  squares = sum_of_warp(squares);
-  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = squares;
+  number = sum_of_warp(number);
+  __syncthreads();  // the last sum has been read
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = number;
   __syncthreads();
   float total = 0;
   for (const float sum : sums) total += sum;
+  return total;
+}
 
-  const float inverse = 1.0f / sqrtf(total / static_cast<float>(args.width) + args.epsilon);
+// One block per group of a row. Thread t adds numbers t, t + 256, …; then come warps, then threads.
+template <NumberFormat F>
+__global__ void normalize(NormArgs args) {
+  const size_t row = blockIdx.x / args.groups, group = blockIdx.x % args.groups;
+  const float* x = args.x + row * args.x_stride + group * args.width;
+  float* y = args.y + row * args.y_stride + group * args.width;
+  const auto* weight = static_cast<const typename Stored<F>::Type*>(args.weight);
+  const auto width = static_cast<float>(args.width);
+
+  float mean = 0;
+  if (args.kind == NormArgs::Kind::kLayer) {
+    float sum = 0;
+    for (size_t i = threadIdx.x; i < args.width; i += kThreads) sum += x[i];
+    mean = sum_of_block(sum) / width;
+  }
+  float squares = 0;
   for (size_t i = threadIdx.x; i < args.width; i += kThreads) {
-    y[i] = x[i] * inverse * widen(weight[i]);
+    squares = fmaf(x[i] - mean, x[i] - mean, squares);
+  }
+  const float inverse = 1.0f / sqrtf(sum_of_block(squares) / width + args.epsilon);
+  for (size_t i = threadIdx.x; i < args.width; i += kThreads) {
+    const float normal = (x[i] - mean) * inverse;
+    y[i] = weight == nullptr ? normal : normal * (widen(weight[i]) + args.weight_offset);
   }
 }
 
@@ -40,17 +56,42 @@ __global__ void rotate(RopeArgs args) {
   const size_t row = global_thread() / half, i = global_thread() % half;
   const float angle = static_cast<float>(args.positions[row]) * args.inverse_frequencies[i];
   const float cosine = cosf(angle) * args.scale, sine = sinf(angle) * args.scale;
+  const size_t step = args.interleaved ? 2 : 1, apart = args.interleaved ? 1 : half;
   for (size_t h = 0; h < args.heads; ++h) {
-    float* x = args.x + row * args.x_stride + h * args.head_dim + i;
-    const float first = x[0], second = x[half];
+    float* x = args.x + row * args.x_stride + h * args.head_dim + i * step;
+    const float first = x[0], second = x[apart];
     x[0] = __fmul_rn(first, cosine) - __fmul_rn(second, sine);
-    x[half] = __fmul_rn(second, cosine) + __fmul_rn(first, sine);
+    x[apart] = __fmul_rn(second, cosine) + __fmul_rn(first, sine);
   }
 }
 
-__global__ void gate_numbers(float* gate, const float* up, size_t count) {
+__device__ float apply(const MapArgs& args, float x) {
+  switch (args.function) {
+    case Function::kSilu: return x / (1 + expf(-x));
+    case Function::kGelu: return 0.5f * x * (1 + erff(x * 0.70710678118654752f));
+    case Function::kGeluTanh: {
+      const float inner = 0.79788456080286536f * (x + 0.044715f * x * x * x);
+      return x / (1 + expf(-2 * inner));  // 1 + tanh(z) = 2 / (1 + exp(-2 z))
+    }
+    case Function::kRelu: return x < 0 ? 0 : x;
+    case Function::kReluSquared: return x < 0 ? 0 : x * x;
+    case Function::kXielu:
+      if (x > 0) return args.a * x * x + args.c * x;
+      return (expm1f(x < args.d ? x : args.d) - x) * args.b + args.c * x;
+    case Function::kScale: return args.a * x;
+    case Function::kClamp: return x < -args.a ? -args.a : x > args.a ? args.a : x;
+    case Function::kSoftCap: return args.a * tanhf(x / args.a);
+  }
+  return x;
+}
+
+__global__ void map_numbers(MapArgs args) {
   const size_t i = global_thread();
-  if (i < count) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+  if (i >= args.rows * args.width) return;
+  const size_t row = i / args.width, column = i % args.width;
+  float* x = args.x + row * args.x_stride + column;
+  const float y = apply(args, *x);
+  *x = args.factor == nullptr ? y : y * args.factor[row * args.factor_stride + column];
 }
 
 template <NumberFormat F>
@@ -70,10 +111,11 @@ __global__ void convert(const void* in, float* out, size_t count) {
 
 }  // namespace
 
-CudaStatus rms_norm(const RmsNormArgs& args, CudaStream* stream) {
-  if (args.rows == 0 || args.width == 0) return cudaSuccess;
+CudaStatus norm(const NormArgs& args, CudaStream* stream) {
+  const size_t groups = args.rows * args.groups;
+  if (groups == 0 || args.width == 0) return cudaSuccess;
   with_format(args.format, [&]<NumberFormat F>() {
-    normalize<F><<<blocks_for(args.rows, 1), kThreads, 0, raw(stream)>>>(args);
+    normalize<F><<<blocks_for(groups, 1), kThreads, 0, raw(stream)>>>(args);
   });
   return cudaGetLastError();
 }
@@ -85,9 +127,10 @@ CudaStatus rope(const RopeArgs& args, CudaStream* stream) {
   return cudaGetLastError();
 }
 
-CudaStatus silu_multiply(float* gate, const float* up, size_t count, CudaStream* stream) {
+CudaStatus map(const MapArgs& args, CudaStream* stream) {
+  const size_t count = args.rows * args.width;
   if (count == 0) return cudaSuccess;
-  gate_numbers<<<blocks_for(count, kThreads), kThreads, 0, raw(stream)>>>(gate, up, count);
+  map_numbers<<<blocks_for(count, kThreads), kThreads, 0, raw(stream)>>>(args);
   return cudaGetLastError();
 }
 

@@ -115,7 +115,8 @@ void attend(benchmark::State& state, const Backend* backend, size_t rows, size_t
   args.rows = rows;
   args.heads = kHeads;
   args.kv_heads = kKvHeads;
-  args.head_dim = kHeadDim;
+  args.head_dim = args.value_dim = kHeadDim;
+  args.q_stride = kHeads * kHeadDim;
   args.scale = 0.088f;
   while (state.KeepRunning()) {
     backend->attention(args, pool());

@@ -173,7 +173,8 @@ TEST_F(Cuda, AttentionMatchesTheReference) {
     args.rows = kRows;
     args.heads = kHeads;
     args.kv_heads = kKvHeads;
-    args.head_dim = head_dim;
+    args.head_dim = args.value_dim = head_dim;
+    args.q_stride = kHeads * head_dim;
     args.scale = 1 / std::sqrt(static_cast<float>(head_dim));
     args.q = q.data();
     args.out = expected.data();
@@ -188,33 +189,37 @@ TEST_F(Cuda, AttentionMatchesTheReference) {
   }
 }
 
-TEST_F(Cuda, RmsNormMatchesTheReference) {
+TEST_F(Cuda, NormMatchesTheReference) {
   Random random;
-  for (const NumberFormat format : kFormats) {
-    for (const size_t width : {1u, 31u, 257u, 4096u}) {
-      constexpr size_t kRows = 3;
-      const std::vector<float> x = random.floats(kRows * width);
-      const StoredNumbers weight = random.stored(format, width);
-      std::vector<float> expected(x.size());
-      RmsNormArgs args;
-      args.format = format;
-      args.rows = kRows;
-      args.width = width;
-      args.epsilon = 1e-5f;
-      args.x = x.data();
-      args.weight = weight.data();
-      args.y = expected.data();
-      scalar_backend().rms_norm(args, pool_);
-      const DeviceMemory device_x = upload(x), device_weight = upload(weight, 0);
-      args.x = args.y = device_x.as();
-      args.weight = device_weight.as<char>();
-      args.y = device_x.as();
-      ASSERT_EQ(0, api_->rms_norm(args, stream_));
-      // Normal numbers are below 2 or so for uniform inputs, weights below 2.
-      const double roundings = 2 * std::sqrt(static_cast<double>(width)) + 6;
-      ASSERT_NO_FATAL_FAILURE(expect_near(expected, device_x.floats(x.size()), roundings, 4));
+  for (const NormArgs::Kind kind : {NormArgs::Kind::kRms, NormArgs::Kind::kLayer})
+    for (const NumberFormat format : kFormats) {
+      for (const size_t width : {2u, 31u, 257u, 4096u}) {
+        constexpr size_t kRows = 3;
+        const std::vector<float> x = random.floats(kRows * width);
+        const StoredNumbers weight = random.stored(format, width);
+        std::vector<float> expected(x.size());
+        NormArgs args;
+        args.kind = kind;
+        args.weight_offset = 1;
+        args.x_stride = args.y_stride = width;
+        args.format = format;
+        args.rows = kRows;
+        args.width = width;
+        args.epsilon = 1e-5f;
+        args.x = x.data();
+        args.weight = weight.data();
+        args.y = expected.data();
+        scalar_backend().norm(args, pool_);
+        const DeviceMemory device_x = upload(x), device_weight = upload(weight, 0);
+        args.x = args.y = device_x.as();
+        args.weight = device_weight.as<char>();
+        args.y = device_x.as();
+        ASSERT_EQ(0, api_->norm(args, stream_));
+        // Normal numbers are below 2 or so for uniform inputs, weights below 2.
+        const double roundings = 2 * std::sqrt(static_cast<double>(width)) + 6;
+        ASSERT_NO_FATAL_FAILURE(expect_near(expected, device_x.floats(x.size()), roundings, 4));
+      }
     }
-  }
 }
 
 TEST_F(Cuda, RopeMatchesTheReference) {
@@ -248,8 +253,15 @@ TEST_F(Cuda, ElementwiseMatchesTheReference) {
   std::vector<float> gate = random.floats(kCount, -20, 20);
   const std::vector<float> up = random.floats(kCount);
   const DeviceMemory device_gate = upload(gate), device_up = upload(up);
-  scalar_backend().silu_multiply(gate.data(), up.data(), kCount, pool_);
-  ASSERT_EQ(0, api_->silu_multiply(device_gate.as(), device_up.as(), kCount, stream_));
+  MapArgs args;
+  args.rows = kRows;
+  args.width = args.x_stride = args.factor_stride = kWidth;
+  args.x = gate.data();
+  args.factor = up.data();
+  scalar_backend().map(args, pool_);
+  args.x = device_gate.as();
+  args.factor = device_up.as();
+  ASSERT_EQ(0, api_->map(args, stream_));
   ASSERT_NO_FATAL_FAILURE(expect_near(gate, device_gate.floats(kCount), 8, 20));
 
   for (const NumberFormat format : kFormats) {
