@@ -115,6 +115,16 @@ struct MapArgs {
   size_t rows = 0, width = 0;
 };
 
+// y[r, i] += factor * x[r, i]
+struct AddArgs {
+  const float* x = nullptr;  // [rows, width], rows x_stride floats apart
+  size_t x_stride = 0;
+  float* y = nullptr;  // [rows, width], rows y_stride floats apart
+  size_t y_stride = 0;
+  size_t rows = 0, width = 0;
+  float factor = 1;
+};
+
 struct Backend {
   const char* name;  // "scalar", "avx2"
 
@@ -123,6 +133,7 @@ struct Backend {
   void (*rope)(const RopeArgs&, ThreadPool&);
   void (*attention)(const AttentionArgs&, ThreadPool&);
   void (*map)(const MapArgs&, ThreadPool&);
+  void (*add)(const AddArgs&, ThreadPool&);
   // x[r, i] += bias[i]; x [rows, width], rows x_stride floats apart
   void (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
                    size_t width, ThreadPool&);

@@ -1,9 +1,10 @@
 #include "engine/model/forward.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "base/check.h"
 #include "base/checked.h"
+#include "base/overloaded.h"
 
 namespace airllm::model {
 namespace {
@@ -19,9 +20,12 @@ constexpr uint64_t kMostAttentionOps = uint64_t{1} << 32;
 uint64_t padded_bytes(uint64_t floats) { return round_up(floats * sizeof(float), kAlignment); }
 
 // Buffers that are never in use at the same time begin at the same place.
-constexpr Buffer kWholeSweep[] = {Buffer::kStream, Buffer::kNormed};
-constexpr Buffer kAttention[] = {Buffer::kQuery, Buffer::kKey, Buffer::kValue, Buffer::kMixed};
-constexpr Buffer kMlp[] = {Buffer::kGate, Buffer::kUp};
+constexpr Buffer kWholeSweep[] = {Buffer::kStream, Buffer::kNormed, Buffer::kSecond,
+                                  Buffer::kBranch};
+constexpr Buffer kAttention[] = {Buffer::kQkv, Buffer::kFused, Buffer::kMixed};
+constexpr Buffer kMlp[] = {Buffer::kMlp};
+constexpr Buffer kEnds[] = {Buffer::kNarrow};
+constexpr Buffer kLast[] = {Buffer::kLogits};
 
 struct Layout {
   std::array<uint64_t, kBuffers> offsets{};
@@ -40,9 +44,9 @@ Layout layout_of(const Architecture& a, const BatchLimits& limits) {
   };
   const uint64_t shared = place(kWholeSweep, limits.rows, 0);
   const uint64_t logits =
-      std::max(place(kAttention, limits.rows, shared), place(kMlp, limits.rows, shared));
-  const Buffer last[] = {Buffer::kLogits};
-  layout.bytes = place(last, limits.logit_rows, logits);
+      std::max({place(kAttention, limits.rows, shared), place(kMlp, limits.rows, shared),
+                place(kEnds, limits.rows, shared)});
+  layout.bytes = place(kLast, limits.logit_rows, logits);
   return layout;
 }
 
@@ -60,12 +64,17 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
       pool_(pool),
       limits_(limits),
       stages_(stages(architecture)),
-      inverse_frequencies_(inverse_frequencies(architecture)) {
+      rotation_runs_(architecture.ropes.size()) {
   const Layout layout = layout_of(architecture, limits);
   AIRLLM_CHECK(workspace.size() >= layout.bytes);
   for (size_t i = 0; i < kBuffers; ++i) {
     buffers_[i] = reinterpret_cast<float*>(workspace.data() + layout.offsets[i]);
   }
+  for (const Rope& rope : architecture.ropes) {
+    fixed_frequencies_.push_back(depends_on_length(rope) ? std::vector<float>()
+                                                         : inverse_frequencies(rope, 0));
+  }
+  if (architecture.alibi) slopes_ = alibi_slopes(architecture.heads);
   positions_.reserve(limits.rows);
   attention_rows_.reserve(limits.rows);
 }
@@ -74,13 +83,18 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
                         const std::function<Status()>& between_tiles) {
   begin(rows);
   weights.begin_sweep(logit_rows_ > 0);
-  AIRLLM_TRY_VOID(embed(weights));
+  AIRLLM_TRY_VOID(run_undriven(weights, between_tiles));
   for (;;) {
     bool done = false;
     AIRLLM_TRY(const TileView tile, weights.next_tile(done));
+    // Steps that had their last tile are over.
+    while (done ? stage_ < end_stage_ : stage_ != tile.stage || step_ != tile.step) {
+      AIRLLM_CHECK(done || stage_ < tile.stage || (stage_ == tile.stage && step_ < tile.step));
+      ++step_;
+      AIRLLM_TRY_VOID(run_undriven(weights, between_tiles));
+    }
     if (done) return {};
-    AIRLLM_TRY_VOID(advance(tile, between_tiles));
-    run_tile(stages_[stage_].steps[step_], tile);
+    run_tile(current(), tile);
     weights.release_tile();
     AIRLLM_TRY_VOID(between_tiles());
   }
@@ -88,7 +102,7 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
 
 std::span<const float> ForwardPass::logits(size_t i) const {
   AIRLLM_CHECK(i < logit_rows_);
-  return {rows_of(Buffer::kLogits) + i * architecture_.vocabulary, architecture_.vocabulary};
+  return {at({Buffer::kLogits}) + i * architecture_.vocabulary, architecture_.vocabulary};
 }
 
 void ForwardPass::begin(std::span<const Row> rows) {
@@ -97,144 +111,235 @@ void ForwardPass::begin(std::span<const Row> rows) {
   active_rows_ = rows.size();
   positions_.clear();
   for (const Row& row : rows) positions_.push_back(row.position);
+  for (size_t i = 0; i < architecture_.ropes.size(); ++i) {
+    if (fixed_frequencies_[i].empty()) rotation_runs_[i] = rotation_runs(architecture_.ropes[i]);
+  }
   logit_rows_ = static_cast<size_t>(
       std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.wants_logits; }));
   AIRLLM_CHECK(logit_rows_ <= limits_.logit_rows);
   stage_ = 0;
   step_ = 0;
+  end_stage_ = logit_rows_ > 0 ? stages_.size() : stages_.size() - 1;
 }
 
-Status ForwardPass::embed(WeightSource& weights) {
-  float* const stream = rows_of(Buffer::kStream);
+std::vector<ForwardPass::RotationRun> ForwardPass::rotation_runs(const Rope& rope) const {
+  std::vector<RotationRun> runs;
+  uint32_t last = 0;
   for (size_t r = 0; r < rows_.size(); ++r) {
-    AIRLLM_TRY_VOID(weights.embed(rows_[r].token, stream + r * architecture_.hidden));
+    const uint32_t length = std::max(rows_[r].length, rows_[r].position + 1);
+    if (runs.empty() || length != last) runs.push_back({r, 0, inverse_frequencies(rope, length)});
+    ++runs.back().rows;
+    last = length;
   }
-  return {};
+  return runs;
 }
 
-Status ForwardPass::advance(const TileView& tile, const std::function<Status()>& between_pieces) {
-  while (stage_ != tile.stage || stages_[stage_].steps[step_].tensor != tile.tensor) {
-    const std::vector<Step>& steps = stages_[stage_].steps;
-    if (step_ < steps.size()) {
-      const Step& step = steps[step_];
-      if (step.tensor == Step::kNoTensor) AIRLLM_TRY_VOID(run_step(step, between_pieces));
-      ++step_;
-    }
-    if (step_ >= steps.size()) {
-      AIRLLM_CHECK(stage_ < tile.stage);
+Status ForwardPass::run_undriven(WeightSource& weights,
+                                 const std::function<Status()>& between_pieces) {
+  while (stage_ < end_stage_) {
+    if (step_ == stages_[stage_].steps.size()) {
       ++stage_;
       step_ = 0;
+      continue;
     }
+    if (current().is_driven()) return {};
+    AIRLLM_TRY_VOID(run_step(current(), weights, between_pieces));
+    ++step_;
   }
   return {};
 }
 
-// A step that needs no weight.
-Status ForwardPass::run_step(const Step& step, const std::function<Status()>& between_pieces) {
-  switch (step.kind) {
-    case Step::Kind::kRotate: rotate(step.to); break;
-    case Step::Kind::kAttend:
-      keep_keys_and_values(stages_[stage_].layer);
-      return attend(stages_[stage_].layer, between_pieces);
-    case Step::Kind::kActivate: {
-      kernels::MapArgs args;
-      args.x = rows_of(step.to);
-      args.factor = rows_of(step.from);
-      args.rows = active_rows_;
-      args.width = args.x_stride = args.factor_stride = width(step.to);
-      backend_.map(args, pool_);
-    } break;
-    case Step::Kind::kKeepLogits: keep_logit_rows(step); break;
-    case Step::Kind::kNorm:
-    case Step::Kind::kProduct:
-    case Step::Kind::kBias: AIRLLM_CHECK(false); break;
-  }
-  return {};
+Status ForwardPass::run_step(const Step& step, WeightSource& weights,
+                             const std::function<Status()>& between_pieces) {
+  return std::visit(
+      Overloaded{[&](const step::Lookup& it) { return lookup(it, step.tensor, weights); },
+                 [&](const step::Normalize& it) { return normalize(it, TileView{}), Status(); },
+                 [&](const step::Add& it) { return add(it), Status(); },
+                 [&](const step::Map& it) { return map(it), Status(); },
+                 [&](const step::Ungroup& it) { return ungroup(it), Status(); },
+                 [&](const step::Rotate& it) { return rotate(it), Status(); },
+                 [&](const step::Attend& it) { return attend(it, between_pieces); },
+                 [&](const step::KeepLogits& it) { return keep_logits(it), Status(); },
+                 [](const auto&) -> Status { AIRLLM_CHECK(false); }},
+      step.what);
 }
 
 void ForwardPass::run_tile(const Step& step, const TileView& tile) {
-  switch (step.kind) {
-    case Step::Kind::kNorm: norm(step, tile); break;
-    case Step::Kind::kProduct: product(step, tile); break;
-    case Step::Kind::kBias: add_bias(step, tile); break;
-    case Step::Kind::kRotate:
-    case Step::Kind::kAttend:
-    case Step::Kind::kActivate:
-    case Step::Kind::kKeepLogits: AIRLLM_CHECK(false); break;
+  std::visit(Overloaded{[&](const step::Normalize& it) { normalize(it, tile); },
+                        [&](const step::Product& it) { multiply(it, tile); },
+                        [&](const step::Bias& it) { add_bias(it, tile); },
+                        [](const auto&) { AIRLLM_CHECK(false); }},
+             step.what);
+}
+
+Status ForwardPass::lookup(const step::Lookup& step, size_t tensor, WeightSource& weights) {
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    float* const to = at(step.to) + r * stride(step.to);
+    const uint64_t row =
+        step.by_position ? rows_[r].position + step.offset : static_cast<uint64_t>(rows_[r].token);
+    if (!step.adds) {
+      AIRLLM_TRY_VOID(weights.lookup(tensor, row, to));
+      continue;
+    }
+    float* const found = at({Buffer::kNormed});  // not in use yet
+    AIRLLM_TRY_VOID(weights.lookup(tensor, row, found));
+    backend_.add({found, step.to.width, to, step.to.width, 1, step.to.width, 1}, pool_);
+  }
+  return {};
+}
+
+void ForwardPass::normalize(const step::Normalize& step, const TileView& tile) {
+  kernels::NormArgs args;
+  args.kind = step.norm.kind;
+  args.weight = tile.data;
+  args.format = tile.format;
+  args.weight_offset = static_cast<float>(step.norm.weight_offset);
+  args.epsilon = static_cast<float>(step.norm.epsilon);
+  args.x_stride = stride(step.from);
+  args.y_stride = stride(step.to);
+  args.rows = active_rows_;
+  args.width = step.from.width / step.groups;
+  args.x = at(step.from);
+  args.y = at(step.to);
+  if (tile.rows <= 1) {
+    args.groups = step.groups;
+    backend_.norm(args, pool_);
+    return;
+  }
+  // A weight for each group.
+  for (size_t i = 0; i < tile.rows; ++i) {
+    const size_t group = (tile.row_begin + i) * args.width;
+    args.x = at(step.from) + group;
+    args.y = at(step.to) + group;
+    args.weight = tile.data + i * args.width * kernels::bytes_per_element(tile.format);
+    backend_.norm(args, pool_);
   }
 }
 
-void ForwardPass::norm(const Step& step, const TileView& tile) {
-  kernels::NormArgs args;
-  args.x = rows_of(step.from);
-  args.weight = tile.data;
-  args.format = tile.format;
-  args.y = rows_of(step.to);
-  args.x_stride = args.y_stride = width(step.to);
-  args.rows = active_rows_;
-  args.width = width(step.to);
-  args.epsilon = static_cast<float>(architecture_.norm_epsilon);
-  backend_.norm(args, pool_);
-}
-
-void ForwardPass::product(const Step& step, const TileView& tile) {
+void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   kernels::MatmulArgs args;
-  args.x = rows_of(step.from);
-  args.x_stride = width(step.from);
+  args.x = at(step.from);
+  args.x_stride = stride(step.from);
   args.weight = tile.data;
   args.format = tile.format;
-  args.y = rows_of(step.to) + tile.row_begin;
-  args.y_stride = width(step.to);
+  args.y = at(step.to) + tile.row_begin;
+  args.y_stride = stride(step.to);
   args.rows = active_rows_;
-  args.in = width(step.from);
+  args.in = step.from.width;
   args.out = tile.rows;
   args.accumulate = step.adds;
   backend_.matmul(args, pool_);
 }
 
-void ForwardPass::add_bias(const Step& step, const TileView& tile) {
-  backend_.add_bias(rows_of(step.to), width(step.to), tile.data, tile.format, active_rows_,
-                    width(step.to), pool_);
-}
-
-void ForwardPass::rotate(Buffer buffer) {
-  kernels::RopeArgs args;
-  args.positions = positions_.data();
-  args.inverse_frequencies = inverse_frequencies_.data();
-  args.rows = rows_.size();
-  args.head_dim = architecture_.head_dim;
-  args.rotary_dim = architecture_.head_dim;
-  args.x = rows_of(buffer);
-  args.x_stride = width(buffer);
-  args.heads = width(buffer) / architecture_.head_dim;
-  backend_.rope(args, pool_);
-}
-
-// All of them before attention: rows of one chunk see each other.
-void ForwardPass::keep_keys_and_values(size_t layer) {
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    rows_[r].sequence->write(layer, rows_[r].position,
-                             rows_of(Buffer::kKey) + r * width(Buffer::kKey),
-                             rows_of(Buffer::kValue) + r * width(Buffer::kValue));
+void ForwardPass::add_bias(const step::Bias& step, const TileView& tile) {
+  const uint64_t width = step.to.width / step.groups;
+  for (uint64_t group = 0; group < step.groups; ++group) {
+    backend_.add_bias(at(step.to) + group * width, stride(step.to), tile.data, tile.format,
+                      active_rows_, width, pool_);
   }
 }
 
-Status ForwardPass::attend(size_t layer, const std::function<Status()>& between_pieces) {
+void ForwardPass::add(const step::Add& step) {
+  kernels::AddArgs args;
+  args.x = at(step.from);
+  args.x_stride = stride(step.from);
+  args.y = at(step.to);
+  args.y_stride = stride(step.to);
+  args.rows = active_rows_;
+  args.width = step.to.width;
+  args.factor = step.factor;
+  backend_.add(args, pool_);
+}
+
+void ForwardPass::map(const step::Map& step) {
+  kernels::MapArgs args = step.function;
+  args.x = at(step.to);
+  args.x_stride = stride(step.to);
+  if (step.factor.width > 0) {
+    args.factor = at(step.factor);
+    args.factor_stride = stride(step.factor);
+  }
+  args.rows = active_rows_;
+  args.width = step.to.width;
+  backend_.map(args, pool_);
+}
+
+void ForwardPass::ungroup(const step::Ungroup& step) {
+  const uint64_t q = architecture_.q_width() / step.groups;
+  const uint64_t kv = architecture_.kv_width() / step.groups;
+  const uint64_t k_begin = architecture_.q_width();
+  const uint64_t v_begin = k_begin + architecture_.kv_width();
+  const size_t row_floats = architecture_.qkv_width();
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    const float* from = at({Buffer::kFused}) + r * row_floats;
+    float* const to = at({Buffer::kQkv}) + r * row_floats;
+    for (uint64_t g = 0; g < step.groups; ++g) {
+      std::copy_n(from, q, to + g * q);
+      const float* const first = from + q;
+      const float* const second = first + kv;
+      std::copy_n(step.values_before_keys ? second : first, kv, to + k_begin + g * kv);
+      std::copy_n(step.values_before_keys ? first : second, kv, to + v_begin + g * kv);
+      from = second + kv;
+    }
+  }
+}
+
+void ForwardPass::rotate(const step::Rotate& step) {
+  const Rope& rope = architecture_.ropes[step.rope];
+  kernels::RopeArgs args;
+  args.x_stride = stride(step.to);
+  args.head_dim = architecture_.head_dim;
+  args.rotary_dim = rope.dim;
+  args.interleaved = rope.interleaved;
+  args.scale = static_cast<float>(rope.scaling.attention_factor);
+  args.heads = step.to.width / architecture_.head_dim;
+  const auto rotate_rows = [&](size_t first, size_t rows, const std::vector<float>& frequencies) {
+    args.x = at(step.to) + first * args.x_stride;
+    args.positions = positions_.data() + first;
+    args.rows = rows;
+    args.inverse_frequencies = frequencies.data();
+    backend_.rope(args, pool_);
+  };
+  if (!fixed_frequencies_[step.rope].empty()) {
+    return rotate_rows(0, rows_.size(), fixed_frequencies_[step.rope]);
+  }
+  for (const RotationRun& run : rotation_runs_[step.rope]) {
+    rotate_rows(run.first, run.rows, run.frequencies);
+  }
+}
+
+// All of them before attention: rows of one chunk see each other.
+void ForwardPass::keep_keys_and_values() {
+  const size_t row_floats = architecture_.qkv_width();
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    const float* const k = at({Buffer::kQkv}) + r * row_floats + architecture_.q_width();
+    rows_[r].sequence->write(stages_[stage_].layer, rows_[r].position, k,
+                             k + architecture_.kv_width());
+  }
+}
+
+Status ForwardPass::attend(const step::Attend& step,
+                           const std::function<Status()>& between_pieces) {
   const Architecture& a = architecture_;
+  keep_keys_and_values();
   attention_rows_.clear();
   for (const Row& row : rows_) {
-    attention_rows_.push_back({row.sequence->pages(layer), row.position});
+    attention_rows_.push_back({row.sequence->pages(stages_[stage_].layer), row.position});
   }
   kernels::AttentionArgs args;
   args.heads = a.heads;
   args.kv_heads = a.kv_heads;
   args.head_dim = args.value_dim = a.head_dim;
-  args.q_stride = a.q_width();
-  args.scale = 1.0F / std::sqrt(static_cast<float>(a.head_dim));
+  args.q_stride = a.qkv_width();
+  args.scale = static_cast<float>(step.kind.scale);
+  args.window = step.kind.window;
+  args.soft_cap = static_cast<float>(a.attention_soft_cap);
+  args.slopes = a.alibi ? slopes_.data() : nullptr;
+  args.bf16_biases = a.alibi_of_falcon;
   for (size_t first = 0; first < rows_.size(); first += args.rows) {
     if (first > 0) AIRLLM_TRY_VOID(between_pieces());
-    args.q = rows_of(Buffer::kQuery) + first * a.q_width();
-    args.out = rows_of(Buffer::kMixed) + first * a.q_width();
+    args.q = at({Buffer::kQkv}) + first * args.q_stride;
+    args.out = at({Buffer::kMixed}) + first * a.q_width();
     args.attention_rows = attention_rows_.data() + first;
     args.rows = rows_of_piece(first);
     backend_.attention(args, pool_);
@@ -256,12 +361,11 @@ size_t ForwardPass::rows_of_piece(size_t first) const {
   return rows;
 }
 
-void ForwardPass::keep_logit_rows(const Step& step) {
-  const uint64_t floats = width(step.from);
-  float* to = rows_of(step.to);
+void ForwardPass::keep_logits(const step::KeepLogits& step) {
+  float* to = at(step.to);
   for (size_t r = 0; r < rows_.size(); ++r) {
     if (!rows_[r].wants_logits) continue;
-    to = std::copy_n(rows_of(step.from) + r * floats, floats, to);
+    to = std::copy_n(at(step.from) + r * step.from.width, step.from.width, to);
   }
   active_rows_ = logit_rows_;
 }

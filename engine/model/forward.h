@@ -23,6 +23,9 @@ namespace airllm::model {
 struct Row {
   int32_t token = 0;
   uint32_t position = 0;
+  // Positions of the whole sequence, which rotary frequencies may depend on; 0: position + 1. What
+  // its KV memory holds was computed for a length that are_rotated_alike() with this one.
+  uint32_t length = 0;
   kv::KvSequence* sequence = nullptr;
   bool wants_logits = false;
 };
@@ -55,42 +58,60 @@ class ForwardPass {
   std::span<const float> logits(size_t i) const;
 
  private:
+  // Rows that follow each other and are rotated by the same frequencies.
+  struct RotationRun {
+    size_t first, rows;
+    std::vector<float> frequencies;  // [rope.dim / 2]
+  };
+
   void begin(std::span<const Row> rows);
-  Status embed(WeightSource& weights);
-  // Runs the steps up to the one that `tile` drives.
-  Status advance(const TileView& tile, const std::function<Status()>& between_pieces);
-  Status run_step(const Step& step, const std::function<Status()>& between_pieces);
+  std::vector<RotationRun> rotation_runs(const Rope& rope) const;
+  const Step& current() const { return stages_[stage_].steps[step_]; }
+  // Runs the steps up to the next that tiles drive.
+  Status run_undriven(WeightSource& weights, const std::function<Status()>& between_pieces);
+  Status run_step(const Step& step, WeightSource& weights,
+                  const std::function<Status()>& between_pieces);
   void run_tile(const Step& step, const TileView& tile);
 
-  void norm(const Step& step, const TileView& tile);
-  void product(const Step& step, const TileView& tile);
-  void add_bias(const Step& step, const TileView& tile);
-  void rotate(Buffer buffer);
-  void keep_keys_and_values(size_t layer);
-  Status attend(size_t layer, const std::function<Status()>& between_pieces);
+  Status lookup(const step::Lookup& step, size_t tensor, WeightSource& weights);
+  void normalize(const step::Normalize& step, const TileView& tile);
+  void multiply(const step::Product& step, const TileView& tile);
+  void add_bias(const step::Bias& step, const TileView& tile);
+  void add(const step::Add& step);
+  void map(const step::Map& step);
+  void ungroup(const step::Ungroup& step);
+  void rotate(const step::Rotate& step);
+  void keep_keys_and_values();
+  Status attend(const step::Attend& step, const std::function<Status()>& between_pieces);
   size_t rows_of_piece(size_t first) const;
-  void keep_logit_rows(const Step& step);
+  void keep_logits(const step::KeepLogits& step);
 
-  float* rows_of(Buffer buffer) const { return buffers_[static_cast<size_t>(buffer)]; }
-  uint64_t width(Buffer buffer) const { return buffer_width(architecture_, buffer); }
+  // The first row's first number.
+  float* at(const Slice& slice) const {
+    return buffers_[static_cast<size_t>(slice.buffer)] + slice.offset;
+  }
+  size_t stride(const Slice& slice) const { return buffer_width(architecture_, slice.buffer); }
 
   const Architecture& architecture_;
   const kernels::Backend& backend_;
   kernels::ThreadPool& pool_;
   BatchLimits limits_;
   std::vector<StageSpec> stages_;
-  std::vector<float> inverse_frequencies_;  // [head_dim / 2]
+  std::vector<std::vector<float>> fixed_frequencies_;  // of each rope; empty: by length
+  std::vector<float> slopes_;                          // [heads], with ALiBi
 
   std::array<float*, kBuffers> buffers_;  // in the workspace
 
   std::span<const Row> rows_;
   std::vector<uint32_t> positions_;
+  std::vector<std::vector<RotationRun>> rotation_runs_;  // of each rope
   std::vector<kernels::AttentionRow> attention_rows_;
   size_t logit_rows_ = 0;
   size_t active_rows_ = 0;  // that the steps work on
   // Where the sweep is: the step that runs next, or whose tiles come in.
   size_t stage_ = 0;
   size_t step_ = 0;
+  size_t end_stage_ = 0;
 };
 
 }  // namespace airllm::model

@@ -16,6 +16,7 @@ namespace airllm::model {
 struct TensorSpec {
   std::string name;             // as Hugging Face checkpoints call it
   std::vector<uint64_t> shape;  // [out, in] or [width]
+  bool is_transposed = false;   // in checkpoints: [in, out]
 };
 
 struct StageSpec {
@@ -24,17 +25,20 @@ struct StageSpec {
   uint64_t layer = 0;               // of kLayer
   std::string shard_name;           // "000-embedding", "001-layer-000", …, "013-head"
   std::vector<TensorSpec> tensors;  // what its own shard holds
-  // What it uses besides, of another stage's shard: a tied head's weight. Its index, for steps and
-  // tiles, is the one behind the last of `tensors`.
+  // What it uses besides, of another stage's shard: a tied head's weight.
   std::optional<std::string> borrowed;
-  std::vector<Step> steps;  // in order; those with a tensor in the order of the tensors
+  std::vector<Step> steps;  // in order
 };
 
 // Embedding, layers 0 … n-1, head.
 std::vector<StageSpec> stages(const Architecture& architecture);
 
+// How checkpoints may call the tensor `name`: so, or without the base's prefix, as those of a bare
+// model do.
+std::vector<std::string> spellings(const Architecture& architecture, const std::string& name);
+
 // Whether a checkpoint's tensor carries nothing that the forward pass needs, such as
-// "…rotary_emb.inv_freq", or a head that repeats the embedding it is tied to.
+// "…rotary_emb.inv_freq", a mask, or a head that repeats the embedding it is tied to.
 bool is_ignorable_tensor(const Architecture& architecture, const std::string& name);
 
 }  // namespace airllm::model

@@ -5,8 +5,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <variant>
 
 #include "engine/model/architecture.h"
+#include "kernels/backend.h"
 
 namespace airllm::model {
 
@@ -14,36 +16,98 @@ namespace airllm::model {
 enum class Buffer : uint8_t {
   kStream,  // the residual stream
   kNormed,  // normalised, what the products of a layer read
-  kQuery,
-  kKey,
-  kValue,
-  kMixed,  // attention's output
-  kGate,
-  kUp,
+  kSecond,  // normalised for the MLP, where both parts of a layer see the same stream
+  kBranch,  // what a part of a layer adds to the stream, where more is done to it first
+  kQkv,     // queries, keys, values
+  kFused,   // the same as a fused weight gives them, in groups
+  kMixed,   // attention's output
+  kMlp,     // gate and up, or up alone
+  kNarrow,  // embeddings that are not as wide as the stream
   kLogits,  // only of rows that want them
 };
 inline constexpr size_t kBuffers = static_cast<size_t>(Buffer::kLogits) + 1;
 
-// Numbers in a row of `buffer`.
+// Numbers in a row of `buffer`; 0 where the architecture does not use it.
 uint64_t buffer_width(const Architecture& architecture, Buffer buffer);
 
-struct Step {
-  enum class Kind : uint8_t {
-    kNorm,        // to = norm(from) * tensor
-    kProduct,     // to = tensor · from, or to += tensor · from
-    kBias,        // to += tensor
-    kRotate,      // to is rotated by its positions
-    kAttend,      // keys and values are kept; kMixed = attention of kQuery
-    kActivate,    // to = activation(to) * from
-    kKeepLogits,  // to = from, only the rows that want logits; from here on there are no others
-  };
-  static constexpr size_t kNoTensor = ~size_t{0};
+// Columns of a buffer.
+struct Slice {
+  Buffer buffer = Buffer::kStream;
+  uint64_t offset = 0;
+  uint64_t width = 0;
+};
 
-  Kind kind;
-  Buffer from = Buffer::kStream;
-  Buffer to = Buffer::kStream;
+namespace step {
+
+// to = row of the tensor, by token or by position; or to += it.
+struct Lookup {
+  Slice to;
+  bool by_position = false;
+  uint64_t offset = 0;  // added to the position
+  bool adds = false;
+};
+// to = norm(from) * tensor, each group of columns by itself. A tensor [groups, width] has a weight
+// for each. Without a tensor, norm(from).
+struct Normalize {
+  Slice from, to;
+  Norm norm;
+  uint64_t groups = 1;
+};
+// to = tensor · from, or to += tensor · from
+struct Product {
+  Slice from, to;
+  bool adds = false;
+};
+// to += tensor, to each group of columns
+struct Bias {
+  Slice to;
+  uint64_t groups = 1;
+};
+// to += factor * from
+struct Add {
+  Slice from, to;
+  float factor = 1;
+};
+// to = function(to), or function(to) * factor
+struct Map {
+  Slice to;
+  kernels::MapArgs function;
+  Slice factor = {};  // width 0: none
+};
+// to = from, out of groups: each holds its share of the queries, keys and values.
+struct Ungroup {
+  uint64_t groups = 1;
+  bool values_before_keys = false;
+};
+// The heads of `to` are rotated by their positions.
+struct Rotate {
+  Slice to;
+  size_t rope = 0;
+};
+// Keys and values are kept; kMixed = attention of queries.
+struct Attend {
+  LayerKind kind;
+};
+// to = from, only the rows that want logits; from here on there are no others.
+struct KeepLogits {
+  Slice from, to;
+};
+
+}  // namespace step
+
+struct Step {
+  static constexpr size_t kNoTensor = ~size_t{0};
+  static constexpr size_t kBorrowed = ~size_t{0} - 1;  // StageSpec::borrowed
+
+  std::variant<step::Lookup, step::Normalize, step::Product, step::Bias, step::Add, step::Map,
+               step::Ungroup, step::Rotate, step::Attend, step::KeepLogits>
+      what;
   size_t tensor = kNoTensor;  // index into StageSpec::tensors
-  bool adds = false;          // kProduct: to what is there
+
+  // Whether it runs tile by tile. A lookup reads single rows by itself.
+  bool is_driven() const {
+    return tensor != kNoTensor && !std::holds_alternative<step::Lookup>(what);
+  }
 };
 
 }  // namespace airllm::model

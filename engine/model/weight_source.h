@@ -12,7 +12,7 @@ namespace airllm::model {
 // A run of whole output rows of one weight, in device memory until it is released.
 struct TileView {
   size_t stage = 0;                 // index into stages()
-  size_t tensor = 0;                // as the steps of that stage call it
+  size_t step = 0;                  // index into the steps of that stage
   const std::byte* data = nullptr;  // [rows, in] or [width], as stored
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
   size_t row_begin = 0;  // among the weight's output rows; 0 for a vector
@@ -33,8 +33,8 @@ class WeightSource {
   // The tile that next_tile gave last may be overwritten from now on.
   virtual void release_tile() = 0;
 
-  // The embedding of `token` as f32; out [hidden].
-  virtual Status embed(int32_t token, float* out) = 0;
+  // Row `row` of tensor `tensor` of the embedding's stage as f32; out [in].
+  virtual Status lookup(size_t tensor, uint64_t row, float* out) = 0;
 };
 
 }  // namespace airllm::model

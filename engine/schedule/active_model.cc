@@ -29,8 +29,8 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
                                 kv_bytes));
   const stream::Plan& stable = active->plan_;
   active->weights_ = std::make_unique<stream::WeightStream>(
-      stable, active->model_->stored.shards, architecture.tied_head, active->slab_.memory(),
-      device.backend(), stream_options, std::move(interrupted));
+      stable, active->model_->stored.shards, active->slab_.memory(), device.backend(),
+      stream_options, std::move(interrupted));
   active->forward_ = std::make_unique<model::ForwardPass>(
       architecture, device.backend(), device.pool(), stable.limits,
       active->slab_.memory().first(stable.workspace_bytes));

@@ -93,6 +93,13 @@ void GenerateJob::accept() {
   events_->on_accepted(accepted_);
 }
 
+void GenerateJob::follow_length() {
+  if (!model::are_rotated_alike(model_->architecture(), computed_length_, tokens_.size())) {
+    computed_ = 0;
+  }
+  computed_length_ = tokens_.size();
+}
+
 bool GenerateJob::wants_logits(size_t index) const {
   if (index + 1 == tokens_.size()) return true;
   return prompt_logprobs_ > 0 && index < prompt_count_ && index >= prompt_positions_told_;

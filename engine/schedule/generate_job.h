@@ -36,6 +36,8 @@ class GenerateJob {
   size_t computed() const { return computed_; }                   // positions whose KV is there
   size_t pending() const { return tokens_.size() - computed_; }
   bool is_prefilling() const { return computed_ < prompt_count_; }
+  // Forgets what was computed if the sequence has grown so that its positions rotate otherwise.
+  void follow_length();
   // Whether position `index` needs logits: the last token always, a prompt's token when its
   // distribution was asked for and has not been told yet.
   bool wants_logits(size_t index) const;
@@ -90,6 +92,7 @@ class GenerateJob {
   std::vector<int32_t> tokens_;
   size_t prompt_count_;
   size_t computed_ = 0;
+  size_t computed_length_ = 0;  // of the sequence when that was computed
   uint64_t last_sweep_ = 0;
   size_t prompt_positions_told_ = 0;
   std::unique_ptr<kv::KvSequence> sequence_;

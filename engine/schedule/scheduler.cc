@@ -351,6 +351,7 @@ void Scheduler::plan_rows() {
   ++sweep_number_;
   const model::BatchLimits& limits = active_->forward().limits();
   size_t logit_rows_left = limits.logit_rows;
+  for (const auto& job : running_) job->follow_length();
   for (const bool decoding : {true, false}) {
     for (GenerateJob* job : in_turn(decoding)) {
       if (!is_running(*job)) continue;  // make_room took it off
@@ -402,8 +403,9 @@ size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_row
   if (count == 0 || !make_room(job, first + count)) return 0;
   logit_rows_left -= logits;
   for (size_t i = first; i < first + count; ++i) {
-    rows_.push_back(
-        {job.tokens()[i], static_cast<uint32_t>(i), &job.sequence(), job.wants_logits(i)});
+    rows_.push_back({job.tokens()[i], static_cast<uint32_t>(i),
+                     static_cast<uint32_t>(job.tokens().size()), &job.sequence(),
+                     job.wants_logits(i)});
   }
   return count;
 }

@@ -269,29 +269,45 @@ class Opener {
     return {};
   }
 
+  // The tensor by any of its spellings; the first is the one that messages name.
+  const FoundTensor* find(const std::string& name) const {
+    for (const std::string& spelling : model::spellings(out_.architecture, name)) {
+      const auto at = found_.find(spelling);
+      if (at != found_.end()) return &at->second;
+    }
+    return nullptr;
+  }
+
   Result<SourceTensor> match(const model::TensorSpec& spec) const {
-    const auto at = found_.find(spec.name);
-    if (at == found_.end()) {
-      return bad("tensor " + spec.name + " " + describe_shape(spec.shape) +
+    const FoundTensor* found = find(spec.name);
+    std::vector<uint64_t> shape = spec.shape;
+    if (spec.is_transposed) std::reverse(shape.begin(), shape.end());
+    if (found == nullptr) {
+      return bad("tensor " + spec.name + " " + describe_shape(shape) +
                  " is missing from its weights");
     }
-    const FoundTensor& found = at->second;
-    if (found.shape != spec.shape) {
-      return bad("tensor " + spec.name + " has the shape " + describe_shape(found.shape) +
-                 ", but config.json makes it " + describe_shape(spec.shape));
+    if (found->shape != shape) {
+      return bad("tensor " + spec.name + " has the shape " + describe_shape(found->shape) +
+                 ", but config.json makes it " + describe_shape(shape));
     }
-    const auto format = weight_format(found.dtype);
+    const auto format = weight_format(found->dtype);
     if (!format) {
-      return bad("tensor " + spec.name + " has the dtype " + dtype_name(found.dtype) +
+      return bad("tensor " + spec.name + " has the dtype " + dtype_name(found->dtype) +
                  "; F32, F16 and BF16 can be used");
     }
-    return SourceTensor{found.file, found.offset_bytes, *format};
+    return SourceTensor{found->file, found->offset_bytes, *format, spec.is_transposed};
   }
 
   Status check_leftover() const {
-    std::set<std::string_view> wanted;
+    std::set<std::string> wanted;
     for (const model::StageSpec& stage : out_.stages) {
-      for (const model::TensorSpec& spec : stage.tensors) wanted.insert(spec.name);
+      for (const model::TensorSpec& spec : stage.tensors) {
+        for (std::string& name : model::spellings(out_.architecture, spec.name)) {
+          if (!found_.contains(name)) continue;
+          wanted.insert(std::move(name));
+          break;
+        }
+      }
     }
     const std::string* first = nullptr;
     for (const auto& [name, found] : found_) {

@@ -22,6 +22,7 @@ struct SourceTensor {
   size_t file = 0;            // index into Checkpoint::weight_files
   uint64_t offset_bytes = 0;  // in that file
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
+  bool is_transposed = false;  // lies there as [in, out]
 };
 
 struct SmallFile {

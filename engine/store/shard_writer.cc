@@ -22,22 +22,52 @@ struct Run {
 // Reads a source tensor in runs of whole blocks, through one buffer.
 class BlockReader {
  public:
+  explicit BlockReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
   template <typename Visit>
-  Status read(const DiskFile& file, uint64_t file_offset, const ShardTensor& tensor, Visit visit) {
+  Status read(const SourceTensor& source, const ShardTensor& tensor, Visit visit) {
     const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
     const uint64_t run_bytes = std::max<uint64_t>(kCopyBytes / block_bytes, 1) * block_bytes;
     for (uint64_t at = 0; at < tensor.bytes(); at += run_bytes) {
       const uint64_t bytes = std::min(run_bytes, tensor.bytes() - at);
       if (buffer_.size() < bytes) buffer_.resize(bytes);
       const std::span<std::byte> data = std::span(buffer_).first(bytes);
-      AIRLLM_TRY_VOID(file.read_at(file_offset + at, data));
+      if (source.is_transposed) {
+        AIRLLM_TRY_VOID(read_columns(source, tensor, at / tensor.row_bytes, data));
+      } else {
+        AIRLLM_TRY_VOID(file_of(source).read_at(source.offset_bytes + at, data));
+      }
       AIRLLM_TRY_VOID(visit(Run{at / block_bytes, at, data}));
     }
     return {};
   }
 
  private:
+  const DiskFile& file_of(const SourceTensor& source) const {
+    return *checkpoint_.weight_files[source.file];
+  }
+
+  // Rows of the tensor from `first_row` on, which are columns of the source.
+  Status read_columns(const SourceTensor& source, const ShardTensor& tensor, uint64_t first_row,
+                      std::span<std::byte> out) {
+    const uint64_t element = kernels::bytes_per_element(tensor.format);
+    const uint64_t rows = out.size() / tensor.row_bytes;
+    const uint64_t columns = tensor.row_bytes / element;
+    column_.resize(rows * element);
+    for (uint64_t c = 0; c < columns; ++c) {
+      AIRLLM_TRY_VOID(file_of(source).read_at(
+          source.offset_bytes + (c * tensor.rows + first_row) * element, column_));
+      for (uint64_t r = 0; r < rows; ++r) {
+        std::copy_n(column_.begin() + static_cast<std::ptrdiff_t>(r * element), element,
+                    out.begin() + static_cast<std::ptrdiff_t>((r * columns + c) * element));
+      }
+    }
+    return {};
+  }
+
+  const Checkpoint& checkpoint_;
   std::vector<std::byte> buffer_;
+  std::vector<std::byte> column_;
 };
 
 // Calls visit(block, its checksum) for each block of a run.
@@ -76,7 +106,7 @@ Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Check
   AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk.open(path, OpenMode::kCreate));
   AIRLLM_TRY_VOID(file->write_at(0, std::as_bytes(std::span(layout.header))));
   AIRLLM_TRY_VOID(write_pads(*file, layout));
-  BlockReader reader;
+  BlockReader reader(checkpoint);
   for (size_t i = 0; i < layout.tensors.size(); ++i) {
     const SourceTensor& source = checkpoint.tensors[stage][i];
     ShardTensor& tensor = layout.tensors[i];
@@ -86,8 +116,7 @@ Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Check
       AIRLLM_TRY_VOID(file->write_at(tensor.offset_bytes + run.offset_bytes, run.data));
       return advance(run.data.size());
     };
-    AIRLLM_TRY_VOID(
-        reader.read(*checkpoint.weight_files[source.file], source.offset_bytes, tensor, copy));
+    AIRLLM_TRY_VOID(reader.read(source, tensor, copy));
   }
   const std::string table = checksum_table(layout.tensors);
   AIRLLM_TRY_VOID(file->write_at(layout.checksums_offset, std::as_bytes(std::span(table))));
@@ -100,7 +129,7 @@ Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Check
 
 Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, const Shard& shard,
                                     const AdvanceFn& advance) {
-  BlockReader reader;
+  BlockReader reader(checkpoint);
   for (size_t i = 0; i < shard.tensors.size(); ++i) {
     const SourceTensor& source = checkpoint.tensors[stage][i];
     const ShardTensor& tensor = shard.tensors[i];
@@ -112,8 +141,7 @@ Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, 
       });
       return advance(run.data.size());
     };
-    AIRLLM_TRY_VOID(
-        reader.read(*checkpoint.weight_files[source.file], source.offset_bytes, tensor, compare));
+    AIRLLM_TRY_VOID(reader.read(source, tensor, compare));
     if (differs) return tensor.name;
   }
   return std::string();

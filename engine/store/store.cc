@@ -68,6 +68,24 @@ ModelSummary summary_of(const Journal& journal) {
   return out;
 }
 
+Json scaling_json(const model::RopeScaling& scaling) {
+  using Kind = model::RopeScaling::Kind;
+  Json out{{"factor", scaling.factor}, {"original_context", scaling.original_context}};
+  switch (scaling.kind) {
+    case Kind::kNone: break;
+    case Kind::kLinear: return Json{{"kind", "linear"}, {"factor", scaling.factor}};
+    case Kind::kDynamic: out["kind"] = "dynamic"; break;
+    case Kind::kYarn: out["kind"] = "yarn"; break;
+    case Kind::kLongrope: out["kind"] = "longrope"; break;
+    case Kind::kLlama3:
+      out["kind"] = "llama3";
+      out["low_frequency_factor"] = scaling.low_frequency_factor;
+      out["high_frequency_factor"] = scaling.high_frequency_factor;
+      break;
+  }
+  return out;
+}
+
 Json architecture_json(const model::Architecture& a) {
   Json out{{"family", a.family},
            {"layers", a.layers},
@@ -78,17 +96,16 @@ Json architecture_json(const model::Architecture& a) {
            {"intermediate", a.intermediate},
            {"vocabulary", a.vocabulary},
            {"context", a.context},
-           {"norm_epsilon", a.norm_epsilon},
-           {"rope_theta", a.rope_theta},
+           {"norm_epsilon", a.norm.epsilon},
            {"tied_head", a.tied_head},
            {"end_tokens", a.end_tokens}};
   out["begin_token"] = a.begin_token ? Json(*a.begin_token) : Json(nullptr);
-  if (a.rope_scaling.kind == model::RopeScaling::Kind::kLlama3) {
-    out["rope_scaling"] = Json{{"kind", "llama3"},
-                               {"factor", a.rope_scaling.factor},
-                               {"low_frequency_factor", a.rope_scaling.low_frequency_factor},
-                               {"high_frequency_factor", a.rope_scaling.high_frequency_factor},
-                               {"original_context", a.rope_scaling.original_context}};
+  if (!a.ropes.empty()) {
+    const model::Rope& rope = a.ropes.front();
+    out["rope_theta"] = rope.theta;
+    if (rope.scaling.kind != model::RopeScaling::Kind::kNone) {
+      out["rope_scaling"] = scaling_json(rope.scaling);
+    }
   }
   return out;
 }

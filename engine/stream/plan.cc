@@ -22,8 +22,16 @@ constexpr uint64_t kMostTileBytes = 4 * kMiB;
 // Norms and biases: too small to be worth a read of their own in every sweep.
 constexpr uint64_t kSmallTileBytes = 64 * kKiB;
 
-const store::ShardTensor& embedding_of(const PlanInput& input) {
-  return input.shards.front().tensors.front();
+// Blocks of what is looked up by row, but for an embedding that the head holds.
+size_t embedding_blocks(const PlanInput& input) {
+  const model::StageSpec stage = model::stages(*input.architecture).front();
+  size_t blocks = 0;
+  for (const model::Step& step : stage.steps) {
+    if (step.tensor == model::Step::kNoTensor || step.is_driven()) continue;
+    if (step.tensor == 0 && input.architecture->tied_head) continue;
+    blocks += input.shards.front().tensors[step.tensor].block_checksums.size();
+  }
+  return blocks;
 }
 
 uint64_t embedding_slot_bytes(const PlanInput& input) {
@@ -78,9 +86,7 @@ Plan plan_without_tiles(const PlanInput& input, const Division& division) {
 // Everything stays: no ring. The embedding's blocks stay as well, unless the head holds them.
 Plan full_plan(const PlanInput& input, uint64_t workspace) {
   Plan plan = plan_without_tiles(input, {workspace, kMostTileBytes, 0});
-  if (!input.architecture->tied_head) {
-    plan.embedding_slots = embedding_of(input).block_checksums.size();
-  }
+  plan.embedding_slots = std::max<size_t>(embedding_blocks(input), 1);
   plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
   for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
     plan.pinned_offset[i] = plan.slab_bytes;

@@ -28,7 +28,7 @@ class Cutter {
   Cutter(std::span<const store::Shard> shards, uint64_t target_bytes)
       : shards_(shards), target_bytes_(target_bytes) {}
 
-  void cut(uint32_t stage, uint32_t stage_tensor, const std::string& name) {
+  void cut(uint32_t stage, uint32_t step, const std::string& name) {
     const Place place = find_tensor(shards_, name);
     const store::ShardTensor& tensor = shards_[place.shard].tensors[place.tensor];
     const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
@@ -37,7 +37,7 @@ class Cutter {
     for (uint64_t first = 0; first < blocks; first += blocks_per_tile) {
       Tile tile;
       tile.stage = stage;
-      tile.stage_tensor = stage_tensor;
+      tile.step = step;
       tile.shard = place.shard;
       tile.tensor = place.tensor;
       tile.first_block = first;
@@ -84,13 +84,20 @@ TileList cut_tiles(const model::Architecture& architecture, std::span<const stor
   Cutter cutter(shards, target_bytes);
   for (uint32_t stage = 0; stage < stages.size(); ++stage) {
     const model::StageSpec& spec = stages[stage];
-    if (spec.kind == model::StageSpec::Kind::kEmbedding) continue;
     if (spec.kind == model::StageSpec::Kind::kHead) {
       cutter.list().head_begin = cutter.list().tiles.size();
     }
-    uint32_t number = 0;
-    for (const model::TensorSpec& tensor : spec.tensors) cutter.cut(stage, number++, tensor.name);
-    if (spec.borrowed) cutter.cut(stage, number, *spec.borrowed);
+    for (uint32_t step = 0; step < spec.steps.size(); ++step) {
+      const model::Step& what = spec.steps[step];
+      if (!what.is_driven()) continue;
+      if (what.tensor != model::Step::kBorrowed) {
+        cutter.cut(stage, step, spec.tensors[what.tensor].name);
+        continue;
+      }
+      cutter.list().tied_begin = cutter.list().tiles.size();
+      cutter.cut(stage, step, *spec.borrowed);
+      cutter.list().tied_end = cutter.list().tiles.size();
+    }
   }
   return std::move(cutter.list());
 }

@@ -12,10 +12,10 @@ namespace airllm::stream {
 
 // A run of whole blocks (store/shard.h) of one weight.
 struct Tile {
-  uint32_t stage = 0;         // that uses it
-  uint32_t stage_tensor = 0;  // as the steps of that stage call it
-  uint32_t shard = 0;         // that holds it; another stage's for a tied head
-  uint32_t tensor = 0;        // index into that shard's tensors
+  uint32_t stage = 0;   // that uses it
+  uint32_t step = 0;    // of that stage
+  uint32_t shard = 0;   // that holds it; another stage's for a tied head
+  uint32_t tensor = 0;  // index into that shard's tensors
   uint64_t row_begin = 0;
   uint64_t rows = 0;
   uint64_t first_block = 0;
@@ -28,11 +28,13 @@ struct Tile {
   uint64_t read_bytes() const;
 };
 
-// The tiles of a model in the order of use, cyclic: all layers, then the head. The embedding is
-// looked up by row and is no part of it, unless the head is tied to it.
+// The tiles of a model in the order of use, cyclic: what the embedding's rows go through, all
+// layers, then the head. The embedding itself is looked up by row and is no part of it, unless the
+// head is tied to it.
 struct TileList {
   std::vector<Tile> tiles;
-  size_t head_begin = 0;  // index of the head's first tile
+  size_t head_begin = 0;                // index of the head's first tile
+  size_t tied_begin = 0, tied_end = 0;  // of the embedding as a tied head's weight
 
   uint64_t total_bytes() const;  // of read_bytes
   uint64_t largest_read_bytes() const;

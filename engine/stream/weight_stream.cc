@@ -23,12 +23,11 @@ double seconds_since(Clock::time_point start) {
 
 }  // namespace
 
-WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shards, bool tied_head,
+WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shards,
                            std::span<std::byte> slab, const kernels::Backend& backend,
                            const StreamOptions& options, std::function<Status()> interrupted)
     : plan_(plan),
       shards_(shards),
-      tied_head_(tied_head),
       slab_(slab),
       backend_(backend),
       options_(options),
@@ -235,7 +234,7 @@ model::TileView WeightStream::view_of(size_t index, const std::byte* memory) con
   const Tile& tile = plan_.list.tiles[index];
   model::TileView view;
   view.stage = tile.stage;
-  view.tensor = tile.stage_tensor;
+  view.step = tile.step;
   view.data = memory + (tile.data_offset - tile.read_offset());
   view.format = shards_[tile.shard].tensors[tile.tensor].format;
   view.row_begin = tile.row_begin;
@@ -292,13 +291,12 @@ Status WeightStream::read_tile(const Tile& tile, std::byte* memory) const {
   return {};
 }
 
-Status WeightStream::embed(int32_t token, float* out) {
-  const store::ShardTensor& tensor = shards_.front().tensors.front();
-  const auto row = static_cast<uint64_t>(token);
-  AIRLLM_CHECK(token >= 0 && row < tensor.rows);
-  const std::byte* data = resident_embedding_row(row);
+Status WeightStream::lookup(size_t number, uint64_t row, float* out) {
+  const store::ShardTensor& tensor = shards_.front().tensors[number];
+  AIRLLM_CHECK(row < tensor.rows);
+  const std::byte* data = resident_row(number, row);
   if (data == nullptr) {
-    AIRLLM_TRY(data, cached_embedding_row(row));
+    AIRLLM_TRY(data, cached_row(number, row));
   }
   backend_.to_f32(data, tensor.format, out,
                   tensor.row_bytes / kernels::bytes_per_element(tensor.format));
@@ -306,12 +304,12 @@ Status WeightStream::embed(int32_t token, float* out) {
 }
 
 // The row in a pinned tile of a head that is tied to the embedding; null when it is not there.
-const std::byte* WeightStream::resident_embedding_row(uint64_t row) {
-  if (!tied_head_) return nullptr;
+const std::byte* WeightStream::resident_row(size_t number, uint64_t row) {
   const std::vector<Tile>& tiles = plan_.list.tiles;
-  const auto begin = tiles.begin() + static_cast<std::ptrdiff_t>(plan_.list.head_begin);
-  // The head's first tile is the final norm; the rest are the embedding's rows in order.
-  auto after = std::upper_bound(begin + 1, tiles.end(), row,
+  if (plan_.list.tied_begin == plan_.list.tied_end || number != 0) return nullptr;
+  const auto begin = tiles.begin() + static_cast<std::ptrdiff_t>(plan_.list.tied_begin);
+  const auto end = tiles.begin() + static_cast<std::ptrdiff_t>(plan_.list.tied_end);
+  auto after = std::upper_bound(begin, end, row,
                                 [](uint64_t r, const Tile& tile) { return r < tile.row_begin; });
   const Tile& tile = *(after - 1);
   const auto index = static_cast<size_t>(after - 1 - tiles.begin());
@@ -324,12 +322,14 @@ const std::byte* WeightStream::resident_embedding_row(uint64_t row) {
          (row - tile.row_begin) * row_bytes;
 }
 
-// The row in the cache of embedding blocks, which is filled by use, least recently used first out.
-Result<const std::byte*> WeightStream::cached_embedding_row(uint64_t row) {
+// The row in the cache of the embedding's blocks, which is filled by use, least recently used first
+// out.
+Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
   const store::Shard& shard = shards_.front();
-  const store::ShardTensor& tensor = shard.tensors.front();
+  const store::ShardTensor& tensor = shard.tensors[number];
   const uint64_t block = row / tensor.rows_per_block;
   Tile tile;
+  tile.tensor = static_cast<uint32_t>(number);
   tile.first_block = block;
   tile.blocks = 1;
   tile.row_begin = block * tensor.rows_per_block;
@@ -337,8 +337,9 @@ Result<const std::byte*> WeightStream::cached_embedding_row(uint64_t row) {
   tile.data_offset = tensor.offset_bytes + tile.row_begin * tensor.row_bytes;
   tile.data_bytes = tile.rows * tensor.row_bytes;
 
-  auto found = std::find_if(embedding_blocks_.begin(), embedding_blocks_.end(),
-                            [&](const EmbeddingBlock& b) { return b.block == block; });
+  auto found =
+      std::find_if(embedding_blocks_.begin(), embedding_blocks_.end(),
+                   [&](const EmbeddingBlock& b) { return b.tensor == number && b.block == block; });
   const bool is_hit = found != embedding_blocks_.end();
   size_t slot = embedding_blocks_.size();
   if (is_hit) {
@@ -360,7 +361,7 @@ Result<const std::byte*> WeightStream::cached_embedding_row(uint64_t row) {
   } else {
     counters_.cache_bytes += tensor.row_bytes;
   }
-  embedding_blocks_.push_front({block, slot});
+  embedding_blocks_.push_front({number, block, slot});
   return memory + (tile.data_offset - tile.read_offset()) +
          (row - tile.row_begin) * tensor.row_bytes;
 }

@@ -45,9 +45,9 @@ class WeightStream : public model::WeightSource {
  public:
   // Borrows all. `slab` is at least plan.slab_bytes. `interrupted` is asked every 20 ms while
   // waiting; an error from it ends the sweep.
-  WeightStream(const Plan& plan, std::span<const store::Shard> shards, bool tied_head,
-               std::span<std::byte> slab, const kernels::Backend& backend,
-               const StreamOptions& options, std::function<Status()> interrupted);
+  WeightStream(const Plan& plan, std::span<const store::Shard> shards, std::span<std::byte> slab,
+               const kernels::Backend& backend, const StreamOptions& options,
+               std::function<Status()> interrupted);
   // Joins the readers, so it waits for reads under way: see stop_reading().
   ~WeightStream() override;
   WeightStream(const WeightStream&) = delete;
@@ -56,7 +56,7 @@ class WeightStream : public model::WeightSource {
   void begin_sweep(bool with_head) override;
   Result<model::TileView> next_tile(bool& done) override;
   void release_tile() override;
-  Status embed(int32_t token, float* out) override;
+  Status lookup(size_t tensor, uint64_t row, float* out) override;
 
   void set_read_deadline(double seconds) { options_.read_deadline_seconds = seconds; }
   // Whether a read did not come back within the deadline. It may still write to its memory, so the
@@ -95,6 +95,7 @@ class WeightStream : public model::WeightSource {
   };
 
   struct EmbeddingBlock {
+    size_t tensor;
     uint64_t block;
     size_t slot;
   };
@@ -116,13 +117,12 @@ class WeightStream : public model::WeightSource {
   void read_loop(const std::stop_token& stop);
   Status read_tile(const Tile& tile, std::byte* memory) const;
   model::TileView view_of(size_t tile, const std::byte* memory) const;
-  const std::byte* resident_embedding_row(uint64_t row);
-  Result<const std::byte*> cached_embedding_row(uint64_t row);
+  const std::byte* resident_row(size_t tensor, uint64_t row);
+  Result<const std::byte*> cached_row(size_t tensor, uint64_t row);
   Status read_embedding_block(const Tile& block, std::byte* memory);
 
   const Plan& plan_;
   std::span<const store::Shard> shards_;
-  const bool tied_head_;
   std::span<std::byte> slab_;
   const kernels::Backend& backend_;
   StreamOptions options_;

@@ -231,6 +231,22 @@ void map(const MapArgs& args, ThreadPool& pool) {
   });
 }
 
+void add(const AddArgs& args, ThreadPool& pool) {
+  const __m256 factors = _mm256_set1_ps(args.factor);
+  pool.run(args.rows * args.width, grain_for(1, kLanes), [&](size_t begin, size_t end) {
+    for_each_row(begin, end, args.width, [&](size_t row, size_t first, size_t last) {
+      const float* x = args.x + row * args.x_stride;
+      float* y = args.y + row * args.y_stride;
+      size_t i = first;
+      for (; i + kLanes <= last; i += kLanes) {
+        const __m256 sum = _mm256_fmadd_ps(factors, _mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i));
+        _mm256_storeu_ps(y + i, sum);
+      }
+      for (; i < last; ++i) y[i] = fused(args.factor, x[i], y[i]);
+    });
+  });
+}
+
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool) {
   with_format(format, [&]<NumberFormat F>() {

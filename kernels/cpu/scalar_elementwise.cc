@@ -94,6 +94,16 @@ void map(const MapArgs& args, ThreadPool& pool) {
   });
 }
 
+void add(const AddArgs& args, ThreadPool& pool) {
+  pool.run(args.rows * args.width, grain_for(1, 1), [&](size_t begin, size_t end) {
+    for_each_row(begin, end, args.width, [&](size_t row, size_t first, size_t last) {
+      const float* x = args.x + row * args.x_stride;
+      float* y = args.y + row * args.y_stride;
+      for (size_t i = first; i < last; ++i) y[i] += args.factor * x[i];
+    });
+  });
+}
+
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool) {
   with_format(format, [&]<NumberFormat F>() {

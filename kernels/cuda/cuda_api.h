@@ -53,6 +53,7 @@ struct CudaApi {
   CudaStatus (*rope)(const RopeArgs&, CudaStream*);
   CudaStatus (*attention)(const AttentionArgs&, CudaStream*);
   CudaStatus (*map)(const MapArgs&, CudaStream*);
+  CudaStatus (*add)(const AddArgs&, CudaStream*);
   CudaStatus (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format,
                          size_t rows, size_t width, CudaStream*);
   CudaStatus (*to_f32)(const void* in, NumberFormat format, float* out, size_t count, CudaStream*);

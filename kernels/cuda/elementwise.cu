@@ -94,6 +94,14 @@ __global__ void map_numbers(MapArgs args) {
   *x = args.factor == nullptr ? y : y * args.factor[row * args.factor_stride + column];
 }
 
+__global__ void add_numbers(AddArgs args) {
+  const size_t i = global_thread();
+  if (i >= args.rows * args.width) return;
+  const size_t row = i / args.width, column = i % args.width;
+  float* y = args.y + row * args.y_stride + column;
+  *y = fmaf(args.factor, args.x[row * args.x_stride + column], *y);
+}
+
 template <NumberFormat F>
 __global__ void add_to_rows(float* x, size_t x_stride, const void* bias, size_t rows,
                             size_t width) {
@@ -131,6 +139,13 @@ CudaStatus map(const MapArgs& args, CudaStream* stream) {
   const size_t count = args.rows * args.width;
   if (count == 0) return cudaSuccess;
   map_numbers<<<blocks_for(count, kThreads), kThreads, 0, raw(stream)>>>(args);
+  return cudaGetLastError();
+}
+
+CudaStatus add(const AddArgs& args, CudaStream* stream) {
+  const size_t count = args.rows * args.width;
+  if (count == 0) return cudaSuccess;
+  add_numbers<<<blocks_for(count, kThreads), kThreads, 0, raw(stream)>>>(args);
   return cudaGetLastError();
 }
 

@@ -59,6 +59,7 @@ constexpr CudaApi kApi = {kCudaApiVersion,
                           rope,
                           attention,
                           map,
+                          add,
                           add_bias,
                           to_f32};
 

@@ -316,6 +316,35 @@ TEST_P(Map, NanAndInfinity) {
   EXPECT_EQ(0, silu[2]);
 }
 
+class Add : public BackendTest {};
+
+TEST_P(Add, AddsAMultipleToEveryRow) {
+  const size_t rows = 3;
+  for (const size_t width : {1u, 7u, 8u, 9u, 331u, 20000u}) {
+    const std::vector<float> x = random_.floats(rows * (width + 2));
+    const std::vector<float> before = random_.floats(rows * (width + 5));
+    std::vector<float> y = before;
+    AddArgs args;
+    args.x = x.data();
+    args.x_stride = width + 2;
+    args.y = y.data();
+    args.y_stride = width + 5;
+    args.rows = rows;
+    args.width = width;
+    args.factor = 0.75f;
+    backend().add(args, four_threads_);
+    for (size_t i = 0; i < y.size(); ++i) {
+      const size_t row = i / args.y_stride, column = i % args.y_stride;
+      if (column >= width) {
+        ASSERT_EQ(before[i], y[i]) << "between rows";
+      } else {
+        const double expected = before[i] + 0.75 * x[row * args.x_stride + column];
+        ASSERT_NEAR(expected, y[i], 4 * kRounding);
+      }
+    }
+  }
+}
+
 class AddBias : public BackendTest {};
 
 TEST_P(AddBias, AddsToEveryRow) {
@@ -339,6 +368,7 @@ TEST_P(AddBias, AddsToEveryRow) {
 INSTANTIATE_TEST_SUITE_P(Backends, Norm, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, Rope, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, Map, ::testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, Add, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, AddBias, ::testing::ValuesIn(backends()), backend_name);
 
 }  // namespace

@@ -1,23 +1,22 @@
 // The forward pass against a plain double-precision Llama, and against itself: cut into chunks,
 // among other sequences, with other budgets, threads and tiles.
 
-#include "engine/model/forward.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numbers>
 
-#include "engine/stream/device.h"
-#include "engine/stream/weight_stream.h"
-#include "tests/engine/stream/memory_model.h"
+#include "tests/engine/model/pass.h"
 
 namespace airllm::model {
 namespace {
 
+using testing::backends;
+using testing::Logits;
 using testing::MemoryModel;
+using testing::Pass;
+using testing::random_tokens;
 using testing::tiny_architecture;
-using Logits = std::vector<std::vector<float>>;  // [positions][vocabulary]
 
 // ---- the reference: formulas as the papers write them, nothing shared with the engine
 // ------------
@@ -81,7 +80,7 @@ class Reference {
   std::vector<double> normalised(const std::string& name, const std::vector<double>& x) const {
     double sum = 0;
     for (const double v : x) sum += v * v;
-    const double scale = 1 / std::sqrt(sum / static_cast<double>(x.size()) + a_.norm_epsilon);
+    const double scale = 1 / std::sqrt(sum / static_cast<double>(x.size()) + a_.norm.epsilon);
     std::vector<double> y = row_of(name, 0);
     for (size_t i = 0; i < x.size(); ++i) y[i] *= x[i] * scale;
     return y;
@@ -99,8 +98,8 @@ class Reference {
     for (size_t head = 0; head < x.size() / a_.head_dim; ++head) {
       for (size_t i = 0; i < half; ++i) {
         const double angle = static_cast<double>(position) *
-                             std::pow(a_.rope_theta, -2.0 * static_cast<double>(i) /
-                                                         static_cast<double>(a_.head_dim));
+                             std::pow(a_.ropes.front().theta, -2.0 * static_cast<double>(i) /
+                                                                  static_cast<double>(a_.head_dim));
         double& first = x[head * a_.head_dim + i];
         double& second = x[head * a_.head_dim + i + half];
         const double f = first;
@@ -166,85 +165,6 @@ class Reference {
   const MemoryModel& model_;
   const Architecture& a_;
 };
-
-// ---- the engine's pass
-// ---------------------------------------------------------------------------
-
-struct Setup {
-  uint64_t budget = 64 * kMiB;
-  unsigned threads = 2;
-  const kernels::Backend* backend = &kernels::scalar_backend();
-};
-
-class Pass {
- public:
-  Pass(const MemoryModel& model, const Setup& setup)
-      : model_(model),
-        plan_(*stream::make_plan({&model.architecture, model.shards}, setup.budget)),
-        slab_(*stream::Slab::create(plan_.slab_bytes)),
-        pool_(setup.threads),
-        weights_(plan_, model.shards, model.architecture.tied_head, slab_.memory(), *setup.backend,
-                 {}, [] { return Status(); }),
-        forward_(model.architecture, *setup.backend, pool_, plan_.limits,
-                 slab_.memory().first(plan_.workspace_bytes)),
-        kv_(*kv::KvPool::create(
-            {model.architecture.layers, model.architecture.kv_heads, model.architecture.head_dim},
-            16 * kMiB)) {}
-
-  // The logits of every position of each sequence, computed `chunk` rows of each at a time.
-  std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, size_t chunk) {
-    std::vector<std::unique_ptr<kv::KvSequence>> kv;
-    for (size_t s = 0; s < sequences.size(); ++s) {
-      kv.push_back(std::make_unique<kv::KvSequence>(*kv_));
-    }
-    std::vector<Logits> out(sequences.size());
-    const size_t most = std::min(plan_.limits.rows, plan_.limits.logit_rows);
-    for (;;) {
-      std::vector<Row> rows;
-      std::vector<size_t> owner;
-      for (size_t s = 0; s < sequences.size(); ++s) {
-        const size_t first = out[s].size();
-        const size_t count = std::min({chunk, sequences[s].size() - first, most - rows.size()});
-        if (count == 0) continue;
-        AIRLLM_CHECK(kv[s]->reserve(first + count));
-        for (size_t p = first; p < first + count; ++p) {
-          rows.push_back({sequences[s][p], static_cast<uint32_t>(p), kv[s].get(), true});
-          owner.push_back(s);
-        }
-      }
-      if (rows.empty()) return out;
-      AIRLLM_CHECK(forward_.run(rows, weights_, [] { return Status(); }).has_value());
-      for (size_t i = 0; i < rows.size(); ++i) {
-        const std::span<const float> logits = forward_.logits(i);
-        out[owner[i]].emplace_back(logits.begin(), logits.end());
-      }
-    }
-  }
-
- private:
-  const MemoryModel& model_;
-  stream::Plan plan_;
-  stream::Slab slab_;
-  kernels::ThreadPool pool_;
-  stream::WeightStream weights_;
-  ForwardPass forward_;
-  std::unique_ptr<kv::KvPool> kv_;
-};
-
-std::vector<int32_t> random_tokens(size_t count, uint32_t seed, const Architecture& a) {
-  std::mt19937 random(seed);
-  std::vector<int32_t> tokens(count);
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(random() % static_cast<uint32_t>(a.vocabulary));
-  }
-  return tokens;
-}
-
-std::vector<const kernels::Backend*> backends() {
-  std::vector<const kernels::Backend*> all{&kernels::scalar_backend()};
-  if (const kernels::Backend* avx2 = kernels::avx2_backend()) all.push_back(avx2);
-  return all;
-}
 
 double relative_difference(const std::vector<float>& got, const std::vector<double>& wanted) {
   double difference = 0;

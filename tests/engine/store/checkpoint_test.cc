@@ -85,8 +85,8 @@ TEST_F(CheckpointTest, MissingPartsAreNamed) {
 
 TEST_F(CheckpointTest, UnknownFamilyIsNamed) {
   write_tiny_checkpoint(folder_.path());
-  edit("config.json", [](Json& root) { root["model_type"] = "gpt2"; });
-  expect_refused(ErrorCode::kData, {"DIR/config.json", "model_type", "gpt2"});
+  edit("config.json", [](Json& root) { root["model_type"] = "mamba"; });
+  expect_refused(ErrorCode::kData, {"DIR/config.json", "model_type", "mamba"});
 }
 
 TEST_F(CheckpointTest, HostileIndexIsRefusedBeforeAnythingIsOpened) {

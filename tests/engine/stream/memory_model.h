@@ -51,18 +51,13 @@ class MemoryFile : public store::DiskFile {
 };
 
 inline model::Architecture tiny_architecture(bool tied_head) {
-  model::Architecture a;
-  a.family = "llama";
-  a.layers = 3;
-  a.hidden = 40;
-  a.heads = 6;
-  a.kv_heads = 2;
-  a.head_dim = 10;
-  a.intermediate = 72;
-  a.vocabulary = 301;
-  a.context = 256;
+  const std::string config = R"({"model_type": "llama", "num_hidden_layers": 3,
+    "hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10,
+    "intermediate_size": 72, "vocab_size": 301, "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5, "attention_bias": true})";
+  model::Architecture a = model::parse_config(config, "config").value();
+  a.attention_out_bias = false;
   a.tied_head = tied_head;
-  a.attention_qkv_bias = true;
   return a;
 }
 

@@ -31,8 +31,8 @@ TEST(TileList, CoversEveryRowOfEveryWeightOnce) {
   for (size_t i = 0; i < list.tiles.size(); ++i) {
     const Tile& tile = list.tiles[i];
     const store::ShardTensor& tensor = model.shards[tile.shard].tensors[tile.tensor];
-    const bool first = i == 0 || list.tiles[i - 1].stage != tile.stage ||
-                       list.tiles[i - 1].stage_tensor != tile.stage_tensor;
+    const bool first =
+        i == 0 || list.tiles[i - 1].stage != tile.stage || list.tiles[i - 1].step != tile.step;
     EXPECT_EQ(tile.row_begin, first ? 0 : rows_before);
     rows_before = tile.row_begin + tile.rows;
     EXPECT_LE(rows_before, tensor.rows);

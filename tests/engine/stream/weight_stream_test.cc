@@ -23,8 +23,8 @@ struct Fixture {
       : model(tiny_architecture(tied), kernels::NumberFormat::kF32, 7),
         plan(*make_plan({&model.architecture, model.shards}, budget)),
         slab(*Slab::create(plan.slab_bytes)),
-        stream(std::in_place, plan, model.shards, tied, slab.memory(), kernels::scalar_backend(),
-               options, [this] { return interrupted(); }) {}
+        stream(std::in_place, plan, model.shards, slab.memory(), kernels::scalar_backend(), options,
+               [this] { return interrupted(); }) {}
 
   Status interrupted() {
     if (is_interrupted) return Unexpected(ErrorCode::kCancelled, "interrupted");
@@ -50,7 +50,7 @@ struct Fixture {
   void check(size_t i, const model::TileView& view) {
     const Tile& tile = plan.list.tiles[i];
     EXPECT_EQ(view.stage, tile.stage);
-    EXPECT_EQ(view.tensor, tile.stage_tensor);
+    EXPECT_EQ(view.step, tile.step);
     EXPECT_EQ(view.row_begin, tile.row_begin);
     const std::string& content = model.files[tile.shard]->content();
     EXPECT_EQ(0, std::memcmp(view.data, content.data() + tile.data_offset, tile.data_bytes))
@@ -216,7 +216,7 @@ TEST(WeightStream, AReadThatHangsKeepsItsMemoryAndNothingElseWaits) {
     return Status();
   };
   std::vector<float> row(fixture.model.architecture.hidden);
-  const Status status = fixture.stream->embed(3, row.data());
+  const Status status = fixture.stream->lookup(0, 3, row.data());
   ASSERT_FALSE(status);
   EXPECT_NE(status.error().message.find("did not come back"), std::string::npos);
   EXPECT_TRUE(fixture.stream->has_late_read());
@@ -250,7 +250,7 @@ TEST(WeightStream, LooksUpEmbeddings) {
       std::vector<float> row(fixture.model.architecture.hidden);
       for (int pass = 0; pass < 2; ++pass) {
         for (uint64_t token = 0; token < tensor.rows; token += 13) {
-          ASSERT_TRUE(fixture.stream->embed(static_cast<int32_t>(token), row.data()));
+          ASSERT_TRUE(fixture.stream->lookup(0, token, row.data()));
           const std::string& content = fixture.model.files[0]->content();
           EXPECT_EQ(0, std::memcmp(row.data(),
                                    content.data() + tensor.offset_bytes + token * tensor.row_bytes,

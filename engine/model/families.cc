@@ -1,0 +1,864 @@
+#include "engine/model/families.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/model/common_settings.h"
+
+namespace airllm::model {
+namespace {
+
+// ---- Llama and what differs from it in settings alone ----
+
+Status read_biases(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", false));
+  out.attention_out_bias = out.qkv_bias;
+  AIRLLM_TRY(out.mlp_bias, config.flag("mlp_bias", false));
+  return {};
+}
+
+Status read_llama(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, {}, out));
+  return read_biases(config, out);
+}
+
+Status read_arcee(const ConfigReader& config, Architecture& out) {
+  out.gated = false;
+  AIRLLM_TRY_VOID(
+      read_common(config, {.context = 4096, .epsilon = 1e-5, .activation = "relu2"}, out));
+  return read_biases(config, out);
+}
+
+Status read_helium(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(
+      config,
+      {.context = 4096, .head_dim = 128, .theta = 1e5, .interleaved = true, .epsilon = 1e-8}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.attention_out_bias = false;
+  return {};
+}
+
+// Its own code says bias for the output and the MLP, and qkv_bias; transformers' says as Llama's.
+Status read_internlm3(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_llama(config, out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("qkv_bias", out.qkv_bias));
+  AIRLLM_TRY(out.attention_out_bias, config.flag("bias", out.attention_out_bias));
+  AIRLLM_TRY(out.mlp_bias, config.flag("bias", out.mlp_bias));
+  return {};
+}
+
+Status read_seed_oss(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, {.context = 524288, .head_dim = 128}, out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", true));
+  AIRLLM_TRY(out.attention_out_bias, config.flag("attention_out_bias", false));
+  AIRLLM_TRY(out.mlp_bias, config.flag("mlp_bias", false));
+  return {};
+}
+
+Status read_ernie4_5(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.context = 131072,
+                               .head_dim = 128,
+                               .theta = 500000,
+                               .interleaved = true,
+                               .epsilon = 1e-5,
+                               .tied_head = true},
+                              out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("use_bias", false));
+  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  return {};
+}
+
+Status read_smollm3(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, {.context = 32768, .theta = 2e6, .tied_head = true}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 0));
+  AIRLLM_TRY_VOID(set_windows(
+      config, windowed ? window : 0, [](uint64_t) { return false; }, out));
+  AIRLLM_TRY(const uint64_t interval, config.size({"no_rope_layer_interval"}, kMaxLayers, 4));
+  const Json* listed = config.find("no_rope_layers");  // 1: rotated
+  if (listed != nullptr && (!listed->is_array() || listed->size() != out.layers)) {
+    return config.impossible("no_rope_layers",
+                             "not a list of " + std::to_string(out.layers) + " numbers");
+  }
+  for (uint64_t i = 0; i < out.layers; ++i) {
+    const bool rotated = listed != nullptr ? (*listed)[i] != 0 : (i + 1) % interval != 0;
+    if (!rotated) out.kinds[i].rope.reset();
+  }
+  return {};
+}
+
+Status read_granite(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_llama(config, out));
+  AIRLLM_TRY(out.embedding_scale, config.positive({"embedding_multiplier"}, 1));
+  AIRLLM_TRY(out.residual_scale, config.positive({"residual_multiplier"}, 1));
+  AIRLLM_TRY(const double scale, config.positive({"attention_multiplier"}, 1));
+  for (LayerKind& kind : out.kinds) kind.scale = scale;
+  AIRLLM_TRY(const double divisor, config.positive({"logits_scaling"}, 1));
+  out.logit_scale = 1 / divisor;
+  return {};
+}
+
+// ---- Mistral, Qwen, Phi 3, GLM ----
+
+Status read_mistral(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, {.context = 131072}, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  return set_windows(
+      config, window, [](uint64_t) { return true; }, out);
+}
+
+// Layers from max_window_layers on have a window, where windows are used at all.
+Status read_qwen_windows(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
+  AIRLLM_TRY(uint64_t window, read_window(config, 4096));
+  if (!windowed) window = 0;
+  AIRLLM_TRY(const uint64_t first, config.count({"max_window_layers"}, kMaxLayers, 28));
+  return set_windows(
+      config, window, [=](uint64_t layer) { return layer >= first; }, out);
+}
+
+Status read_qwen2(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, {.context = 32768}, out));
+  out.qkv_bias = true;
+  return read_qwen_windows(config, out);
+}
+
+Status read_qwen3(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, {.context = 32768, .head_dim = 128}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  out.qk_norm = QkNorm::kHeads;
+  return read_qwen_windows(config, out);
+}
+
+Status read_phi3(const ConfigReader& config, Architecture& out) {
+  out.names.qkv = "self_attn.qkv_proj";
+  out.names.gate_up = "mlp.gate_up_proj";
+  AIRLLM_TRY_VOID(read_common(config, {.context = 4096, .epsilon = 1e-5}, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 0));
+  return set_windows(
+      config, window, [](uint64_t) { return true; }, out);
+}
+
+Status read_glm(const ConfigReader& config, Architecture& out) {
+  out.names.gate_up = "mlp.gate_up_proj";
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.context = 131072,
+                               .head_dim = 128,
+                               .rotary_part = 0.5,
+                               .interleaved = true,
+                               .epsilon = 1.5625e-7},
+                              out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", true));
+  return {};
+}
+
+Status read_glm4(const ConfigReader& config, Architecture& out) {
+  out.names.attention_out_norm = "post_self_attn_layernorm";
+  out.names.mlp_out_norm = "post_mlp_layernorm";
+  return read_glm(config, out);
+}
+
+Status read_hunyuan(const ConfigReader& config, Architecture& out) {
+  out.names.q_norm = "self_attn.query_layernorm";
+  out.names.k_norm = "self_attn.key_layernorm";
+  out.qk_norm = QkNorm::kHeads;
+  out.qk_norm_after_rope = true;
+  AIRLLM_TRY_VOID(read_common(config, {.epsilon = 1e-5}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  // "dynamic" with an alpha stretches once and for all.
+  Rope& rope = out.ropes.front();
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    AIRLLM_TRY(const Json* object, config.object(key));
+    if (object == nullptr || rope.scaling.kind != RopeScaling::Kind::kDynamic) continue;
+    const ConfigReader scaling(*object, config.what() + ": " + key);
+    if (!scaling.has("alpha")) continue;
+    AIRLLM_TRY(const double alpha, scaling.positive({"alpha"}));
+    const auto dim = static_cast<double>(rope.dim);
+    rope.theta *= std::pow(alpha, dim / (dim - 2));
+    rope.scaling = {};
+    AIRLLM_TRY(out.context, config.size({"max_position_embeddings"}, kMaxContext, 2048));
+  }
+  return {};
+}
+
+// ---- Gemma ----
+
+constexpr Defaults kGemma = {.context = 8192,
+                             .head_dim = 256,
+                             .activation_key = "hidden_activation",
+                             .activation = "gelu_pytorch_tanh",
+                             .tied_head = true};
+
+Status read_gemma_common(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
+  out.norm.weight_offset = out.head_norm.weight_offset = 1;
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
+  return {};
+}
+
+// Its first configurations say "gelu" and mean the approximation.
+Status read_gemma(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY(const std::string legacy, config.text({"hidden_act"}, "gelu"));
+  Defaults defaults = kGemma;
+  if (legacy != "gelu") defaults.activation_key = "hidden_act";
+  return read_gemma_common(config, defaults, out);
+}
+
+// A cap that is null is none; one that is absent is `fallback`.
+Result<double> read_cap(const ConfigReader& config, const char* key, double fallback) {
+  if (config.is_null(key)) return 0.0;
+  if (!config.has(key)) return fallback;
+  return config.positive({key});
+}
+
+Status read_gemma2_parts(const ConfigReader& config, uint64_t pattern, Architecture& out) {
+  AIRLLM_TRY(const double scalar, config.positive({"query_pre_attn_scalar"}, 256));
+  for (LayerKind& kind : out.kinds) kind.scale = 1 / std::sqrt(scalar);
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  return set_windows(
+      config, window, [=](uint64_t layer) { return (layer + 1) % pattern != 0; }, out);
+}
+
+void name_sandwich_norms(Architecture& out) {
+  out.names.attention_out_norm = "post_attention_layernorm";
+  out.names.mlp_norm = "pre_feedforward_layernorm";
+  out.names.mlp_out_norm = "post_feedforward_layernorm";
+}
+
+Status read_gemma2(const ConfigReader& config, Architecture& out) {
+  name_sandwich_norms(out);
+  AIRLLM_TRY_VOID(read_gemma_common(config, kGemma, out));
+  AIRLLM_TRY(out.attention_soft_cap, read_cap(config, "attn_logit_softcapping", 50));
+  AIRLLM_TRY(out.logit_soft_cap, read_cap(config, "final_logit_softcapping", 30));
+  return read_gemma2_parts(config, 2, out);
+}
+
+// Layers with a window rotate by frequencies of their own.
+Status read_gemma3(const ConfigReader& config, Architecture& out) {
+  name_sandwich_norms(out);
+  out.qk_norm = QkNorm::kHeads;
+  Defaults defaults = kGemma;
+  defaults.context = 131072;
+  defaults.is_rotated = false;  // read below
+  defaults.theta = 1e6;
+  AIRLLM_TRY_VOID(read_gemma_common(config, defaults, out));
+  AIRLLM_TRY(out.attention_soft_cap, read_cap(config, "attn_logit_softcapping", 0));
+  AIRLLM_TRY(out.logit_soft_cap, read_cap(config, "final_logit_softcapping", 0));
+  AIRLLM_TRY(const uint64_t pattern,
+             config.size({"sliding_window_pattern", "_sliding_window_pattern"}, kMaxLayers, 6));
+  AIRLLM_TRY_VOID(read_gemma2_parts(config, pattern, out));
+
+  Defaults local = defaults;
+  AIRLLM_TRY(local.theta, config.positive({"rope_local_base_freq"}, 10000));
+  return read_two_ropes(config, defaults, local, out);
+}
+
+// ---- norms elsewhere ----
+
+// No norm before a part of a layer, one after it.
+void name_norms_after(Architecture& out) {
+  out.names.attention_norm = "";
+  out.names.attention_out_norm = "post_attention_layernorm";
+  out.names.mlp_norm = "";
+  out.names.mlp_out_norm = "post_feedforward_layernorm";
+}
+
+// Its norms have no weights.
+Status read_olmo(const ConfigReader& config, Architecture& out) {
+  out.norm.kind = kernels::NormArgs::Kind::kLayer;
+  out.norm.has_weight = false;
+  AIRLLM_TRY_VOID(read_common(config, {.epsilon_key = "no_key", .epsilon = 1e-5}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  if (config.has("clip_qkv")) {
+    AIRLLM_TRY(out.qkv_clip, config.positive({"clip_qkv"}));
+  }
+  return {};
+}
+
+constexpr Defaults kOlmo2 = {.epsilon = 1e-5};
+
+Status read_olmo2_like(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
+  name_norms_after(out);
+  out.qk_norm = QkNorm::kWhole;
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  return {};
+}
+
+Status read_olmo2(const ConfigReader& config, Architecture& out) {
+  return read_olmo2_like(config, kOlmo2, out);
+}
+
+// Layers with a window rotate without scaling.
+Status read_olmo3(const ConfigReader& config, Architecture& out) {
+  Defaults defaults = kOlmo2;
+  defaults.theta = 500000;
+  defaults.is_rotated = false;  // read below
+  AIRLLM_TRY_VOID(read_olmo2_like(config, defaults, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  AIRLLM_TRY_VOID(set_windows(
+      config, window, [](uint64_t layer) { return (layer + 1) % 4 != 0; }, out));
+  Defaults local = defaults;
+  AIRLLM_TRY(local.theta, config.positive({"rope_theta"}, defaults.theta));
+  return read_two_ropes(config, defaults, local, out);
+}
+
+// Where windows are used, only layers with one are rotated.
+Status read_exaone4(const ConfigReader& config, Architecture& out) {
+  name_norms_after(out);
+  out.qk_norm = QkNorm::kHeads;
+  AIRLLM_TRY_VOID(read_common(config, {.epsilon = 1e-5}, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  if (window == 0) return {};
+  std::function<bool(uint64_t)> by_default = [](uint64_t) { return false; };
+  const Json* pattern = config.find("sliding_window_pattern");
+  if (pattern != nullptr && pattern->is_string()) {  // "LLLG": local, …, global
+    const std::string kinds = pattern->get<std::string>();
+    if (kinds.empty()) return config.impossible("sliding_window_pattern", "empty");
+    by_default = [kinds](uint64_t layer) { return kinds[layer % kinds.size()] == 'L'; };
+  } else {
+    AIRLLM_TRY(const uint64_t every, config.count({"sliding_window_pattern"}, kMaxLayers, 4));
+    if (every > 0) by_default = [=](uint64_t layer) { return (layer + 1) % every != 0; };
+  }
+  AIRLLM_TRY_VOID(set_windows(config, window, by_default, out));
+  for (LayerKind& kind : out.kinds) {
+    if (kind.window == 0) kind.rope.reset();
+  }
+  return {};
+}
+
+Status read_nemotron(const ConfigReader& config, Architecture& out) {
+  out.gated = false;
+  out.norm = layer_norm(out.norm);
+  out.norm.weight_offset = 1;
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.context = 4096,
+                               .rotary_part = 0.5,
+                               .epsilon_key = "norm_eps",
+                               .epsilon = 1e-5,
+                               .activation = "relu2"},
+                              out));
+  return read_biases(config, out);
+}
+
+Status read_stablelm(const ConfigReader& config, Architecture& out) {
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY_VOID(read_common(
+      config,
+      {.context = 4096, .rotary_part = 0.25, .epsilon_key = "layer_norm_eps", .epsilon = 1e-5},
+      out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("use_qkv_bias", false));
+  AIRLLM_TRY(const bool normed, config.flag("qk_layernorm", false));
+  if (normed) {
+    out.qk_norm = QkNorm::kHeadByTensor;
+    out.names.q_norm = "self_attn.q_layernorm";
+    out.names.k_norm = "self_attn.k_layernorm";
+    out.head_norm = layer_norm(out.head_norm, false);
+  }
+  AIRLLM_TRY(const bool parallel, config.flag("use_parallel_residual", false));
+  if (parallel) {
+    out.residual = Residual::kParallel;
+    out.names.mlp_norm = "";
+  }
+  return {};
+}
+
+Status read_starcoder2(const ConfigReader& config, Architecture& out) {
+  out.gated = false;
+  out.names.up = "mlp.c_fc";
+  out.names.down = "mlp.c_proj";
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.context = 4096,
+                               .epsilon_key = "norm_epsilon",
+                               .epsilon = 1e-5,
+                               .activation = "gelu_pytorch_tanh",
+                               .tied_head = true},
+                              out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("use_bias", true));
+  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY(const uint64_t window, read_window(config, 0));
+  return set_windows(
+      config, window, [](uint64_t) { return true; }, out);
+}
+
+// ---- attention and MLP side by side ----
+
+Status read_cohere(const ConfigReader& config, Architecture& out) {
+  out.residual = Residual::kParallel;
+  out.names.mlp_norm = "";
+  out.norm = layer_norm(out.norm, false);
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.context = 8192,
+                               .theta = 500000,
+                               .interleaved = true,
+                               .epsilon_key = "layer_norm_eps",
+                               .epsilon = 1e-5,
+                               .tied_head = true},
+                              out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  AIRLLM_TRY(const bool normed, config.flag("use_qk_norm", false));
+  if (normed) {
+    out.qk_norm = QkNorm::kEachHead;
+    out.head_norm = layer_norm(out.head_norm, false);
+  }
+  AIRLLM_TRY(out.logit_scale, config.positive({"logit_scale"}, 0.0625));
+  return {};
+}
+
+// Only layers with a window are rotated.
+Status read_cohere2(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_cohere(config, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  AIRLLM_TRY(const uint64_t pattern,
+             config.size({"sliding_window_pattern", "_sliding_window_pattern"}, kMaxLayers, 4));
+  AIRLLM_TRY_VOID(set_windows(
+      config, window, [=](uint64_t layer) { return (layer + 1) % pattern != 0; }, out));
+  for (LayerKind& kind : out.kinds) {
+    if (kind.window == 0) kind.rope.reset();
+  }
+  return {};
+}
+
+Status read_phi(const ConfigReader& config, Architecture& out) {
+  out.residual = Residual::kParallel;
+  out.names.final_norm = "model.final_layernorm";
+  out.names.attention_out = "self_attn.dense";
+  out.names.q_norm = "self_attn.q_layernorm";
+  out.names.k_norm = "self_attn.k_layernorm";
+  out.names.mlp_norm = "";
+  out.names.up = "mlp.fc1";
+  out.names.down = "mlp.fc2";
+  out.gated = false;
+  out.qkv_bias = out.attention_out_bias = out.mlp_bias = out.head_bias = true;
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.rotary_part = 0.5,
+                               .epsilon_key = "layer_norm_eps",
+                               .epsilon = 1e-5,
+                               .activation = "gelu_new"},
+                              out));
+  AIRLLM_TRY(const bool normed, config.flag("qk_layernorm", false));
+  if (normed) {
+    out.qk_norm = QkNorm::kHeads;
+    out.head_norm = layer_norm(out.head_norm);
+  }
+  return {};
+}
+
+constexpr Defaults kGpt = {.wide_mlp = true,
+                           .is_rotated = false,
+                           .epsilon_key = "layer_norm_epsilon",
+                           .epsilon = 1e-5,
+                           .activation_key = "activation_function",
+                           .activation = "gelu_new",
+                           .tied_head = true};
+
+void name_gpt(Architecture& out) {
+  out.names.base = "transformer.";
+  out.names.embedding = "transformer.wte";
+  out.names.final_norm = "transformer.ln_f";
+  out.names.layer = "transformer.h.{}.";
+  out.names.attention_norm = "ln_1";
+  out.names.mlp_norm = "ln_2";
+  out.gated = false;
+  out.norm = layer_norm(out.norm);
+}
+
+// GPT-J and CodeGen: the first rotary_dim numbers of a head are rotated, in neighbouring pairs.
+Status read_gptj_common(const ConfigReader& config, Architecture& out) {
+  name_gpt(out);
+  out.residual = Residual::kParallel;
+  out.names.attention_out = "attn.out_proj";
+  out.names.mlp_norm = "";
+  out.names.up = "mlp.fc_in";
+  out.names.down = "mlp.fc_out";
+  out.mlp_bias = out.head_bias = true;
+  Defaults defaults = kGpt;
+  defaults.tied_head = false;
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(const uint64_t dim, config.size({"rotary_dim"}, kMaxHeadDim, 64));
+  if (dim % 2 != 0 || dim > out.head_dim) {
+    return config.impossible("rotary_dim",
+                             "not an even part of a head of " + std::to_string(out.head_dim));
+  }
+  Rope rope;
+  rope.dim = dim;
+  rope.interleaved = true;
+  out.ropes.push_back(rope);
+  for (LayerKind& kind : out.kinds) kind.rope = 0;
+  return {};
+}
+
+Status read_gptj(const ConfigReader& config, Architecture& out) {
+  out.names.q = "attn.q_proj";
+  out.names.k = "attn.k_proj";
+  out.names.v = "attn.v_proj";
+  return read_gptj_common(config, out);
+}
+
+Status read_codegen(const ConfigReader& config, Architecture& out) {
+  out.names.qkv = "attn.qkv_proj";
+  out.qkv_groups = 4;
+  out.values_before_keys = true;
+  AIRLLM_TRY_VOID(read_gptj_common(config, out));
+  if (out.heads % out.qkv_groups == 0) return {};
+  return config.impossible("n_head", "not a multiple of 4");
+}
+
+Status read_gpt_neox(const ConfigReader& config, Architecture& out) {
+  out.names.base = "gpt_neox.";
+  out.names.embedding = "gpt_neox.embed_in";
+  out.names.final_norm = "gpt_neox.final_layer_norm";
+  out.names.head = "embed_out";
+  out.names.layer = "gpt_neox.layers.{}.";
+  out.names.qkv = "attention.query_key_value";
+  out.names.attention_out = "attention.dense";
+  out.names.up = "mlp.dense_h_to_4h";
+  out.names.down = "mlp.dense_4h_to_h";
+  out.gated = false;
+  out.mlp_bias = true;
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY_VOID(read_common(
+      config,
+      {.rotary_part = 0.25, .epsilon_key = "layer_norm_eps", .epsilon = 1e-5, .activation = "gelu"},
+      out));
+  out.qkv_groups = out.heads;
+  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", true));
+  out.attention_out_bias = out.qkv_bias;
+  AIRLLM_TRY(const bool parallel, config.flag("use_parallel_residual", true));
+  if (parallel) out.residual = Residual::kParallel;
+  return {};
+}
+
+// Three styles: one key head ("7B"), some ("40B", "11B"), or as many as there are queries.
+Status read_falcon(const ConfigReader& config, Architecture& out) {
+  out.names.base = "transformer.";
+  out.names.embedding = "transformer.word_embeddings";
+  out.names.final_norm = "transformer.ln_f";
+  out.names.layer = "transformer.h.{}.";
+  out.names.qkv = "self_attention.query_key_value";
+  out.names.attention_out = "self_attention.dense";
+  out.names.up = "mlp.dense_h_to_4h";
+  out.names.down = "mlp.dense_4h_to_h";
+  out.gated = false;
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY(const bool alibi, config.flag("alibi", false));
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.wide_mlp = true,
+                               .is_rotated = !alibi,
+                               .epsilon_key = "layer_norm_epsilon",
+                               .epsilon = 1e-5,
+                               .activation_key = "activation",
+                               .activation = "gelu",
+                               .tied_head = true},
+                              out));
+  out.alibi = out.alibi_of_falcon = alibi;
+  AIRLLM_TRY(out.qkv_bias, config.flag("bias", false));
+  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY(const bool is_new, config.flag("new_decoder_architecture", false));
+  AIRLLM_TRY(const bool multi_query, config.flag("multi_query", true));
+  AIRLLM_TRY(const bool parallel, config.flag("parallel_attn", true));
+  const Keys kKvHeads = {"num_kv_heads", "n_head_kv"};
+  out.kv_heads = out.heads;
+  if (is_new) {
+    AIRLLM_TRY(out.kv_heads, config.size(kKvHeads, kMaxHeads, out.heads));
+  }
+  if (out.heads % out.kv_heads != 0) {
+    return config.impossible(config.spelling(kKvHeads), "does not divide num_attention_heads");
+  }
+  out.qkv_groups = out.kv_heads;
+  if (!is_new && multi_query) out.kv_heads = out.qkv_groups = 1;
+  if (is_new || parallel) {
+    out.residual = Residual::kParallel;
+    out.names.mlp_norm = "";
+  }
+  AIRLLM_TRY(const uint64_t norms, config.size({"num_ln_in_parallel_attn"}, 2, 2));
+  if (is_new && norms == 2) {
+    out.names.attention_norm = "ln_attn";
+    out.names.mlp_norm = "ln_mlp";
+  }
+  return {};
+}
+
+// ---- learned positions and slopes ----
+
+Status read_gpt2_positions(Architecture& out) {
+  out.names.positions = "transformer.wpe";
+  out.learned_positions = out.context;
+  return {};
+}
+
+Status read_gpt2_scale(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY(const bool scaled, config.flag("scale_attn_weights", true));
+  AIRLLM_TRY(const bool by_layer, config.flag("scale_attn_by_inverse_layer_idx", false));
+  for (uint64_t i = 0; i < out.layers; ++i) {
+    if (!scaled) out.kinds[i].scale = 1;
+    if (by_layer) out.kinds[i].scale /= static_cast<double>(i + 1);
+  }
+  return {};
+}
+
+void name_gpt2(Architecture& out) {
+  name_gpt(out);
+  out.names.qkv = "attn.c_attn";
+  out.names.attention_out = "attn.c_proj";
+  out.names.up = "mlp.c_fc";
+  out.names.down = "mlp.c_proj";
+  out.qkv_bias = out.attention_out_bias = out.mlp_bias = true;
+}
+
+Status read_gpt2(const ConfigReader& config, Architecture& out) {
+  name_gpt2(out);
+  out.is_conv1d = true;
+  Defaults defaults = kGpt;
+  defaults.context = 1024;
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY_VOID(read_gpt2_scale(config, out));
+  return read_gpt2_positions(out);
+}
+
+Status read_gpt_bigcode(const ConfigReader& config, Architecture& out) {
+  name_gpt2(out);
+  Defaults defaults = kGpt;
+  defaults.context = 1024;
+  defaults.activation = "gelu_pytorch_tanh";
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(const bool multi_query, config.flag("multi_query", true));
+  out.kv_heads = multi_query ? 1 : out.heads;
+  out.qkv_groups = out.kv_heads;
+  AIRLLM_TRY_VOID(read_gpt2_scale(config, out));
+  return read_gpt2_positions(out);
+}
+
+// [[["global", "local"], 12], …]: kinds of layers, and how often they come.
+Result<std::vector<bool>> read_local_layers(const ConfigReader& config, uint64_t layers) {
+  const char* key = config.has("attention_layers") ? "attention_layers" : "attention_types";
+  const Json* listed = config.find(key);
+  std::vector<bool> out;
+  const auto add = [&](const Json& kinds) {
+    for (const Json& kind : kinds) out.push_back(kind == "local");
+  };
+  if (listed == nullptr || !listed->is_array()) return config.impossible(key, "not a list");
+  if (std::string_view(key) == "attention_layers") {
+    add(*listed);
+  } else {
+    for (const Json& part : *listed) {
+      if (!part.is_array() || part.size() != 2 || !part[0].is_array() ||
+          !part[1].is_number_unsigned() || part[1].get<uint64_t>() > layers) {
+        return config.impossible(key, "not a list of kinds and how often they come");
+      }
+      for (uint64_t i = 0; i < part[1].get<uint64_t>() && out.size() <= layers; ++i) add(part[0]);
+    }
+  }
+  if (out.size() == layers) return out;
+  return config.impossible(key, "does not make " + std::to_string(layers) + " layers");
+}
+
+// Its scores are not scaled.
+Status read_gpt_neo(const ConfigReader& config, Architecture& out) {
+  name_gpt2(out);
+  out.names.qkv = "";
+  out.names.q = "attn.attention.q_proj";
+  out.names.k = "attn.attention.k_proj";
+  out.names.v = "attn.attention.v_proj";
+  out.names.attention_out = "attn.attention.out_proj";
+  out.qkv_bias = false;
+  AIRLLM_TRY_VOID(read_common(config, kGpt, out));
+  AIRLLM_TRY(const uint64_t window, config.size({"window_size"}, kMaxContext, 256));
+  AIRLLM_TRY(const std::vector<bool> local, read_local_layers(config, out.layers));
+  for (uint64_t i = 0; i < out.layers; ++i) {
+    out.kinds[i].scale = 1;
+    if (local[i]) out.kinds[i].window = window;
+  }
+  return read_gpt2_positions(out);
+}
+
+Status read_opt(const ConfigReader& config, Architecture& out) {
+  out.names.embedding = "model.decoder.embed_tokens";
+  out.names.positions = "model.decoder.embed_positions";
+  out.names.project_in = "model.decoder.project_in";
+  out.names.project_out = "model.decoder.project_out";
+  out.names.final_norm = "model.decoder.final_layer_norm";
+  out.names.layer = "model.decoder.layers.{}.";
+  out.names.attention_norm = "self_attn_layer_norm";
+  out.names.attention_out = "self_attn.out_proj";
+  out.names.mlp_norm = "final_layer_norm";
+  out.names.up = "fc1";
+  out.names.down = "fc2";
+  out.gated = false;
+  out.norm = layer_norm(out.norm);
+  Defaults defaults = kGpt;
+  defaults.activation = "relu";
+  defaults.epsilon_key = "no_key";
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(out.norm.has_weight, config.flag("layer_norm_elementwise_affine", true));
+  out.norm.has_bias = out.norm.has_weight;
+  AIRLLM_TRY(out.qkv_bias, config.flag("enable_bias", true));
+  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  out.position_offset = 2;
+  out.learned_positions = out.context + out.position_offset;
+  AIRLLM_TRY(const uint64_t width, config.size({"word_embed_proj_dim"}, kMaxWidth, out.hidden));
+  if (width != out.hidden) out.embedding_width = width;
+  AIRLLM_TRY(const bool norm_before, config.flag("do_layer_norm_before", true));
+  AIRLLM_TRY(const bool no_final, config.flag("_remove_final_layer_norm", false));
+  if (!norm_before) out.residual = Residual::kNormAfter;
+  if (!norm_before || no_final) out.names.final_norm = "";
+  return {};
+}
+
+Status read_bloom(const ConfigReader& config, Architecture& out) {
+  out.names.base = "transformer.";
+  out.names.embedding = "transformer.word_embeddings";
+  out.names.embedding_norm = "transformer.word_embeddings_layernorm";
+  out.names.final_norm = "transformer.ln_f";
+  out.names.layer = "transformer.h.{}.";
+  out.names.qkv = "self_attention.query_key_value";
+  out.names.attention_out = "self_attention.dense";
+  out.names.up = "mlp.dense_h_to_4h";
+  out.names.down = "mlp.dense_4h_to_h";
+  out.gated = false;
+  out.alibi = true;
+  out.qkv_bias = out.attention_out_bias = out.mlp_bias = true;
+  out.norm = layer_norm(out.norm);
+  Defaults defaults = kGpt;
+  defaults.activation_key = "no_key";
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  out.qkv_groups = out.heads;
+  AIRLLM_TRY(const bool from_norm, config.flag("apply_residual_connection_post_layernorm", false));
+  if (from_norm) out.residual = Residual::kFromNorm;
+  return {};
+}
+
+Status read_mpt(const ConfigReader& config, Architecture& out) {
+  name_gpt(out);
+  out.names.final_norm = "transformer.norm_f";
+  out.names.layer = "transformer.blocks.{}.";
+  out.names.attention_norm = "norm_1";
+  out.names.mlp_norm = "norm_2";
+  out.names.qkv = "attn.Wqkv";
+  out.names.attention_out = "attn.out_proj";
+  out.names.up = "ffn.up_proj";
+  out.names.down = "ffn.down_proj";
+  out.norm = layer_norm(out.norm, false);
+  out.alibi = true;
+  Defaults defaults = kGpt;
+  defaults.activation_key = "no_key";
+  defaults.activation = "gelu";
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(const Json* object, config.object("attn_config"));
+  const Json none = Json::object();
+  const ConfigReader attention(object != nullptr ? *object : none, config.what() + ": attn_config");
+  for (const char* key : {"qk_ln", "prefix_lm"}) {
+    AIRLLM_TRY(const bool is_set, attention.flag(key, false));
+    if (is_set) return attention.impossible(key, "this is not known here");
+  }
+  AIRLLM_TRY(const bool alibi, attention.flag("alibi", true));
+  if (!alibi) return attention.impossible("alibi", "only models with it are known here");
+  if (attention.has("clip_qkv")) {
+    AIRLLM_TRY(out.qkv_clip, attention.positive({"clip_qkv"}));
+  }
+  if (attention.has("softmax_scale")) {
+    AIRLLM_TRY(const double scale, attention.positive({"softmax_scale"}));
+    for (LayerKind& kind : out.kinds) kind.scale = scale;
+  }
+  return {};
+}
+
+// Its heads are normalised with biases, and the query, key and value of each come together.
+Status read_persimmon(const ConfigReader& config, Architecture& out) {
+  out.names.final_norm = "model.final_layernorm";
+  out.names.qkv = "self_attn.query_key_value";
+  out.names.attention_out = "self_attn.dense";
+  out.names.q_norm = "self_attn.q_layernorm";
+  out.names.k_norm = "self_attn.k_layernorm";
+  out.names.up = "mlp.dense_h_to_4h";
+  out.names.down = "mlp.dense_4h_to_h";
+  out.gated = false;
+  out.qkv_bias = out.attention_out_bias = out.mlp_bias = true;
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.context = 16384,
+                               .rotary_part = 0.5,
+                               .epsilon_key = "layer_norm_eps",
+                               .epsilon = 1e-5,
+                               .activation = "relu2"},
+                              out));
+  out.kv_heads = out.qkv_groups = out.heads;
+  AIRLLM_TRY(const bool normed, config.flag("qk_layernorm", true));
+  if (normed) {
+    out.qk_norm = QkNorm::kHeads;
+    out.head_norm = layer_norm(out.head_norm);
+  }
+  return {};
+}
+
+constexpr Family kFamilies[] = {
+    {"arcee", read_arcee},
+    {"bloom", read_bloom},
+    {"codegen", read_codegen},
+    {"cohere", read_cohere},
+    {"cohere2", read_cohere2},
+    {"ernie4_5", read_ernie4_5},
+    {"exaone4", read_exaone4},
+    {"falcon", read_falcon},
+    {"gemma", read_gemma},
+    {"gemma2", read_gemma2},
+    {"gemma3_text", read_gemma3},
+    {"glm", read_glm},
+    {"glm4", read_glm4},
+    {"gpt2", read_gpt2},
+    {"gpt_bigcode", read_gpt_bigcode},
+    {"gpt_neo", read_gpt_neo},
+    {"gpt_neox", read_gpt_neox},
+    {"gptj", read_gptj},
+    {"granite", read_granite},
+    {"helium", read_helium},
+    {"hunyuan_v1_dense", read_hunyuan},
+    {"internlm3", read_internlm3},
+    {"llama", read_llama},
+    {"mistral", read_mistral},
+    {"mpt", read_mpt},
+    {"nemotron", read_nemotron},
+    {"olmo", read_olmo},
+    {"olmo2", read_olmo2},
+    {"olmo3", read_olmo3},
+    {"opt", read_opt},
+    {"persimmon", read_persimmon},
+    {"phi", read_phi},
+    {"phi3", read_phi3},
+    {"qwen2", read_qwen2},
+    {"qwen3", read_qwen3},
+    {"seed_oss", read_seed_oss},
+    {"smollm3", read_smollm3},
+    {"stablelm", read_stablelm},
+    {"starcoder2", read_starcoder2},
+};
+
+}  // namespace
+
+const Family* find_family(std::string_view model_type) {
+  const Family* const at =
+      std::find_if(std::begin(kFamilies), std::end(kFamilies),
+                   [&](const Family& family) { return family.model_type == model_type; });
+  return at == std::end(kFamilies) ? nullptr : at;
+}
+
+std::string family_names() {
+  std::string names;
+  for (const Family& family : kFamilies) {
+    names += (names.empty() ? "" : ", ") + std::string(family.model_type);
+  }
+  return names;
+}
+
+}  // namespace airllm::model

@@ -1,0 +1,108 @@
+// The families of tests/families with random weights: the same to the bit however the work is cut.
+// What the numbers are is for tests/e2e/test_families.py.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "base/json.h"
+#include "engine/model/families.h"
+#include "tests/engine/model/pass.h"
+
+namespace airllm::model {
+namespace {
+
+using testing::Logits;
+using testing::MemoryModel;
+using testing::Pass;
+using testing::random_tokens;
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+struct Fixture {
+  std::string name;
+  Architecture architecture;        // by the settings as hub repositories have them
+  Architecture saved_architecture;  // as transformers saves them
+  std::vector<std::string> tensors;
+};
+
+// Of the families that are known.
+const std::vector<Fixture>& fixtures() {
+  static const std::vector<Fixture> all = [] {
+    std::vector<Fixture> out;
+    for (const auto& entry : std::filesystem::directory_iterator(AIRLLM_SOURCE_DIR "/tests/families")) {
+      if (entry.path().extension() != ".json") continue;
+      const Json root = parse_json(read_file(entry.path()), "fixture").value();
+      const std::string family = root["config"]["model_type"].get<std::string>();
+      if (find_family(family) == nullptr) continue;
+      Fixture fixture;
+      fixture.name = entry.path().stem();
+      fixture.architecture = parse_config(dump_json(root["config"]), "config").value();
+      fixture.saved_architecture =
+          parse_config(dump_json(root["config_saved"]), "config_saved").value();
+      for (const Json& tensor : root["tensors"]) {
+        fixture.tensors.push_back(tensor[0].get<std::string>());
+      }
+      out.push_back(std::move(fixture));
+    }
+    return out;
+  }();
+  return all;
+}
+
+TEST(Families, BothSpellingsMakeTheSameStages) {
+  ASSERT_FALSE(fixtures().empty());
+  for (const Fixture& fixture : fixtures()) {
+    const std::vector<StageSpec> hub = stages(fixture.architecture);
+    const std::vector<StageSpec> saved = stages(fixture.saved_architecture);
+    ASSERT_EQ(hub.size(), saved.size());
+    for (size_t i = 0; i < hub.size(); ++i) {
+      ASSERT_EQ(hub[i].tensors.size(), saved[i].tensors.size()) << fixture.name;
+      EXPECT_EQ(hub[i].steps.size(), saved[i].steps.size()) << fixture.name;
+      for (size_t t = 0; t < hub[i].tensors.size(); ++t) {
+        EXPECT_EQ(hub[i].tensors[t].name, saved[i].tensors[t].name) << fixture.name;
+        EXPECT_EQ(hub[i].tensors[t].shape, saved[i].tensors[t].shape) << fixture.name;
+      }
+    }
+  }
+}
+
+TEST(Families, StagesWantTheTensorsOfTheCheckpointAndNoOthers) {
+  for (const Fixture& fixture : fixtures()) {
+    std::set<std::string> wanted;
+    for (const StageSpec& stage : stages(fixture.architecture)) {
+      for (const TensorSpec& tensor : stage.tensors) wanted.insert(tensor.name);
+    }
+    for (const std::string& tensor : fixture.tensors) {
+      EXPECT_EQ(wanted.erase(tensor), 1U) << fixture.name << " has " << tensor;
+    }
+    EXPECT_TRUE(wanted.empty()) << fixture.name << " has no " << *wanted.begin();
+  }
+}
+
+TEST(Families, TheSameToTheBitHoweverTheWorkIsCut) {
+  for (const Fixture& fixture : fixtures()) {
+    const MemoryModel model(fixture.architecture, kernels::NumberFormat::kF32, 5);
+    // One longer than a page of keys and values, one shorter than a window.
+    const std::vector<std::vector<int32_t>> sequences{random_tokens(45, 1, model.architecture),
+                                                      random_tokens(5, 2, model.architecture)};
+    std::vector<Logits> alone;
+    for (const auto& sequence : sequences) {
+      alone.push_back(Pass(model, {}).run({sequence}, 100).front());
+    }
+    for (const float logit : alone.front().back()) ASSERT_TRUE(std::isfinite(logit));
+    for (const size_t chunk : {1, 3, 100}) {
+      EXPECT_EQ(Pass(model, {.threads = 3}).run(sequences, chunk), alone)
+          << fixture.name << ", chunk " << chunk;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace airllm::model

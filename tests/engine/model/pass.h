@@ -1,0 +1,97 @@
+// Runs the engine's forward pass over whole sequences, cut as a test wants it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "engine/model/forward.h"
+#include "engine/stream/device.h"
+#include "engine/stream/weight_stream.h"
+#include "tests/engine/stream/memory_model.h"
+
+namespace airllm::testing {
+
+using Logits = std::vector<std::vector<float>>;  // [positions][vocabulary]
+
+struct Setup {
+  uint64_t budget = 64 * kMiB;
+  unsigned threads = 2;
+  const kernels::Backend* backend = &kernels::scalar_backend();
+};
+
+class Pass {
+ public:
+  Pass(const MemoryModel& model, const Setup& setup)
+      : model_(model),
+        plan_(*stream::make_plan({&model.architecture, model.shards}, setup.budget)),
+        slab_(*stream::Slab::create(plan_.slab_bytes)),
+        pool_(setup.threads),
+        weights_(plan_, model.shards, slab_.memory(), *setup.backend,
+                 {}, [] { return Status(); }),
+        forward_(model.architecture, *setup.backend, pool_, plan_.limits,
+                 slab_.memory().first(plan_.workspace_bytes)),
+        kv_(*kv::KvPool::create(
+            {model.architecture.layers, model.architecture.kv_heads, model.architecture.head_dim},
+            16 * kMiB)) {}
+
+  // The logits of every position of each sequence, computed `chunk` rows of each at a time.
+  std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, size_t chunk) {
+    std::vector<std::unique_ptr<kv::KvSequence>> kv;
+    for (size_t s = 0; s < sequences.size(); ++s) {
+      kv.push_back(std::make_unique<kv::KvSequence>(*kv_));
+    }
+    std::vector<Logits> out(sequences.size());
+    const size_t most = std::min(plan_.limits.rows, plan_.limits.logit_rows);
+    for (;;) {
+      std::vector<model::Row> rows;
+      std::vector<size_t> owner;
+      for (size_t s = 0; s < sequences.size(); ++s) {
+        const size_t first = out[s].size();
+        const size_t count = std::min({chunk, sequences[s].size() - first, most - rows.size()});
+        if (count == 0) continue;
+        AIRLLM_CHECK(kv[s]->reserve(first + count));
+        for (size_t p = first; p < first + count; ++p) {
+          rows.push_back({sequences[s][p], static_cast<uint32_t>(p),
+                          static_cast<uint32_t>(sequences[s].size()), kv[s].get(), true});
+          owner.push_back(s);
+        }
+      }
+      if (rows.empty()) return out;
+      AIRLLM_CHECK(forward_.run(rows, weights_, [] { return Status(); }).has_value());
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const std::span<const float> logits = forward_.logits(i);
+        out[owner[i]].emplace_back(logits.begin(), logits.end());
+      }
+    }
+  }
+
+ private:
+  const MemoryModel& model_;
+  stream::Plan plan_;
+  stream::Slab slab_;
+  kernels::ThreadPool pool_;
+  stream::WeightStream weights_;
+  model::ForwardPass forward_;
+  std::unique_ptr<kv::KvPool> kv_;
+};
+
+inline std::vector<int32_t> random_tokens(size_t count, uint32_t seed, const model::Architecture& a) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) {
+    token = static_cast<int32_t>(random() % static_cast<uint32_t>(a.vocabulary));
+  }
+  return tokens;
+}
+
+inline std::vector<const kernels::Backend*> backends() {
+  std::vector<const kernels::Backend*> all{&kernels::scalar_backend()};
+  if (const kernels::Backend* avx2 = kernels::avx2_backend()) all.push_back(avx2);
+  return all;
+}
+
+}  // namespace airllm::testing
