@@ -23,7 +23,7 @@ constexpr NamedFunction kActivations[] = {
 };
 
 Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
-  const Keys kHeads = {"num_attention_heads", "n_head", "num_heads", "n_heads"};
+  const Keys head_keys = {"num_attention_heads", "n_head", "num_heads", "n_heads"};
   AIRLLM_TRY(out.layers,
              config.size({"num_hidden_layers", "n_layer", "num_layers", "n_layers"}, kMaxLayers));
   AIRLLM_TRY(out.hidden, config.size({"hidden_size", "n_embd", "d_model"}, kMaxWidth));
@@ -32,7 +32,7 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
   AIRLLM_TRY(
       out.intermediate,
       config.size({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"}, kMaxWidth, wide));
-  AIRLLM_TRY(out.heads, config.size(kHeads, kMaxHeads));
+  AIRLLM_TRY(out.heads, config.size(head_keys, kMaxHeads));
   AIRLLM_TRY(out.kv_heads, config.size({"num_key_value_heads"}, kMaxHeads, out.heads));
   AIRLLM_TRY(out.vocabulary, config.size({"vocab_size"}, kMaxVocabulary));
   AIRLLM_TRY(out.context,
@@ -43,14 +43,14 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
                              "does not divide num_attention_heads, " + std::to_string(out.heads));
   }
   if (!config.has("head_dim") && defaults.head_dim == 0 && out.hidden % out.heads != 0) {
-    return config.impossible(config.spelling(kHeads),
+    return config.impossible(config.spelling(head_keys),
                              "does not divide hidden_size, " + std::to_string(out.hidden));
   }
   const uint64_t usual = defaults.head_dim != 0 ? defaults.head_dim : out.hidden / out.heads;
   AIRLLM_TRY(out.head_dim, config.size({"head_dim"}, kMaxHeadDim, usual));
   if (out.head_dim > kMaxHeadDim || out.q_width() > kMaxWidth) {
     return config.impossible(
-        config.spelling(kHeads),
+        config.spelling(head_keys),
         "times the head's width, " + std::to_string(out.head_dim) + ", is too large");
   }
   return {};
@@ -134,9 +134,9 @@ Status read_longrope(const ConfigReader& rope, const Architecture& a, uint64_t d
 Status read_scaling(const ConfigReader& rope, const ConfigReader& config, const Architecture& a,
                     Rope& out) {
   using Kind = RopeScaling::Kind;
-  const Keys kType = {"rope_type", "type"};
+  const Keys type_keys = {"rope_type", "type"};
   RopeScaling& scaling = out.scaling;
-  AIRLLM_TRY(const std::string type, rope.text(kType, "default"));
+  AIRLLM_TRY(const std::string type, rope.text(type_keys, "default"));
   if (type == "default") return {};
   if (type == "llama3") {
     scaling.kind = Kind::kLlama3;
@@ -154,7 +154,7 @@ Status read_scaling(const ConfigReader& rope, const ConfigReader& config, const 
     AIRLLM_TRY(scaling.factor, rope.positive({"factor"}));
     if (scaling.factor < 1) return rope.impossible("factor", "below 1");
     if (out.dim <= 2)
-      return rope.impossible(rope.spelling(kType), "its heads are too narrow for it");
+      return rope.impossible(rope.spelling(type_keys), "its heads are too narrow for it");
     return {};
   }
   if (type == "yarn") {
@@ -165,7 +165,7 @@ Status read_scaling(const ConfigReader& rope, const ConfigReader& config, const 
     scaling.kind = Kind::kLongrope;
     return read_longrope(rope, a, out.dim, scaling);
   }
-  return rope.impossible(rope.spelling(kType), "this rotary scaling is not known here",
+  return rope.impossible(rope.spelling(type_keys), "this rotary scaling is not known here",
                          "known are: default, linear, dynamic, llama3, yarn, longrope");
 }
 
@@ -179,14 +179,14 @@ Result<Rope> read_rope(const ConfigReader& config, const Json* object, const cha
   AIRLLM_TRY(out.theta, config.positive({"rope_theta", "rotary_emb_base"}, defaults.theta));
   AIRLLM_TRY(out.theta, rope.positive({"rope_theta"}, out.theta));
   if (out.theta <= 1) return config.impossible("rope_theta", "not above 1");
-  const Keys kPart = {"partial_rotary_factor", "rotary_pct"};
-  AIRLLM_TRY(double part, config.positive(kPart, defaults.rotary_part));
+  const Keys part_keys = {"partial_rotary_factor", "rotary_pct"};
+  AIRLLM_TRY(double part, config.positive(part_keys, defaults.rotary_part));
   AIRLLM_TRY(part, rope.positive({"partial_rotary_factor"}, part));
-  if (part > 1) return config.impossible(config.spelling(kPart), "above 1");
+  if (part > 1) return config.impossible(config.spelling(part_keys), "above 1");
   const uint64_t head_dim = architecture.head_dim;
   out.dim = static_cast<uint64_t>(static_cast<double>(head_dim) * part);
   if (out.dim % 2 != 0 || out.dim == 0) {
-    const char* key = part < 1                 ? config.spelling(kPart)
+    const char* key = part < 1                 ? config.spelling(part_keys)
                       : config.has("head_dim") ? "head_dim"
                                                : "num_attention_heads";
     return config.impossible(key, (part < 1 ? "a part of " : "a head of width ") +

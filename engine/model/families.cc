@@ -568,13 +568,13 @@ Status read_falcon(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY(const bool is_new, config.flag("new_decoder_architecture", false));
   AIRLLM_TRY(const bool multi_query, config.flag("multi_query", true));
   AIRLLM_TRY(const bool parallel, config.flag("parallel_attn", true));
-  const Keys kKvHeads = {"num_kv_heads", "n_head_kv"};
+  const Keys kv_head_keys = {"num_kv_heads", "n_head_kv"};
   out.kv_heads = out.heads;
   if (is_new) {
-    AIRLLM_TRY(out.kv_heads, config.size(kKvHeads, kMaxHeads, out.heads));
+    AIRLLM_TRY(out.kv_heads, config.size(kv_head_keys, kMaxHeads, out.heads));
   }
   if (out.heads % out.kv_heads != 0) {
-    return config.impossible(config.spelling(kKvHeads), "does not divide num_attention_heads");
+    return config.impossible(config.spelling(kv_head_keys), "does not divide num_attention_heads");
   }
   out.qkv_groups = out.kv_heads;
   if (!is_new && multi_query) out.kv_heads = out.qkv_groups = 1;

@@ -36,7 +36,8 @@ struct Fixture {
 const std::vector<Fixture>& fixtures() {
   static const std::vector<Fixture> all = [] {
     std::vector<Fixture> out;
-    for (const auto& entry : std::filesystem::directory_iterator(AIRLLM_SOURCE_DIR "/tests/families")) {
+    for (const auto& entry :
+         std::filesystem::directory_iterator(AIRLLM_SOURCE_DIR "/tests/families")) {
       if (entry.path().extension() != ".json") continue;
       const Json root = parse_json(read_file(entry.path()), "fixture").value();
       const std::string family = root["config"]["model_type"].get<std::string>();

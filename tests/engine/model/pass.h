@@ -30,8 +30,7 @@ class Pass {
         plan_(*stream::make_plan({&model.architecture, model.shards}, setup.budget)),
         slab_(*stream::Slab::create(plan_.slab_bytes)),
         pool_(setup.threads),
-        weights_(plan_, model.shards, slab_.memory(), *setup.backend,
-                 {}, [] { return Status(); }),
+        weights_(plan_, model.shards, slab_.memory(), *setup.backend, {}, [] { return Status(); }),
         forward_(model.architecture, *setup.backend, pool_, plan_.limits,
                  slab_.memory().first(plan_.workspace_bytes)),
         kv_(*kv::KvPool::create(
@@ -79,7 +78,8 @@ class Pass {
   std::unique_ptr<kv::KvPool> kv_;
 };
 
-inline std::vector<int32_t> random_tokens(size_t count, uint32_t seed, const model::Architecture& a) {
+inline std::vector<int32_t> random_tokens(size_t count, uint32_t seed,
+                                          const model::Architecture& a) {
   std::mt19937 random(seed);
   std::vector<int32_t> tokens(count);
   for (int32_t& token : tokens) {
