@@ -129,6 +129,9 @@ struct Backend {
   const char* name;  // "scalar", "avx2"
 
   void (*matmul)(const MatmulArgs&, ThreadPool&);
+  // y[r, i] += sum over o of x[r, o] * weight[o, i], in the order of o; x [rows, out], y [rows,
+  // in], weight [out, in] as for matmul; accumulate is not looked at.
+  void (*matmul_transposed)(const MatmulArgs&, ThreadPool&);
   void (*norm)(const NormArgs&, ThreadPool&);
   void (*rope)(const RopeArgs&, ThreadPool&);
   void (*attention)(const AttentionArgs&, ThreadPool&);

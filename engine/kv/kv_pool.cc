@@ -98,12 +98,12 @@ void KvSequence::write(size_t layer, size_t position, const float* k, const floa
   const KvShape& shape = pool_.shape();
   const size_t page_positions = kernels::kKvPagePositions;
   float* page = pool_.block(blocks_[position / page_positions]) + layer * shape.page_floats();
-  float* v_page = page + shape.page_floats() / 2;
+  float* v_page = page + shape.kv_heads * page_positions * shape.head_dim;
   const size_t slot = position % page_positions;
   for (size_t head = 0; head < shape.kv_heads; ++head) {
-    const size_t to = (head * page_positions + slot) * shape.head_dim;
-    std::copy_n(k + head * shape.head_dim, shape.head_dim, page + to);
-    std::copy_n(v + head * shape.head_dim, shape.head_dim, v_page + to);
+    const size_t to = head * page_positions + slot;
+    std::copy_n(k + head * shape.head_dim, shape.head_dim, page + to * shape.head_dim);
+    std::copy_n(v + head * shape.value_dim, shape.value_dim, v_page + to * shape.value_dim);
   }
 }
 

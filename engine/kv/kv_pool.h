@@ -1,8 +1,9 @@
 // Keys and values of all sequences, in pages out of one budget.
 //
-// A *block* holds 32 positions of one sequence in every layer: [layers][2 (k, v)][kv_heads][32]
-// [head_dim] floats. Address space for the whole budget is reserved at the start; memory is
-// committed when a block is first written and given back when the pool is idle.
+// A *block* holds 32 positions of one sequence in every layer: for each layer k [kv_heads][32]
+// [head_dim], then v [kv_heads][32][value_dim] floats. Address space for the whole budget is
+// reserved at the start; memory is committed when a block is first written and given back when the
+// pool is idle.
 #pragma once
 
 #include <cstddef>
@@ -19,9 +20,12 @@ namespace airllm::kv {
 
 struct KvShape {
   size_t layers = 0, kv_heads = 0, head_dim = 0;
+  size_t value_dim = 0;  // 0: values lie in the keys
 
   // Floats of one layer's page: k and v of 32 positions.
-  size_t page_floats() const { return 2 * kv_heads * kernels::kKvPagePositions * head_dim; }
+  size_t page_floats() const {
+    return kv_heads * kernels::kKvPagePositions * (head_dim + value_dim);
+  }
   size_t block_bytes() const { return layers * page_floats() * sizeof(float); }
   uint64_t bytes_per_position() const { return block_bytes() / kernels::kKvPagePositions; }
 };
@@ -74,7 +78,7 @@ class KvSequence {
 
   // Pages of one layer, as kernels::AttentionRow wants them. Valid until reserve() or clear().
   const float* const* pages(size_t layer) const { return tables_[layer].data(); }
-  // Stores one position's k and v, each [kv_heads, head_dim].
+  // Stores one position's k, [kv_heads, head_dim], and v, [kv_heads, value_dim].
   void write(size_t layer, size_t position, const float* k, const float* v);
 
  private:

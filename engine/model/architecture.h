@@ -47,6 +47,42 @@ struct Norm {
   double weight_offset = 0;  // added to the weight
 };
 
+// Queries, keys and values out of compressed rows (arXiv 2405.04434). Keys and values are kept
+// compressed, [kv_rank], with the one rotated part that all heads share, [rope_dim].
+struct Latent {
+  uint64_t kv_rank = 0;   // 0: attention is not latent
+  uint64_t q_rank = 0;    // 0: queries are not compressed
+  uint64_t nope_dim = 0;  // of a query or key head, not rotated
+  uint64_t rope_dim = 0;  // of a query or key head, rotated
+  uint64_t value_dim = 0;
+
+  uint64_t query_dim() const { return nope_dim + rope_dim; }
+};
+
+// How a mixture of experts chooses among them.
+struct Router {
+  enum class Score : uint8_t {
+    kSoftmax,
+    kSigmoid,
+    kSparseMixer,  // arXiv 2409.12136: the best, then the best of the others, each by a softmax
+                   // over those that are near it
+  };
+  enum class GroupScore : uint8_t { kBest, kTwoBest };
+
+  uint64_t experts = 0;  // 0: there are none
+  uint64_t chosen = 0;   // of each row
+  Score score = Score::kSoftmax;
+  double nearness = 0;  // kSparseMixer
+  // Only the experts of the best groups are chosen from.
+  uint64_t groups = 1;
+  uint64_t chosen_groups = 1;
+  GroupScore group_score = GroupScore::kBest;
+  bool has_bias = false;    // added to scores for choosing alone
+  bool normalizes = false;  // weights are divided by their sum, or by their norm:
+  double norm_power = 1;
+  double scale = 1;  // of weights
+};
+
 // How queries and keys are normalised before attention.
 enum class QkNorm : uint8_t {
   kNone,
@@ -69,6 +105,7 @@ struct LayerKind {
   std::optional<size_t> rope;  // index into Architecture::ropes; none: heads are not rotated
   uint64_t window = 0;         // positions that a row attends to, itself the last; 0: all
   double scale = 0;            // of scores
+  bool is_routed = false;      // its MLP is a mixture of experts
 };
 
 // The tensors' names in checkpoints, without ".weight" and ".bias". "" where there is none; that is
@@ -100,6 +137,33 @@ struct TensorNames {
   const char* up = "mlp.up_proj";
   const char* gate_up = "";  // instead of the two
   const char* down = "mlp.down_proj";
+  const char* activation = "";  // before alpha_p, alpha_n, beta and eps, of xIELU
+
+  // latent attention
+  const char* q_low = "self_attn.q_a_proj";
+  const char* q_low_norm = "self_attn.q_a_layernorm";
+  const char* q_high = "self_attn.q_b_proj";
+  const char* kv_low = "self_attn.kv_a_proj_with_mqa";
+  const char* kv_low_norm = "self_attn.kv_a_layernorm";
+  const char* kv_high = "self_attn.kv_b_proj";
+
+  const char* router = "mlp.gate";
+  const char* router_bias = "mlp.gate.e_score_correction_bias";  // the whole name
+  // Of each expert: what comes before the next three; or whole names of tensors of all of them.
+  const char* expert = "mlp.experts.{}.";
+  const char* expert_gate = "gate_proj";
+  const char* expert_up = "up_proj";
+  const char* expert_gate_up = "";  // instead of the two
+  const char* expert_down = "down_proj";
+  const char* shared = "mlp.shared_experts.";  // before gate_proj, up_proj, down_proj
+  const char* shared_gate = "";                // makes a factor of the shared expert's output
+};
+
+// How checkpoints keep the weights of the experts of a layer.
+enum class ExpertLayout : uint8_t {
+  kEach,     // each expert's for themselves
+  kStacked,  // [experts, out, in]
+  kFlat,     // [experts * width, hidden], w2 too, which is used as its transpose
 };
 
 struct Architecture {
@@ -112,7 +176,8 @@ struct Architecture {
   uint64_t head_dim = 0;      // of queries, keys and values
   uint64_t intermediate = 0;  // width inside the MLP
   uint64_t vocabulary = 0;
-  uint64_t context = 0;  // max_position_embeddings
+  uint64_t context = 0;            // max_position_embeddings
+  uint64_t next_token_layers = 0;  // behind the last, in checkpoints; not used
 
   Norm norm;
   Residual residual = Residual::kSequential;
@@ -144,6 +209,13 @@ struct Architecture {
   kernels::Function activation = kernels::Function::kSilu;
   bool mlp_bias = false;
 
+  Latent latent;
+  Router router;
+  uint64_t expert_width = 0;
+  uint64_t shared_width = 0;  // 0: no shared expert
+  ExpertLayout expert_layout = ExpertLayout::kEach;
+  uint64_t router_bias_rank = 1;  // [experts], or [1, experts]
+
   bool tied_head = false;  // the head is the embedding
   bool head_bias = false;
   double logit_scale = 1;
@@ -152,6 +224,7 @@ struct Architecture {
   std::vector<int32_t> end_tokens;  // eos_token_id of config.json
   std::optional<int32_t> begin_token;
 
+  bool is_latent() const { return latent.kv_rank > 0; }
   uint64_t q_width() const { return heads * head_dim; }
   uint64_t kv_width() const { return kv_heads * head_dim; }
   uint64_t qkv_width() const { return q_width() + 2 * kv_width(); }

@@ -20,7 +20,21 @@ constexpr NamedFunction kActivations[] = {
     {"gelu", Function::kGelu},          {"gelu_new", Function::kGeluTanh},
     {"gelu_fast", Function::kGeluTanh}, {"gelu_pytorch_tanh", Function::kGeluTanh},
     {"relu", Function::kRelu},          {"relu2", Function::kReluSquared},
+    {"xielu", Function::kXielu},
 };
+
+// Keys are compressed, and all heads share one: the compressed part and the rotated part.
+Status read_latent(const ConfigReader& config, Architecture& out) {
+  Latent& latent = out.latent;
+  AIRLLM_TRY(latent.kv_rank, config.size({"kv_lora_rank"}, kMaxHeadDim));
+  AIRLLM_TRY(latent.q_rank, config.count({"q_lora_rank"}, kMaxWidth, 0));
+  AIRLLM_TRY(latent.nope_dim, config.size({"qk_nope_head_dim"}, kMaxHeadDim));
+  AIRLLM_TRY(latent.rope_dim, config.size({"qk_rope_head_dim"}, kMaxHeadDim));
+  AIRLLM_TRY(latent.value_dim, config.size({"v_head_dim"}, kMaxHeadDim));
+  out.kv_heads = 1;
+  out.head_dim = latent.kv_rank + latent.rope_dim;
+  return {};
+}
 
 Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
   const Keys head_keys = {"num_attention_heads", "n_head", "num_heads", "n_heads"};
@@ -42,6 +56,7 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
     return config.impossible("num_key_value_heads",
                              "does not divide num_attention_heads, " + std::to_string(out.heads));
   }
+  if (defaults.is_latent) return read_latent(config, out);
   if (!config.has("head_dim") && defaults.head_dim == 0 && out.hidden % out.heads != 0) {
     return config.impossible(config.spelling(head_keys),
                              "does not divide hidden_size, " + std::to_string(out.hidden));
@@ -59,7 +74,7 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
 Status read_activation(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
   AIRLLM_TRY(const std::string name, config.text({defaults.activation_key}, defaults.activation));
   for (const NamedFunction& known : kActivations) {
-    if (known.name != name) continue;
+    if (known.name != name || (known.function == Function::kXielu && out.gated)) continue;
     out.activation = known.function;
     return {};
   }
@@ -183,7 +198,8 @@ Result<Rope> read_rope(const ConfigReader& config, const Json* object, const cha
   AIRLLM_TRY(double part, config.positive(part_keys, defaults.rotary_part));
   AIRLLM_TRY(part, rope.positive({"partial_rotary_factor"}, part));
   if (part > 1) return config.impossible(config.spelling(part_keys), "above 1");
-  const uint64_t head_dim = architecture.head_dim;
+  const uint64_t head_dim =
+      architecture.is_latent() ? architecture.latent.rope_dim : architecture.head_dim;
   out.dim = static_cast<uint64_t>(static_cast<double>(head_dim) * part);
   if (out.dim % 2 != 0 || out.dim == 0) {
     const char* key = part < 1                 ? config.spelling(part_keys)
@@ -259,7 +275,8 @@ Status read_common(const ConfigReader& config, const Defaults& defaults, Archite
   out.head_norm.epsilon = out.norm.epsilon;
   AIRLLM_TRY_VOID(read_activation(config, defaults, out));
   LayerKind kind;
-  kind.scale = 1 / std::sqrt(static_cast<double>(out.head_dim));
+  kind.scale =
+      1 / std::sqrt(static_cast<double>(out.is_latent() ? out.latent.query_dim() : out.head_dim));
   if (defaults.is_rotated) {
     AIRLLM_TRY_VOID(read_ropes(config, defaults, out));
     kind.rope = 0;
@@ -278,6 +295,30 @@ Norm layer_norm(const Norm& like, bool bias) {
   norm.kind = kernels::NormArgs::Kind::kLayer;
   norm.has_bias = bias;
   return norm;
+}
+
+Status read_experts(const ConfigReader& config, Keys width_keys, Architecture& out) {
+  const Keys count_keys = {"num_experts", "num_local_experts", "n_routed_experts",
+                           "moe_num_experts"};
+  const Keys chosen_keys = {"num_experts_per_tok", "moe_topk", "moe_k", "moe_top_k"};
+  Router& router = out.router;
+  AIRLLM_TRY(router.experts, config.size(count_keys, kMaxExperts));
+  AIRLLM_TRY(router.chosen, config.size(chosen_keys, kMaxExperts));
+  AIRLLM_TRY(out.expert_width, config.size(width_keys, kMaxWidth));
+  if (router.groups == 0 || router.experts % router.groups != 0) {
+    return config.impossible(
+        "n_group", "does not divide the number of experts, " + std::to_string(router.experts));
+  }
+  if (router.chosen_groups > router.groups) {
+    return config.impossible("topk_group", "above n_group");
+  }
+  const uint64_t choice = router.experts / router.groups * router.chosen_groups;
+  if (router.chosen > choice) {
+    return config.impossible(config.spelling(chosen_keys),
+                             "more than can be chosen from, " + std::to_string(choice));
+  }
+  for (LayerKind& kind : out.kinds) kind.is_routed = true;
+  return {};
 }
 
 Status read_two_ropes(const ConfigReader& config, const Defaults& full, const Defaults& sliding,

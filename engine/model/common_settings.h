@@ -16,6 +16,7 @@ inline constexpr uint64_t kMaxHeads = 1 << 16;
 inline constexpr uint64_t kMaxHeadDim = 1 << 14;
 inline constexpr uint64_t kMaxWidth = 1 << 24;
 inline constexpr uint64_t kMaxVocabulary = 1 << 26;
+inline constexpr uint64_t kMaxExperts = 4096;
 inline constexpr uint64_t kMaxContext = uint64_t{1} << 31;
 
 // What holds when config.json does not say.
@@ -32,6 +33,7 @@ struct Defaults {
   const char* activation_key = "hidden_act";
   const char* activation = "silu";
   bool tied_head = false;
+  bool is_latent = false;  // attention is
 };
 
 // Sizes, norm, activation, rotary positions, head, tokens. All layers are alike: rotated as the
@@ -40,6 +42,10 @@ Status read_common(const ConfigReader& config, const Defaults& defaults, Archite
 
 // A layer norm with weight and, but for `bias`, bias.
 Norm layer_norm(const Norm& like, bool bias = true);
+
+// Experts: how many there are and are chosen, under the names of all families, and the width of
+// one, under `width_keys`. All layers get them; the router is as `out` says, else a softmax.
+Status read_experts(const ConfigReader& config, Keys width_keys, Architecture& out);
 
 // Two kinds of rotary positions: those of layers without a window (ropes[0]) and with one
 // (ropes[1]). "rope_parameters" may have both, under the names of the layers' types.

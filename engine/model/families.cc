@@ -29,6 +29,20 @@ Status read_arcee(const ConfigReader& config, Architecture& out) {
   return read_biases(config, out);
 }
 
+// Its activation has parameters of its own in each layer.
+Status read_apertus(const ConfigReader& config, Architecture& out) {
+  out.gated = false;
+  out.names.attention_norm = "attention_layernorm";
+  out.names.mlp_norm = "feedforward_layernorm";
+  out.names.activation = "mlp.act_fn.";
+  out.qk_norm = QkNorm::kHeads;
+  AIRLLM_TRY_VOID(read_common(
+      config, {.context = 65536, .theta = 12e6, .epsilon = 1e-5, .activation = "xielu"}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  return {};
+}
+
 Status read_helium(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(
       config,
@@ -802,13 +816,303 @@ Status read_persimmon(const ConfigReader& config, Architecture& out) {
   return {};
 }
 
+// ---- mixtures of experts ----
+
+Status read_mixtral(const ConfigReader& config, Architecture& out) {
+  out.names.router = "block_sparse_moe.gate";
+  out.names.expert = "block_sparse_moe.experts.{}.";
+  out.names.expert_gate = "w1";
+  out.names.expert_up = "w3";
+  out.names.expert_down = "w2";
+  out.router.normalizes = true;
+  AIRLLM_TRY_VOID(read_common(config, {.context = 131072, .theta = 1e6, .epsilon = 1e-5}, out));
+  AIRLLM_TRY_VOID(read_experts(config, {"intermediate_size"}, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 0));
+  return set_windows(
+      config, window, [](uint64_t) { return true; }, out);
+}
+
+Status read_phimoe(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_mixtral(config, out));
+  out.norm = layer_norm(out.norm);
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  AIRLLM_TRY(out.head_bias, config.flag("lm_head_bias", false));
+  out.router.normalizes = false;
+  out.router.score = Router::Score::kSparseMixer;
+  AIRLLM_TRY(out.router.nearness, config.number("router_jitter_noise", 0.01));
+  return {};
+}
+
+// Layers that a list or a step leaves out have a plain MLP.
+Status read_sparse_layers(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY(const uint64_t step, config.size({"decoder_sparse_step"}, kMaxLayers, 1));
+  for (uint64_t i = 0; i < out.layers; ++i) out.kinds[i].is_routed = (i + 1) % step == 0;
+  const Json* plain = config.find("mlp_only_layers");
+  if (plain == nullptr) return {};
+  if (!plain->is_array()) return config.impossible("mlp_only_layers", "not a list");
+  for (const Json& layer : *plain) {
+    if (!layer.is_number_unsigned()) {
+      return config.impossible("mlp_only_layers", "not a list of layers");
+    }
+    const auto number = layer.get<uint64_t>();
+    if (number < out.layers) out.kinds[number].is_routed = false;
+  }
+  return {};
+}
+
+Status read_qwen2_moe(const ConfigReader& config, Architecture& out) {
+  out.names.shared = "mlp.shared_expert.";
+  out.names.shared_gate = "mlp.shared_expert_gate";
+  AIRLLM_TRY_VOID(read_common(config, {.context = 32768}, out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("qkv_bias", true));
+  AIRLLM_TRY_VOID(read_experts(config, {"moe_intermediate_size"}, out));
+  AIRLLM_TRY(out.shared_width, config.size({"shared_expert_intermediate_size"}, kMaxWidth));
+  AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
+  AIRLLM_TRY_VOID(read_sparse_layers(config, out));
+  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  AIRLLM_TRY(const uint64_t first, config.count({"max_window_layers"}, kMaxLayers, 28));
+  return set_windows(
+      config, windowed ? window : 0,
+      [=](uint64_t layer) { return (layer + 1) % 2 != 0 && layer < first; }, out);
+}
+
+Status read_qwen3_moe(const ConfigReader& config, Architecture& out) {
+  out.qk_norm = QkNorm::kHeads;
+  AIRLLM_TRY_VOID(read_common(config, {.context = 32768}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_experts(config, {"moe_intermediate_size"}, out));
+  AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
+  AIRLLM_TRY_VOID(read_sparse_layers(config, out));
+  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  return set_windows(
+      config, windowed ? window : 0, [](uint64_t) { return true; }, out);
+}
+
+Status read_olmoe(const ConfigReader& config, Architecture& out) {
+  out.qk_norm = QkNorm::kWhole;
+  AIRLLM_TRY_VOID(read_common(config, {.context = 4096, .epsilon = 1e-5}, out));
+  AIRLLM_TRY_VOID(read_biases(config, out));
+  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_experts(config, {"intermediate_size"}, out));
+  AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
+  if (config.has("clip_qkv")) {
+    AIRLLM_TRY(out.qkv_clip, config.positive({"clip_qkv"}));
+  }
+  return {};
+}
+
+// Its weights are a softmax over the chosen alone, which is the whole one divided by their sum.
+Status read_granitemoe(const ConfigReader& config, Architecture& out) {
+  out.names.router = "block_sparse_moe.router.layer";
+  out.names.expert_gate_up = "block_sparse_moe.input_linear";
+  out.names.expert_down = "block_sparse_moe.output_linear";
+  out.expert_layout = ExpertLayout::kStacked;
+  out.router.normalizes = true;
+  AIRLLM_TRY_VOID(read_granite(config, out));
+  out.mlp_bias = false;
+  return read_experts(config, {"intermediate_size"}, out);
+}
+
+Status read_ernie4_5_moe(const ConfigReader& config, Architecture& out) {
+  out.names.router_bias = "mlp.moe_statics.e_score_correction_bias";
+  out.router_bias_rank = 2;
+  out.router.has_bias = true;
+  out.router.normalizes = true;
+  AIRLLM_TRY_VOID(read_common(
+      config,
+      {.context = 131072, .theta = 500000, .interleaved = true, .epsilon = 1e-5, .tied_head = true},
+      out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("use_bias", false));
+  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_experts(config, {"moe_intermediate_size"}, out));
+  AIRLLM_TRY(const uint64_t shared, config.count({"moe_num_shared_experts"}, kMaxExperts, 2));
+  out.shared_width = shared * out.expert_width;
+  AIRLLM_TRY(const uint64_t start, config.count({"moe_layer_start_index"}, kMaxLayers, 1));
+  AIRLLM_TRY(const uint64_t every, config.size({"moe_layer_interval"}, kMaxLayers, 1));
+  uint64_t end = out.layers - 1;  // -1 says so, too
+  const Json* last = config.find("moe_layer_end_index");
+  if (last != nullptr && *last != -1) {
+    AIRLLM_TRY(end, config.count({"moe_layer_end_index"}, kMaxLayers, end));
+  }
+  for (uint64_t i = 0; i < out.layers; ++i) {
+    out.kinds[i].is_routed = (i + 1) % every == 0 && i >= start && i <= end;
+  }
+  return {};
+}
+
+Status read_hunyuan_moe(const ConfigReader& config, Architecture& out) {
+  out.names.router = "mlp.gate.wg";
+  out.names.shared = "mlp.shared_mlp.";
+  out.router.normalizes = true;
+  AIRLLM_TRY_VOID(read_hunyuan(config, out));
+  AIRLLM_TRY_VOID(read_experts(config, {"intermediate_size"}, out));
+  out.shared_width = out.intermediate;
+  return {};
+}
+
+Status read_dbrx(const ConfigReader& config, Architecture& out) {
+  name_gpt(out);
+  out.names.final_norm = "transformer.norm_f";
+  out.names.layer = "transformer.blocks.{}.";
+  out.names.attention_norm = "norm_attn_norm.norm_1";
+  out.names.qkv = "norm_attn_norm.attn.Wqkv";
+  out.names.attention_out = "norm_attn_norm.attn.out_proj";
+  out.names.mlp_norm = "norm_attn_norm.norm_2";
+  out.names.router = "ffn.router.layer";
+  out.names.expert_gate = "ffn.experts.mlp.w1";
+  out.names.expert_up = "ffn.experts.mlp.v1";
+  out.names.expert_down = "ffn.experts.mlp.w2";
+  out.expert_layout = ExpertLayout::kFlat;
+  out.gated = true;
+  out.norm = layer_norm(out.norm, false);
+  const Json none = Json::object();
+  AIRLLM_TRY(const Json* attention_object, config.object("attn_config"));
+  AIRLLM_TRY(const Json* ffn_object, config.object("ffn_config"));
+  const ConfigReader attention(attention_object != nullptr ? *attention_object : none,
+                               config.what() + ": attn_config");
+  const ConfigReader ffn(ffn_object != nullptr ? *ffn_object : none,
+                         config.what() + ": ffn_config");
+  Defaults defaults = kGpt;
+  defaults.is_rotated = true;
+  defaults.epsilon_key = defaults.activation_key = "no_key";
+  defaults.activation = "silu";
+  defaults.tied_head = false;
+  AIRLLM_TRY(defaults.theta, attention.positive({"rope_theta"}, 10000));
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(out.kv_heads, attention.size({"kv_n_heads"}, kMaxHeads, out.kv_heads));
+  if (out.heads % out.kv_heads != 0) {
+    return attention.impossible("kv_n_heads", "does not divide n_heads");
+  }
+  if (attention.has("clip_qkv")) {
+    AIRLLM_TRY(out.qkv_clip, attention.positive({"clip_qkv"}));
+  }
+  AIRLLM_TRY(const Json* function, ffn.object("ffn_act_fn"));
+  if (function != nullptr) {
+    const ConfigReader named(*function, ffn.what() + ": ffn_act_fn");
+    AIRLLM_TRY(const std::string name, named.text({"name"}, "silu"));
+    if (name != "silu") return named.impossible("name", "only silu is known here");
+  }
+  AIRLLM_TRY_VOID(read_experts(ffn, {"ffn_hidden_size"}, out));
+  out.intermediate = out.expert_width;
+  out.router.normalizes = ffn.has("moe_normalize_expert_weights");
+  AIRLLM_TRY(out.router.norm_power, ffn.positive({"moe_normalize_expert_weights"}, 1));
+  return {};
+}
+
+// ---- DeepSeek and its kin ----
+
+// Layers up to first_k_dense_replace have a plain MLP.
+Status read_deepseek_experts(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_experts(config, {"moe_intermediate_size"}, out));
+  AIRLLM_TRY(out.router.scale, config.positive({"routed_scaling_factor"}, 1));
+  AIRLLM_TRY(const uint64_t shared, config.count({"n_shared_experts"}, kMaxExperts, 0));
+  out.shared_width = shared * out.expert_width;
+  AIRLLM_TRY(const uint64_t first, config.count({"first_k_dense_replace"}, kMaxLayers, 0));
+  AIRLLM_TRY(const uint64_t every, config.size({"moe_layer_freq"}, kMaxLayers, 1));
+  for (uint64_t i = 0; i < out.layers; ++i) {
+    out.kinds[i].is_routed = i >= first && i % every == 0;
+  }
+  AIRLLM_TRY(out.next_token_layers, config.count({"num_nextn_predict_layers"}, kMaxLayers, 0));
+  return {};
+}
+
+Status read_groups(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY(out.router.groups, config.size({"n_group"}, kMaxExperts, 1));
+  AIRLLM_TRY(out.router.chosen_groups, config.size({"topk_group"}, kMaxExperts, 1));
+  return {};
+}
+
+// Scores of stretched positions are larger.
+Status scale_by_mscale(const ConfigReader& config, Architecture& out) {
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    AIRLLM_TRY(const Json* object, config.object(key));
+    if (object == nullptr) continue;
+    const ConfigReader rope(*object, config.what() + ": " + key);
+    AIRLLM_TRY(const double all, rope.number("mscale_all_dim", 0));
+    AIRLLM_TRY(const double factor, rope.positive({"factor"}, 1));
+    if (all == 0 || factor <= 1) continue;
+    const double mscale = 0.1 * all * std::log(factor) + 1;
+    for (LayerKind& kind : out.kinds) kind.scale *= mscale * mscale;
+    break;
+  }
+  return {};
+}
+
+Status read_latent_family(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", false));
+  out.attention_out_bias = out.qkv_bias;
+  out.head_norm.epsilon = 1e-6;  // of compressed rows, whatever the settings say
+  return scale_by_mscale(config, out);
+}
+
+Status read_deepseek_v2(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_latent_family(config, {.interleaved = true, .is_latent = true}, out));
+  AIRLLM_TRY(const std::string method, config.text({"topk_method"}, "greedy"));
+  if (method == "group_limited_greedy") {
+    AIRLLM_TRY_VOID(read_groups(config, out));
+  } else if (method != "greedy") {
+    return config.impossible("topk_method", "this choice of experts is not known here",
+                             "known are: greedy, group_limited_greedy");
+  }
+  return read_deepseek_experts(config, out);
+}
+
+void route_as_deepseek_v3(Router& router) {
+  router.score = Router::Score::kSigmoid;
+  router.group_score = Router::GroupScore::kTwoBest;
+  router.has_bias = true;
+}
+
+Status read_deepseek_v3(const ConfigReader& config, Architecture& out) {
+  route_as_deepseek_v3(out.router);
+  AIRLLM_TRY(const bool interleaved, config.flag("rope_interleave", true));
+  AIRLLM_TRY_VOID(read_latent_family(
+      config, {.context = 4096, .interleaved = interleaved, .is_latent = true}, out));
+  AIRLLM_TRY_VOID(read_groups(config, out));
+  AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", true));
+  return read_deepseek_experts(config, out);
+}
+
+Status read_glm4_moe(const ConfigReader& config, Architecture& out) {
+  route_as_deepseek_v3(out.router);
+  AIRLLM_TRY_VOID(
+      read_common(config, {.context = 131072, .rotary_part = 0.5, .epsilon = 1e-5}, out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", false));
+  AIRLLM_TRY(const bool normed, config.flag("use_qk_norm", false));
+  if (normed) out.qk_norm = QkNorm::kHeads;
+  AIRLLM_TRY_VOID(read_groups(config, out));
+  AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", true));
+  return read_deepseek_experts(config, out);
+}
+
+Status read_minicpm3(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(
+      read_latent_family(config, {.context = 32768, .tied_head = true, .is_latent = true}, out));
+  AIRLLM_TRY(out.embedding_scale, config.positive({"scale_emb"}, 1));
+  AIRLLM_TRY(const double depth, config.positive({"scale_depth"}, 1.4));
+  out.residual_scale = depth / std::sqrt(static_cast<double>(out.layers));
+  AIRLLM_TRY(const double base, config.positive({"dim_model_base"}, 256));
+  out.logit_scale = base / static_cast<double>(out.hidden);
+  return {};
+}
+
 constexpr Family kFamilies[] = {
+    {"apertus", read_apertus},
     {"arcee", read_arcee},
     {"bloom", read_bloom},
     {"codegen", read_codegen},
     {"cohere", read_cohere},
     {"cohere2", read_cohere2},
+    {"dbrx", read_dbrx},
+    {"deepseek_v2", read_deepseek_v2},
+    {"deepseek_v3", read_deepseek_v3},
     {"ernie4_5", read_ernie4_5},
+    {"ernie4_5_moe", read_ernie4_5_moe},
     {"exaone4", read_exaone4},
     {"falcon", read_falcon},
     {"gemma", read_gemma},
@@ -816,28 +1120,38 @@ constexpr Family kFamilies[] = {
     {"gemma3_text", read_gemma3},
     {"glm", read_glm},
     {"glm4", read_glm4},
+    {"glm4_moe", read_glm4_moe},
     {"gpt2", read_gpt2},
     {"gpt_bigcode", read_gpt_bigcode},
     {"gpt_neo", read_gpt_neo},
     {"gpt_neox", read_gpt_neox},
     {"gptj", read_gptj},
     {"granite", read_granite},
+    {"granitemoe", read_granitemoe},
     {"helium", read_helium},
     {"hunyuan_v1_dense", read_hunyuan},
+    {"hunyuan_v1_moe", read_hunyuan_moe},
     {"internlm3", read_internlm3},
+    {"kimi_k2", read_deepseek_v3},
     {"llama", read_llama},
+    {"minicpm3", read_minicpm3},
     {"mistral", read_mistral},
+    {"mixtral", read_mixtral},
     {"mpt", read_mpt},
     {"nemotron", read_nemotron},
     {"olmo", read_olmo},
     {"olmo2", read_olmo2},
     {"olmo3", read_olmo3},
+    {"olmoe", read_olmoe},
     {"opt", read_opt},
     {"persimmon", read_persimmon},
     {"phi", read_phi},
     {"phi3", read_phi3},
+    {"phimoe", read_phimoe},
     {"qwen2", read_qwen2},
+    {"qwen2_moe", read_qwen2_moe},
     {"qwen3", read_qwen3},
+    {"qwen3_moe", read_qwen3_moe},
     {"seed_oss", read_seed_oss},
     {"smollm3", read_smollm3},
     {"stablelm", read_stablelm},

@@ -1,10 +1,12 @@
 #include "engine/model/forward.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "base/checked.h"
 #include "base/overloaded.h"
+#include "engine/model/router.h"
 
 namespace airllm::model {
 namespace {
@@ -22,8 +24,11 @@ uint64_t padded_bytes(uint64_t floats) { return round_up(floats * sizeof(float),
 // Buffers that are never in use at the same time begin at the same place.
 constexpr Buffer kWholeSweep[] = {Buffer::kStream, Buffer::kNormed, Buffer::kSecond,
                                   Buffer::kBranch};
-constexpr Buffer kAttention[] = {Buffer::kQkv, Buffer::kFused, Buffer::kMixed};
-constexpr Buffer kMlp[] = {Buffer::kMlp};
+constexpr Buffer kAttention[] = {Buffer::kQkv,      Buffer::kFused,    Buffer::kMixed,
+                                 Buffer::kRawQuery, Buffer::kLowQuery, Buffer::kQuery,
+                                 Buffer::kKey,      Buffer::kValues};
+constexpr Buffer kMlp[] = {Buffer::kMlp,      Buffer::kRouter,    Buffer::kRouterBias,
+                           Buffer::kExpertIn, Buffer::kExpertOut, Buffer::kSharedGate};
 constexpr Buffer kEnds[] = {Buffer::kNarrow};
 constexpr Buffer kLast[] = {Buffer::kLogits};
 
@@ -52,6 +57,10 @@ Layout layout_of(const Architecture& a, const BatchLimits& limits) {
 
 }  // namespace
 
+kv::KvShape kv_shape(const Architecture& a) {
+  return {a.layers, a.kv_heads, a.head_dim, a.is_latent() ? 0 : a.head_dim};
+}
+
 uint64_t ForwardPass::workspace_bytes(const Architecture& architecture, const BatchLimits& limits) {
   return layout_of(architecture, limits).bytes;
 }
@@ -64,7 +73,8 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
       pool_(pool),
       limits_(limits),
       stages_(stages(architecture)),
-      rotation_runs_(architecture.ropes.size()) {
+      rotation_runs_(architecture.ropes.size()),
+      routed_(architecture.router.experts) {
   const Layout layout = layout_of(architecture, limits);
   AIRLLM_CHECK(workspace.size() >= layout.bytes);
   for (size_t i = 0; i < kBuffers; ++i) {
@@ -87,17 +97,18 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
   for (;;) {
     bool done = false;
     AIRLLM_TRY(const TileView tile, weights.next_tile(done));
-    // Steps that had their last tile are over.
-    while (done ? stage_ < end_stage_ : stage_ != tile.stage || step_ != tile.step) {
-      AIRLLM_CHECK(done || stage_ < tile.stage || (stage_ == tile.stage && step_ < tile.step));
-      ++step_;
-      AIRLLM_TRY_VOID(run_undriven(weights, between_tiles));
-    }
-    if (done) return {};
+    if (done) break;
+    AIRLLM_CHECK(stage_ == tile.stage && step_ == tile.step);
     run_tile(current(), tile);
+    const bool is_over = tile.is_last;
     weights.release_tile();
     AIRLLM_TRY_VOID(between_tiles());
+    if (!is_over) continue;
+    ++step_;
+    AIRLLM_TRY_VOID(run_undriven(weights, between_tiles));
   }
+  AIRLLM_CHECK(stage_ == end_stage_);
+  return {};
 }
 
 std::span<const float> ForwardPass::logits(size_t i) const {
@@ -142,6 +153,10 @@ Status ForwardPass::run_undriven(WeightSource& weights,
       step_ = 0;
       continue;
     }
+    if (is_left_out(current())) {
+      ++step_;
+      continue;
+    }
     if (current().is_driven()) return {};
     AIRLLM_TRY_VOID(run_step(current(), weights, between_pieces));
     ++step_;
@@ -159,6 +174,10 @@ Status ForwardPass::run_step(const Step& step, WeightSource& weights,
                  [&](const step::Ungroup& it) { return ungroup(it), Status(); },
                  [&](const step::Rotate& it) { return rotate(it), Status(); },
                  [&](const step::Attend& it) { return attend(it, between_pieces); },
+                 [&](const step::Route&) { return route(weights), Status(); },
+                 [&](const step::Gather& it) { return gather(it), Status(); },
+                 [&](const step::Scatter&) { return scatter(), Status(); },
+                 [&](const step::AddGated& it) { return add_gated(it), Status(); },
                  [&](const step::KeepLogits& it) { return keep_logits(it), Status(); },
                  [](const auto&) -> Status { AIRLLM_CHECK(false); }},
       step.what);
@@ -168,6 +187,10 @@ void ForwardPass::run_tile(const Step& step, const TileView& tile) {
   std::visit(Overloaded{[&](const step::Normalize& it) { normalize(it, tile); },
                         [&](const step::Product& it) { multiply(it, tile); },
                         [&](const step::Bias& it) { add_bias(it, tile); },
+                        [&](const step::AbsorbKeys&) { absorb_keys(tile); },
+                        [&](const step::ExpandValues&) { expand_values(tile); },
+                        [&](const step::LoadParameter& it) { load_parameter(it, tile); },
+                        [&](const step::LoadRouterBias&) { load_router_bias(tile); },
                         [](const auto&) { AIRLLM_CHECK(false); }},
              step.what);
 }
@@ -253,6 +276,16 @@ void ForwardPass::add(const step::Add& step) {
 
 void ForwardPass::map(const step::Map& step) {
   kernels::MapArgs args = step.function;
+  if (args.function == kernels::Function::kXielu) {
+    const auto [positive, negative, beta, epsilon] = parameters_;
+    const auto softplus = [](float x) {
+      return std::max(x, 0.0F) + std::log1p(std::exp(-std::fabs(x)));
+    };
+    args.a = softplus(positive);
+    args.b = beta + softplus(negative);
+    args.c = beta;
+    args.d = epsilon;
+  }
   args.x = at(step.to);
   args.x_stride = stride(step.to);
   if (step.factor.width > 0) {
@@ -288,13 +321,13 @@ void ForwardPass::rotate(const step::Rotate& step) {
   const Rope& rope = architecture_.ropes[step.rope];
   kernels::RopeArgs args;
   args.x_stride = stride(step.to);
-  args.head_dim = architecture_.head_dim;
+  args.head_dim = step.head_dim;
   args.rotary_dim = rope.dim;
   args.interleaved = rope.interleaved;
   args.scale = static_cast<float>(rope.scaling.attention_factor);
-  args.heads = step.to.width / architecture_.head_dim;
+  args.heads = step.to.width / step.head_dim;
   const auto rotate_rows = [&](size_t first, size_t rows, const std::vector<float>& frequencies) {
-    args.x = at(step.to) + first * args.x_stride;
+    args.x = at(step.to) + step.begin + first * args.x_stride;
     args.positions = positions_.data() + first;
     args.rows = rows;
     args.inverse_frequencies = frequencies.data();
@@ -310,9 +343,10 @@ void ForwardPass::rotate(const step::Rotate& step) {
 
 // All of them before attention: rows of one chunk see each other.
 void ForwardPass::keep_keys_and_values() {
-  const size_t row_floats = architecture_.qkv_width();
+  const bool is_latent = architecture_.is_latent();
+  const Slice keys = is_latent ? Slice{Buffer::kKey} : Slice{Buffer::kQkv, architecture_.q_width()};
   for (size_t r = 0; r < rows_.size(); ++r) {
-    const float* const k = at({Buffer::kQkv}) + r * row_floats + architecture_.q_width();
+    const float* const k = at(keys) + r * stride(keys);
     rows_[r].sequence->write(stages_[stage_].layer, rows_[r].position, k,
                              k + architecture_.kv_width());
   }
@@ -329,8 +363,12 @@ Status ForwardPass::attend(const step::Attend& step,
   kernels::AttentionArgs args;
   args.heads = a.heads;
   args.kv_heads = a.kv_heads;
-  args.head_dim = args.value_dim = a.head_dim;
-  args.q_stride = a.qkv_width();
+  args.head_dim = a.head_dim;
+  args.value_dim = a.is_latent() ? a.latent.kv_rank : a.head_dim;
+  args.values_in_keys = a.is_latent();
+  const Slice queries{a.is_latent() ? Buffer::kQuery : Buffer::kQkv};
+  const Slice mixed{Buffer::kMixed};
+  args.q_stride = stride(queries);
   args.scale = static_cast<float>(step.kind.scale);
   args.window = step.kind.window;
   args.soft_cap = static_cast<float>(a.attention_soft_cap);
@@ -338,8 +376,8 @@ Status ForwardPass::attend(const step::Attend& step,
   args.bf16_biases = a.alibi_of_falcon;
   for (size_t first = 0; first < rows_.size(); first += args.rows) {
     if (first > 0) AIRLLM_TRY_VOID(between_pieces());
-    args.q = at({Buffer::kQkv}) + first * args.q_stride;
-    args.out = at({Buffer::kMixed}) + first * a.q_width();
+    args.q = at(queries) + first * args.q_stride;
+    args.out = at(mixed) + first * stride(mixed);
     args.attention_rows = attention_rows_.data() + first;
     args.rows = rows_of_piece(first);
     backend_.attention(args, pool_);
@@ -359,6 +397,150 @@ size_t ForwardPass::rows_of_piece(size_t first) const {
     ++rows;
   }
   return rows;
+}
+
+namespace {
+
+// Rows [first, first + rows) of a tile that make the same head's keys, or its values.
+struct HeadRows {
+  size_t first, rows;
+  uint64_t head;
+  uint64_t begin;  // of the first among the head's keys or values
+};
+
+// Calls visit for the runs of a tile of kv_high whose rows make keys, or values.
+template <typename Visit>
+void for_each_head(const Latent& latent, const TileView& tile, bool values, const Visit& visit) {
+  const uint64_t head_rows = latent.nope_dim + latent.value_dim;
+  for (size_t at = 0; at < tile.rows;) {
+    const uint64_t head = (tile.row_begin + at) / head_rows;
+    const uint64_t inside = (tile.row_begin + at) % head_rows;
+    const bool is_value = inside >= latent.nope_dim;
+    const uint64_t end = is_value ? head_rows : latent.nope_dim;
+    const size_t rows = std::min<size_t>(end - inside, tile.rows - at);
+    if (is_value == values)
+      visit(HeadRows{at, rows, head, is_value ? inside - latent.nope_dim : inside});
+    at += rows;
+  }
+}
+
+}  // namespace
+
+void ForwardPass::absorb_keys(const TileView& tile) {
+  const Latent& latent = architecture_.latent;
+  const Slice raw{Buffer::kRawQuery}, query{Buffer::kQuery};
+  if (tile.row_begin == 0) {
+    for (size_t r = 0; r < rows_.size(); ++r) {
+      for (uint64_t h = 0; h < architecture_.heads; ++h) {
+        const float* const from =
+            at(raw) + r * stride(raw) + h * latent.query_dim() + latent.nope_dim;
+        float* const to = at(query) + r * stride(query) + h * architecture_.head_dim;
+        std::fill_n(to, latent.kv_rank, 0.0F);
+        std::copy_n(from, latent.rope_dim, to + latent.kv_rank);
+      }
+    }
+  }
+  kernels::MatmulArgs args;
+  args.x_stride = stride(raw);
+  args.y_stride = stride(query);
+  args.format = tile.format;
+  args.rows = rows_.size();
+  args.in = latent.kv_rank;
+  const size_t row_bytes = latent.kv_rank * kernels::bytes_per_element(tile.format);
+  for_each_head(latent, tile, false, [&](const HeadRows& run) {
+    args.x = at(raw) + run.head * latent.query_dim() + run.begin;
+    args.y = at(query) + run.head * architecture_.head_dim;
+    args.weight = tile.data + run.first * row_bytes;
+    args.out = run.rows;
+    backend_.matmul_transposed(args, pool_);
+  });
+}
+
+void ForwardPass::expand_values(const TileView& tile) {
+  const Latent& latent = architecture_.latent;
+  const Slice mixed{Buffer::kMixed}, values{Buffer::kValues};
+  kernels::MatmulArgs args;
+  args.x_stride = stride(mixed);
+  args.y_stride = stride(values);
+  args.format = tile.format;
+  args.rows = rows_.size();
+  args.in = latent.kv_rank;
+  const size_t row_bytes = latent.kv_rank * kernels::bytes_per_element(tile.format);
+  for_each_head(latent, tile, true, [&](const HeadRows& run) {
+    args.x = at(mixed) + run.head * latent.kv_rank;
+    args.y = at(values) + run.head * latent.value_dim + run.begin;
+    args.weight = tile.data + run.first * row_bytes;
+    args.out = run.rows;
+    backend_.matmul(args, pool_);
+  });
+}
+
+void ForwardPass::load_parameter(const step::LoadParameter& step, const TileView& tile) {
+  backend_.to_f32(tile.data, tile.format, &parameters_[static_cast<size_t>(step.which)], 1);
+}
+
+void ForwardPass::load_router_bias(const TileView& tile) {
+  backend_.to_f32(tile.data, tile.format, at({Buffer::kRouterBias}), architecture_.router.experts);
+}
+
+void ForwardPass::route(WeightSource& weights) {
+  const Router& router = architecture_.router;
+  const std::span<const float> bias(at({Buffer::kRouterBias}),
+                                    router.has_bias ? router.experts : 0);
+  for (std::vector<RoutedRow>& rows : routed_) rows.clear();
+  std::vector<ExpertChoice> choices;
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    choose_experts(router, {at({Buffer::kRouter}) + r * router.experts, router.experts}, bias,
+                   choices);
+    for (const ExpertChoice& choice : choices) {
+      routed_[choice.expert].push_back({r, choice.weight});
+    }
+  }
+  std::vector<bool> used(router.experts);
+  for (size_t e = 0; e < used.size(); ++e) used[e] = !routed_[e].empty();
+  weights.choose_experts(used);
+  std::fill_n(at({Buffer::kBranch}), rows_.size() * architecture_.hidden, 0.0F);
+}
+
+bool ForwardPass::is_left_out(const Step& step) const {
+  return step.expert && routed_[*step.expert].empty();
+}
+
+void ForwardPass::gather(const step::Gather& step) {
+  const std::vector<RoutedRow>& rows = routed_[*current().expert];
+  float* to = at({Buffer::kExpertIn});
+  for (const RoutedRow& routed : rows) {
+    to = std::copy_n(at(step.from) + routed.row * stride(step.from), step.from.width, to);
+  }
+  active_rows_ = rows.size();
+}
+
+void ForwardPass::scatter() {
+  kernels::AddArgs args;
+  args.rows = 1;
+  args.width = args.x_stride = args.y_stride = architecture_.hidden;
+  args.x = at({Buffer::kExpertOut});
+  for (const RoutedRow& routed : routed_[*current().expert]) {
+    args.y = at({Buffer::kBranch}) + routed.row * args.width;
+    args.factor = routed.weight;
+    backend_.add(args, pool_);
+    args.x += args.width;
+  }
+  active_rows_ = rows_.size();
+}
+
+void ForwardPass::add_gated(const step::AddGated& step) {
+  kernels::AddArgs args;
+  args.rows = 1;
+  args.width = step.to.width;
+  args.x_stride = stride(step.from);
+  args.y_stride = stride(step.to);
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    args.x = at(step.from) + r * args.x_stride;
+    args.y = at(step.to) + r * args.y_stride;
+    args.factor = 1 / (1 + std::exp(-at({Buffer::kSharedGate})[r]));
+    backend_.add(args, pool_);
+  }
 }
 
 void ForwardPass::keep_logits(const step::KeepLogits& step) {

@@ -36,6 +36,9 @@ struct BatchLimits {
   size_t logit_rows = 1;
 };
 
+// What the keys and values of its sequences look like.
+kv::KvShape kv_shape(const Architecture& architecture);
+
 // Used by the engine thread. A row's result does not depend on the other rows.
 class ForwardPass {
  public:
@@ -58,6 +61,11 @@ class ForwardPass {
   std::span<const float> logits(size_t i) const;
 
  private:
+  // A row that has chosen the expert.
+  struct RoutedRow {
+    size_t row;
+    float weight;
+  };
   // Rows that follow each other and are rotated by the same frequencies.
   struct RotationRun {
     size_t first, rows;
@@ -84,7 +92,16 @@ class ForwardPass {
   void keep_keys_and_values();
   Status attend(const step::Attend& step, const std::function<Status()>& between_pieces);
   size_t rows_of_piece(size_t first) const;
+  void absorb_keys(const TileView& tile);
+  void expand_values(const TileView& tile);
+  void load_parameter(const step::LoadParameter& step, const TileView& tile);
+  void load_router_bias(const TileView& tile);
+  void route(WeightSource& weights);
+  void gather(const step::Gather& step);
+  void scatter();
+  void add_gated(const step::AddGated& step);
   void keep_logits(const step::KeepLogits& step);
+  bool is_left_out(const Step& step) const;
 
   // The first row's first number.
   float* at(const Slice& slice) const {
@@ -106,6 +123,8 @@ class ForwardPass {
   std::vector<uint32_t> positions_;
   std::vector<std::vector<RotationRun>> rotation_runs_;  // of each rope
   std::vector<kernels::AttentionRow> attention_rows_;
+  std::vector<std::vector<RoutedRow>> routed_;  // of each expert
+  std::array<float, step::LoadParameter::kCount> parameters_{};
   size_t logit_rows_ = 0;
   size_t active_rows_ = 0;  // that the steps work on
   // Where the sweep is: the step that runs next, or whose tiles come in.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <string_view>
 #include <utility>
 
@@ -73,6 +75,35 @@ class Builder {
     if (has_bias) bias(name, to);
   }
 
+  // One expert's share of a tensor of all of them.
+  void part_product(const std::string& name, Slice from, Slice to, TensorPart part,
+                    bool is_transposed) {
+    part.name = prefix_ + part.name;
+    const size_t tensor = add_tensor(name, {to.width, from.width});
+    stage_.tensors[tensor].part = std::move(part);
+    stage_.tensors[tensor].is_transposed = is_transposed;
+    step({step::Product{from, to}, tensor});
+  }
+
+  // A step that the tiles of the tensor with this whole name drive.
+  void driven_step(const std::string& name, std::vector<uint64_t> shape, Step step,
+                   TensorPart part = {}) {
+    step.tensor = add_tensor(name, std::move(shape));
+    if (!part.name.empty()) part.name = prefix_ + part.name;
+    stage_.tensors[step.tensor].part = std::move(part);
+    this->step(std::move(step));
+  }
+  // The same tensor once more.
+  void driven_again(const std::string& name, Step step) {
+    for (size_t i = 0; i < stage_.tensors.size(); ++i) {
+      if (stage_.tensors[i].name == prefix_ + name) step.tensor = i;
+    }
+    this->step(std::move(step));
+  }
+
+  // Steps from here on are of this expert.
+  void expert(std::optional<uint32_t> expert) { expert_ = expert; }
+
   void borrowed_product(const std::string& tensor, Slice from, Slice to) {
     stage_.borrowed = tensor;
     step({step::Product{from, to}, Step::kBorrowed});
@@ -89,7 +120,10 @@ class Builder {
     step({step::Map{to, args, factor}});
   }
 
-  void step(Step step) { stage_.steps.push_back(std::move(step)); }
+  void step(Step step) {
+    step.expert = expert_;
+    stage_.steps.push_back(std::move(step));
+  }
 
   StageSpec take() { return std::move(stage_); }
 
@@ -108,6 +142,7 @@ class Builder {
   const Architecture& a_;
   StageSpec stage_;
   std::string prefix_;
+  std::optional<uint32_t> expert_;
 };
 
 StageSpec embedding_stage(const Architecture& a) {
@@ -176,6 +211,7 @@ class LayerBuilder {
   }
 
   void attention(Slice from, const char* out_norm) {
+    if (a_.is_latent()) return latent_attention(from, out_norm);
     const TensorNames& names = a_.names;
     const Slice q{Buffer::kQkv, 0, a_.q_width()};
     const Slice k{Buffer::kQkv, q.width, a_.kv_width()};
@@ -195,12 +231,40 @@ class LayerBuilder {
       stage_.map(stage_.whole(Buffer::kQkv), kernels::Function::kClamp, a_.qkv_clip);
     }
     if (kind_.rope) {
-      stage_.step({step::Rotate{q, *kind_.rope}});
-      stage_.step({step::Rotate{k, *kind_.rope}});
+      stage_.step({step::Rotate{q, a_.head_dim, *kind_.rope}});
+      stage_.step({step::Rotate{k, a_.head_dim, *kind_.rope}});
     }
     if (a_.qk_norm_after_rope) normalize_heads(q, k);
     stage_.step({step::Attend{kind_}});
     add_to_stream(names.attention_out, stage_.whole(Buffer::kMixed), a_.attention_out_bias,
+                  out_norm);
+  }
+
+  void latent_attention(Slice from, const char* out_norm) {
+    const TensorNames& names = a_.names;
+    const Latent& latent = a_.latent;
+    const Slice raw = stage_.whole(Buffer::kRawQuery);
+    if (latent.q_rank == 0) {
+      stage_.product(names.q, from, raw, false);
+    } else {
+      const Slice low = stage_.whole(Buffer::kLowQuery);
+      stage_.product(names.q_low, from, low, a_.qkv_bias);
+      stage_.norm(names.q_low_norm, low, low, a_.head_norm);
+      stage_.product(names.q_high, low, raw, false);
+    }
+    const Slice key = stage_.whole(Buffer::kKey);
+    const Slice low{Buffer::kKey, 0, latent.kv_rank};
+    stage_.product(names.kv_low, from, key, a_.qkv_bias);
+    stage_.norm(names.kv_low_norm, low, low, a_.head_norm);
+    stage_.step({step::Rotate{raw, latent.query_dim(), *kind_.rope, latent.nope_dim}});
+    stage_.step({step::Rotate{
+        {Buffer::kKey, latent.kv_rank, latent.rope_dim}, latent.rope_dim, *kind_.rope}});
+    const std::string high = std::string(names.kv_high) + kWeight;
+    const uint64_t rows = a_.heads * (latent.nope_dim + latent.value_dim);
+    stage_.driven_step(high, {rows, latent.kv_rank}, {step::AbsorbKeys{}});
+    stage_.step({step::Attend{kind_}});
+    stage_.driven_again(high, {step::ExpandValues{}});
+    add_to_stream(names.attention_out, stage_.whole(Buffer::kValues), a_.attention_out_bias,
                   out_norm);
   }
 
@@ -210,22 +274,112 @@ class LayerBuilder {
   }
 
   void mlp(Slice from, const char* out_norm) {
+    if (kind_.is_routed) return experts(from, out_norm);
     const TensorNames& names = a_.names;
     const Slice first{Buffer::kMlp, 0, a_.intermediate};
-    const Slice second{Buffer::kMlp, a_.intermediate, a_.intermediate};
     if (!a_.gated) {
       stage_.product(names.up, from, first, a_.mlp_bias);
+      if (a_.activation == kernels::Function::kXielu) load_xielu();
       stage_.map(first, a_.activation, 0);
     } else {
-      if (*names.gate_up != '\0') {
-        stage_.product(names.gate_up, from, stage_.whole(Buffer::kMlp), a_.mlp_bias);
-      } else {
-        stage_.product(names.gate, from, first, a_.mlp_bias);
-        stage_.product(names.up, from, second, a_.mlp_bias);
-      }
-      stage_.map(first, a_.activation, 0, second);
+      gated(names.gate, names.up, names.gate_up, from, first, a_.mlp_bias);
     }
     add_to_stream(names.down, first, a_.mlp_bias, out_norm);
+  }
+
+  void load_xielu() {
+    using Which = step::LoadParameter::Which;
+    const std::string at = a_.names.activation;
+    stage_.driven_step(at + "alpha_p", {1}, {step::LoadParameter{Which::kAlphaPositive}});
+    stage_.driven_step(at + "alpha_n", {1}, {step::LoadParameter{Which::kAlphaNegative}});
+    // Numbers without a dimension, which shards keep as vectors.
+    stage_.driven_step(at + "beta", {1}, {step::LoadParameter{Which::kBeta}},
+                       TensorPart{at + "beta", {}, 0});
+    stage_.driven_step(at + "eps", {1}, {step::LoadParameter{Which::kEpsilon}},
+                       TensorPart{at + "eps", {}, 0});
+  }
+
+  // first = activation(gate(from)) * up(from)
+  void gated(const std::string& gate, const std::string& up, const std::string& gate_up, Slice from,
+             Slice first, bool bias) {
+    const Slice second{first.buffer, first.width, first.width};
+    if (gate_up.empty()) {
+      stage_.product(gate.c_str(), from, first, bias);
+      stage_.product(up.c_str(), from, second, bias);
+    } else {
+      stage_.product(gate_up.c_str(), from, {first.buffer, 0, 2 * first.width}, bias);
+    }
+    stage_.map(first, a_.activation, 0, second);
+  }
+
+  void experts(Slice from, const char* out_norm) {
+    const TensorNames& names = a_.names;
+    const Slice branch = stage_.whole(Buffer::kBranch);
+    stage_.product(names.router, from, stage_.whole(Buffer::kRouter), false);
+    if (a_.router.has_bias) {
+      std::vector<uint64_t> shape(a_.router_bias_rank, 1);
+      shape.back() = a_.router.experts;
+      stage_.driven_step(names.router_bias, std::move(shape), {step::LoadRouterBias{}});
+    }
+    stage_.step({step::Route{}});
+    for (uint32_t e = 0; e < a_.router.experts; ++e) {
+      stage_.expert(e);
+      stage_.step({step::Gather{from}});
+      expert(e);
+      stage_.step({step::Scatter{}});
+    }
+    stage_.expert(std::nullopt);
+    if (a_.shared_width > 0) shared_expert(from, branch);
+    stage_.norm(out_norm, branch, branch, a_.norm);
+    stage_.step(
+        {step::Add{branch, stage_.whole(Buffer::kStream), static_cast<float>(a_.residual_scale)}});
+  }
+
+  // kExpertOut = the expert's MLP of kExpertIn
+  void expert(uint32_t e) {
+    const TensorNames& names = a_.names;
+    const Slice in = stage_.whole(Buffer::kExpertIn);
+    const Slice out = stage_.whole(Buffer::kExpertOut);
+    const Slice first{Buffer::kMlp, 0, a_.expert_width};
+    const Slice second{Buffer::kMlp, a_.expert_width, a_.expert_width};
+    if (a_.expert_layout == ExpertLayout::kEach) {
+      const std::string at = fmt::format(fmt::runtime(names.expert), e);
+      const std::string fused = *names.expert_gate_up == '\0' ? "" : at + names.expert_gate_up;
+      gated(at + names.expert_gate, at + names.expert_up, fused, in, first, false);
+      stage_.product((at + names.expert_down).c_str(), first, out, false);
+      return;
+    }
+    const bool is_flat = a_.expert_layout == ExpertLayout::kFlat;
+    const auto part = [&](const std::string& name, Slice from, Slice to, bool is_transposed) {
+      TensorPart whole{
+          name + (is_flat ? "" : kWeight), {a_.router.experts, to.width, from.width}, e};
+      if (is_flat) whole.shape = {a_.router.experts * a_.expert_width, a_.hidden};
+      stage_.part_product(fmt::format("{}.{}{}", name, e, kWeight), from, to, std::move(whole),
+                          is_transposed);
+    };
+    if (*names.expert_gate_up == '\0') {
+      part(names.expert_gate, in, first, false);
+      part(names.expert_up, in, second, false);
+    } else {
+      part(names.expert_gate_up, in, {Buffer::kMlp, 0, 2 * a_.expert_width}, false);
+    }
+    stage_.map(first, a_.activation, 0, second);
+    part(names.expert_down, first, out, is_flat);
+  }
+
+  void shared_expert(Slice from, Slice branch) {
+    const TensorNames& names = a_.names;
+    const std::string at = names.shared;
+    const Slice first{Buffer::kMlp, 0, a_.shared_width};
+    gated(at + names.expert_gate, at + names.expert_up, "", from, first, false);
+    if (*names.shared_gate == '\0') {
+      stage_.product((at + names.expert_down).c_str(), first, branch, false, true);
+      return;
+    }
+    const Slice out = stage_.whole(Buffer::kExpertOut);
+    stage_.product((at + names.expert_down).c_str(), first, out, false);
+    stage_.product(names.shared_gate, from, stage_.whole(Buffer::kSharedGate), false);
+    stage_.step({step::AddGated{out, branch}});
   }
 
   // stream += residual_scale * norm(product), with what of that the family has.
@@ -271,19 +425,32 @@ StageSpec head_stage(const Architecture& a) {
 }  // namespace
 
 uint64_t buffer_width(const Architecture& a, Buffer buffer) {
+  const Latent& latent = a.latent;
+  const bool has_experts = a.router.experts > 0;
   const bool has_second = a.residual == Residual::kParallel && *a.names.mlp_norm != '\0';
-  const bool has_branch =
-      *a.names.attention_out_norm != '\0' || *a.names.mlp_out_norm != '\0' || a.residual_scale != 1;
+  const bool has_branch = *a.names.attention_out_norm != '\0' || *a.names.mlp_out_norm != '\0' ||
+                          a.residual_scale != 1 || has_experts;
   const bool is_grouped = *a.names.qkv != '\0' && (a.qkv_groups > 1 || a.values_before_keys);
   switch (buffer) {
     case Buffer::kStream:
     case Buffer::kNormed: return a.hidden;
     case Buffer::kSecond: return has_second ? a.hidden : 0;
     case Buffer::kBranch: return has_branch ? a.hidden : 0;
-    case Buffer::kQkv: return a.qkv_width();
+    case Buffer::kQkv: return a.is_latent() ? 0 : a.qkv_width();
     case Buffer::kFused: return is_grouped ? a.qkv_width() : 0;
-    case Buffer::kMixed: return a.q_width();
-    case Buffer::kMlp: return a.gated ? 2 * a.intermediate : a.intermediate;
+    case Buffer::kMixed: return a.is_latent() ? a.heads * latent.kv_rank : a.q_width();
+    case Buffer::kRawQuery: return a.heads * latent.query_dim();
+    case Buffer::kLowQuery: return latent.q_rank;
+    case Buffer::kQuery: return a.is_latent() ? a.q_width() : 0;
+    case Buffer::kKey: return a.is_latent() ? a.head_dim : 0;
+    case Buffer::kValues: return a.heads * latent.value_dim;
+    case Buffer::kMlp:
+      return (a.gated ? 2 : 1) * std::max({a.intermediate, a.expert_width, a.shared_width});
+    case Buffer::kRouter:
+    case Buffer::kRouterBias: return a.router.experts;
+    case Buffer::kExpertIn:
+    case Buffer::kExpertOut: return has_experts ? a.hidden : 0;
+    case Buffer::kSharedGate: return *a.names.shared_gate != '\0' ? 1 : 0;
     case Buffer::kNarrow: return a.embedding_width;
     case Buffer::kLogits: return a.vocabulary;
   }
@@ -291,6 +458,7 @@ uint64_t buffer_width(const Architecture& a, Buffer buffer) {
 }
 
 std::vector<StageSpec> stages(const Architecture& a) {
+  AIRLLM_CHECK(a.kinds.size() == a.layers);
   std::vector<StageSpec> out;
   out.reserve(a.layers + 2);
   out.push_back(embedding_stage(a));
@@ -311,6 +479,18 @@ bool is_ignorable_tensor(const Architecture& a, const std::string& name) {
   for (const char* end : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
                           ".attention.bias", ".attention.masked_bias", ".attn.causal_mask"}) {
     if (name.ends_with(end)) return true;
+  }
+  // Layers behind the last, which predict further tokens.
+  const std::string_view pattern = a.names.layer;
+  const std::string_view prefix = pattern.substr(0, pattern.find('{'));
+  if (a.next_token_layers > 0 && name.starts_with(prefix)) {
+    uint64_t layer = 0;
+    const auto [end, error] =
+        std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
+    if (error == std::errc() && *end == '.' && layer >= a.layers &&
+        layer - a.layers < a.next_token_layers) {
+      return true;
+    }
   }
   return a.tied_head && name == head_name(a);
 }

@@ -13,10 +13,18 @@
 
 namespace airllm::model {
 
+// Where a checkpoint has a tensor that is not there by itself under its own name.
+struct TensorPart {
+  std::string name;             // of the tensor that holds it; empty: it is there by itself
+  std::vector<uint64_t> shape;  // of that tensor
+  uint64_t index = 0;           // among the equal parts of it that follow each other
+};
+
 struct TensorSpec {
   std::string name;             // as Hugging Face checkpoints call it
   std::vector<uint64_t> shape;  // [out, in] or [width]
   bool is_transposed = false;   // in checkpoints: [in, out]
+  TensorPart part = {};
 };
 
 struct StageSpec {

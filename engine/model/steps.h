@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <variant>
 
 #include "engine/model/architecture.h"
@@ -14,14 +15,24 @@ namespace airllm::model {
 
 // Rows of f32 in the workspace, each as wide as buffer_width says.
 enum class Buffer : uint8_t {
-  kStream,  // the residual stream
-  kNormed,  // normalised, what the products of a layer read
-  kSecond,  // normalised for the MLP, where both parts of a layer see the same stream
-  kBranch,  // what a part of a layer adds to the stream, where more is done to it first
-  kQkv,     // queries, keys, values
-  kFused,   // the same as a fused weight gives them, in groups
-  kMixed,   // attention's output
-  kMlp,     // gate and up, or up alone
+  kStream,      // the residual stream
+  kNormed,      // normalised, what the products of a layer read
+  kSecond,      // normalised for the MLP, where both parts of a layer see the same stream
+  kBranch,      // what a part of a layer adds to the stream, where more is done to it first
+  kQkv,         // queries, keys, values
+  kFused,       // the same as a fused weight gives them, in groups
+  kMixed,       // attention's output
+  kRawQuery,    // latent: queries as their weight gives them
+  kLowQuery,    // latent: compressed queries
+  kQuery,       // latent: queries against compressed keys
+  kKey,         // latent: compressed keys and values, and the rotated part of keys
+  kValues,      // latent: attention's output as values
+  kMlp,         // gate and up, or up alone
+  kRouter,      // a score for each expert
+  kRouterBias,  // in the first row
+  kExpertIn,    // the rows that one expert works on
+  kExpertOut,
+  kSharedGate,
   kNarrow,  // embeddings that are not as wide as the stream
   kLogits,  // only of rows that want them
 };
@@ -79,14 +90,42 @@ struct Ungroup {
   uint64_t groups = 1;
   bool values_before_keys = false;
 };
-// The heads of `to` are rotated by their positions.
+// The heads of `to`, each head_dim wide, are rotated by their positions from `begin` on.
 struct Rotate {
   Slice to;
+  uint64_t head_dim = 0;
   size_t rope = 0;
+  uint64_t begin = 0;
 };
 // Keys and values are kept; kMixed = attention of queries.
 struct Attend {
   LayerKind kind;
+};
+// Latent attention. Of kv_high, [heads * (nope_dim + value_dim), kv_rank], the rows that make keys
+// are put into the queries instead: kQuery = rows^T · kRawQuery, beside its rotated part …
+struct AbsorbKeys {};
+// … and those that make values come after attention: kValues = rows · kMixed.
+struct ExpandValues {};
+
+// A parameter of the activation xIELU = the tensor's one number.
+struct LoadParameter {
+  enum class Which : uint8_t { kAlphaPositive, kAlphaNegative, kBeta, kEpsilon };
+  static constexpr size_t kCount = 4;
+  Which which;
+};
+// kRouterBias = tensor
+struct LoadRouterBias {};
+// Each row chooses its experts by kRouter. kBranch = 0.
+struct Route {};
+// kExpertIn = the rows of `from` that chose the step's expert; until Scatter there are no others.
+struct Gather {
+  Slice from;
+};
+// kBranch += weight * kExpertOut
+struct Scatter {};
+// to += sigmoid(kSharedGate) * from
+struct AddGated {
+  Slice from, to;
 };
 // to = from, only the rows that want logits; from here on there are no others.
 struct KeepLogits {
@@ -100,9 +139,13 @@ struct Step {
   static constexpr size_t kBorrowed = ~size_t{0} - 1;  // StageSpec::borrowed
 
   std::variant<step::Lookup, step::Normalize, step::Product, step::Bias, step::Add, step::Map,
-               step::Ungroup, step::Rotate, step::Attend, step::KeepLogits>
+               step::Ungroup, step::Rotate, step::Attend, step::AbsorbKeys, step::ExpandValues,
+               step::LoadParameter, step::LoadRouterBias, step::Route, step::Gather, step::Scatter,
+               step::AddGated, step::KeepLogits>
       what;
   size_t tensor = kNoTensor;  // index into StageSpec::tensors
+  // Left out, with its tiles, when no row has chosen this expert.
+  std::optional<uint32_t> expert = std::nullopt;
 
   // Whether it runs tile by tile. A lookup reads single rows by itself.
   bool is_driven() const {

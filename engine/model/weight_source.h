@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "base/result.h"
 #include "kernels/number_format.h"
@@ -17,6 +18,7 @@ struct TileView {
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
   size_t row_begin = 0;  // among the weight's output rows; 0 for a vector
   size_t rows = 0;       // output rows in this tile; 1 for a vector
+  bool is_last = false;  // of the weight
 };
 
 // Used by one thread. A sweep is begin_sweep, then next_tile / release_tile until `done`, over all
@@ -32,6 +34,10 @@ class WeightSource {
   virtual Result<TileView> next_tile(bool& done) = 0;
   // The tile that next_tile gave last may be overwritten from now on.
   virtual void release_tile() = 0;
+
+  // In the stage that next_tile is in: the tiles of experts that are not used do not come. Called
+  // before the first of them.
+  virtual void choose_experts(const std::vector<bool>& used) = 0;
 
   // Row `row` of tensor `tensor` of the embedding's stage as f32; out [in].
   virtual Status lookup(size_t tensor, uint64_t row, float* out) = 0;

@@ -24,9 +24,7 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
   std::unique_ptr<ActiveModel> active(new ActiveModel(std::move(model), std::move(plan)));
   const model::Architecture& architecture = active->model_->architecture();
   AIRLLM_TRY(active->slab_, device.allocate(active->plan_.slab_bytes));
-  AIRLLM_TRY(active->kv_,
-             kv::KvPool::create({architecture.layers, architecture.kv_heads, architecture.head_dim},
-                                kv_bytes));
+  AIRLLM_TRY(active->kv_, kv::KvPool::create(model::kv_shape(architecture), kv_bytes));
   const stream::Plan& stable = active->plan_;
   active->weights_ = std::make_unique<stream::WeightStream>(
       stable, active->model_->stored.shards, active->slab_.memory(), device.backend(),

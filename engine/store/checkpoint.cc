@@ -278,31 +278,39 @@ class Opener {
     return nullptr;
   }
 
+  static const std::string& source_name(const model::TensorSpec& spec) {
+    return spec.part.name.empty() ? spec.name : spec.part.name;
+  }
+
   Result<SourceTensor> match(const model::TensorSpec& spec) const {
-    const FoundTensor* found = find(spec.name);
-    std::vector<uint64_t> shape = spec.shape;
-    if (spec.is_transposed) std::reverse(shape.begin(), shape.end());
+    const bool is_part = !spec.part.name.empty();
+    const std::string& name = source_name(spec);
+    std::vector<uint64_t> shape = is_part ? spec.part.shape : spec.shape;
+    if (spec.is_transposed && !is_part) std::reverse(shape.begin(), shape.end());
+    const FoundTensor* found = find(name);
     if (found == nullptr) {
-      return bad("tensor " + spec.name + " " + describe_shape(shape) +
-                 " is missing from its weights");
+      return bad("tensor " + name + " " + describe_shape(shape) + " is missing from its weights");
     }
     if (found->shape != shape) {
-      return bad("tensor " + spec.name + " has the shape " + describe_shape(found->shape) +
+      return bad("tensor " + name + " has the shape " + describe_shape(found->shape) +
                  ", but config.json makes it " + describe_shape(shape));
     }
     const auto format = weight_format(found->dtype);
     if (!format) {
-      return bad("tensor " + spec.name + " has the dtype " + dtype_name(found->dtype) +
+      return bad("tensor " + name + " has the dtype " + dtype_name(found->dtype) +
                  "; F32, F16 and BF16 can be used");
     }
-    return SourceTensor{found->file, found->offset_bytes, *format, spec.is_transposed};
+    uint64_t part_bytes = kernels::bytes_per_element(*format);
+    for (const uint64_t size : spec.shape) part_bytes *= size;
+    return SourceTensor{found->file, found->offset_bytes + spec.part.index * part_bytes, *format,
+                        spec.is_transposed};
   }
 
   Status check_leftover() const {
     std::set<std::string> wanted;
     for (const model::StageSpec& stage : out_.stages) {
       for (const model::TensorSpec& spec : stage.tensors) {
-        for (std::string& name : model::spellings(out_.architecture, spec.name)) {
+        for (std::string& name : model::spellings(out_.architecture, source_name(spec))) {
           if (!found_.contains(name)) continue;
           wanted.insert(std::move(name));
           break;

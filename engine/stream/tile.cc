@@ -28,7 +28,7 @@ class Cutter {
   Cutter(std::span<const store::Shard> shards, uint64_t target_bytes)
       : shards_(shards), target_bytes_(target_bytes) {}
 
-  void cut(uint32_t stage, uint32_t step, const std::string& name) {
+  void cut(uint32_t stage, uint32_t step, std::optional<uint32_t> expert, const std::string& name) {
     const Place place = find_tensor(shards_, name);
     const store::ShardTensor& tensor = shards_[place.shard].tensors[place.tensor];
     const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
@@ -38,6 +38,7 @@ class Cutter {
       Tile tile;
       tile.stage = stage;
       tile.step = step;
+      tile.expert = expert;
       tile.shard = place.shard;
       tile.tensor = place.tensor;
       tile.first_block = first;
@@ -91,11 +92,11 @@ TileList cut_tiles(const model::Architecture& architecture, std::span<const stor
       const model::Step& what = spec.steps[step];
       if (!what.is_driven()) continue;
       if (what.tensor != model::Step::kBorrowed) {
-        cutter.cut(stage, step, spec.tensors[what.tensor].name);
+        cutter.cut(stage, step, what.expert, spec.tensors[what.tensor].name);
         continue;
       }
       cutter.list().tied_begin = cutter.list().tiles.size();
-      cutter.cut(stage, step, *spec.borrowed);
+      cutter.cut(stage, step, what.expert, *spec.borrowed);
       cutter.list().tied_end = cutter.list().tiles.size();
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,10 +13,11 @@ namespace airllm::stream {
 
 // A run of whole blocks (store/shard.h) of one weight.
 struct Tile {
-  uint32_t stage = 0;   // that uses it
-  uint32_t step = 0;    // of that stage
-  uint32_t shard = 0;   // that holds it; another stage's for a tied head
-  uint32_t tensor = 0;  // index into that shard's tensors
+  uint32_t stage = 0;                             // that uses it
+  uint32_t step = 0;                              // of that stage
+  std::optional<uint32_t> expert = std::nullopt;  // whose weight it is, among experts
+  uint32_t shard = 0;                             // that holds it; another stage's for a tied head
+  uint32_t tensor = 0;                            // index into that shard's tensors
   uint64_t row_begin = 0;
   uint64_t rows = 0;
   uint64_t first_block = 0;

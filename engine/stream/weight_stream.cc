@@ -81,6 +81,7 @@ void WeightStream::begin_sweep(bool with_head) {
   if (next_ != sweep_end_) give_up_sweep();
   ++sweep_;
   next_ = 0;
+  chosen_stage_.reset();
   sweep_end_ = with_head ? plan_.list.tiles.size() : plan_.list.head_begin;
   if (ahead_.sweep < sweep_) ahead_ = {sweep_, 0};
   feed();
@@ -139,6 +140,13 @@ void WeightStream::feed() {
     }
     if (ahead_.sweep > sweep_ + 1) break;
     const size_t tile = ahead_.index;
+    if (plan_.list.tiles[tile].expert) {
+      if (ahead_.sweep != sweep_ || chosen_stage_ != plan_.list.tiles[tile].stage) break;
+      if (is_left_out(plan_.list.tiles[tile])) {
+        ++ahead_.index;
+        continue;
+      }
+    }
     Place* place = is_pinned(tile) ? &pinned_[tile] : free_slot();
     if (place == nullptr) break;
     if (place->state == State::kAbsent) {
@@ -153,8 +161,21 @@ void WeightStream::feed() {
   if (queued) work_.notify_all();
 }
 
+void WeightStream::choose_experts(const std::vector<bool>& used) {
+  const std::lock_guard lock(mutex_);
+  AIRLLM_CHECK(next_ < sweep_end_);
+  chosen_stage_ = plan_.list.tiles[next_].stage;
+  used_experts_ = used;
+  feed();
+}
+
+bool WeightStream::is_left_out(const Tile& tile) const {
+  return tile.expert && chosen_stage_ == tile.stage && !used_experts_[*tile.expert];
+}
+
 Result<model::TileView> WeightStream::next_tile(bool& done) {
   std::unique_lock lock(mutex_);
+  while (next_ != sweep_end_ && is_left_out(plan_.list.tiles[next_])) ++next_;
   if (next_ == sweep_end_) {
     done = true;
     feed();
@@ -236,7 +257,9 @@ model::TileView WeightStream::view_of(size_t index, const std::byte* memory) con
   view.stage = tile.stage;
   view.step = tile.step;
   view.data = memory + (tile.data_offset - tile.read_offset());
-  view.format = shards_[tile.shard].tensors[tile.tensor].format;
+  const store::ShardTensor& tensor = shards_[tile.shard].tensors[tile.tensor];
+  view.format = tensor.format;
+  view.is_last = tile.row_begin + tile.rows == tensor.rows;
   view.row_begin = tile.row_begin;
   view.rows = tile.rows;
   return view;

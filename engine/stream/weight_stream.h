@@ -5,7 +5,8 @@
 // the file system allows), checks the tile's blocks against their checksums, and marks it ready;
 // the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays; a
 // streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
-// far as the ring goes, from the last layer on to the first of the next sweep.
+// far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
+// layer are used is known only when the pass has come to it, so there reading waits for that.
 #pragma once
 
 #include <chrono>
@@ -56,6 +57,7 @@ class WeightStream : public model::WeightSource {
   void begin_sweep(bool with_head) override;
   Result<model::TileView> next_tile(bool& done) override;
   void release_tile() override;
+  void choose_experts(const std::vector<bool>& used) override;
   Status lookup(size_t tensor, uint64_t row, float* out) override;
 
   void set_read_deadline(double seconds) { options_.read_deadline_seconds = seconds; }
@@ -101,13 +103,14 @@ class WeightStream : public model::WeightSource {
   };
 
   bool is_pinned(size_t tile) const { return plan_.pinned_offset[tile] != Plan::kStreamed; }
-  void feed();                    // lock held
-  bool move_past_unknown_head();  // lock held
-  Place* free_slot();             // lock held
-  void give_up_sweep();           // lock held
-  void free_place(Place& place);  // lock held
-  void release_place_in_use();    // lock held
-  Place* next_place();            // lock held
+  void feed();                               // lock held
+  bool is_left_out(const Tile& tile) const;  // lock held
+  bool move_past_unknown_head();             // lock held
+  Place* free_slot();                        // lock held
+  void give_up_sweep();                      // lock held
+  void free_place(Place& place);             // lock held
+  void release_place_in_use();               // lock held
+  Place* next_place();                       // lock held
   const Tile& tile_of(const Place& place) const;
   Status wait_ready(std::unique_lock<std::mutex>& lock);
   // Waits until `is_over`, which is asked with the lock held, or the deadline for `tile`.
@@ -144,6 +147,9 @@ class WeightStream : public model::WeightSource {
   size_t sweep_end_ = 0;          // index at which it ends
   size_t next_ = 0;               // the engine thread's index in it
   Place* in_use_ = nullptr;
+  // Of the current sweep: the stage whose experts were chosen last, and which of them are used.
+  std::optional<uint32_t> chosen_stage_;
+  std::vector<bool> used_experts_;
   Cursor ahead_{1, 0};  // where reading will go on
   uint64_t resident_bytes_ = 0;
   Place embedding_place_;  // the block of the embedding that is read

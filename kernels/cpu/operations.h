@@ -14,6 +14,7 @@ namespace airllm::kernels {
 
 namespace scalar {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
+void matmul_transposed(const MatmulArgs& args, ThreadPool& pool);
 void norm(const NormArgs& args, ThreadPool& pool);
 void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);
@@ -26,6 +27,7 @@ void to_f32(const void* in, NumberFormat format, float* out, size_t count);
 
 namespace avx2 {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
+void matmul_transposed(const MatmulArgs& args, ThreadPool& pool);
 void norm(const NormArgs& args, ThreadPool& pool);
 void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);

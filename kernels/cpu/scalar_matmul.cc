@@ -34,4 +34,19 @@ void matmul(const MatmulArgs& args, ThreadPool& pool) {
   });
 }
 
+void matmul_transposed(const MatmulArgs& args, ThreadPool& pool) {
+  with_format(args.format, [&]<NumberFormat F>() {
+    pool.run(args.rows * args.in, grain_for(args.out, 1), [&](size_t begin, size_t end) {
+      for_each_row(begin, end, args.in, [&](size_t row, size_t first, size_t last) {
+        for (size_t o = 0; o < args.out; ++o) {
+          const float x = args.x[row * args.x_stride + o];
+          for (size_t i = first; i < last; ++i) {
+            args.y[row * args.y_stride + i] += x * load<F>(args.weight, o * args.in + i);
+          }
+        }
+      });
+    });
+  });
+}
+
 }  // namespace airllm::kernels::scalar

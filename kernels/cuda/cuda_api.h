@@ -49,6 +49,7 @@ struct CudaApi {
   CudaStatus (*synchronize)(CudaStream* stream);
 
   CudaStatus (*matmul)(const MatmulArgs&, CudaStream*);
+  CudaStatus (*matmul_transposed)(const MatmulArgs&, CudaStream*);
   CudaStatus (*norm)(const NormArgs&, CudaStream*);
   CudaStatus (*rope)(const RopeArgs&, CudaStream*);
   CudaStatus (*attention)(const AttentionArgs&, CudaStream*);

@@ -64,6 +64,7 @@ void with_format(NumberFormat format, const Body& body) {
 }
 
 CudaStatus matmul(const MatmulArgs& args, CudaStream* stream);
+CudaStatus matmul_transposed(const MatmulArgs& args, CudaStream* stream);
 CudaStatus norm(const NormArgs& args, CudaStream* stream);
 CudaStatus rope(const RopeArgs& args, CudaStream* stream);
 CudaStatus attention(const AttentionArgs& args, CudaStream* stream);

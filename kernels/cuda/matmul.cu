@@ -77,7 +77,30 @@ void launch(const MatmulArgs& args, size_t first_row, CudaStream* stream) {
           args, first_row, aligned);
 }
 
+// One thread for each number of y.
+template <NumberFormat F>
+__global__ void multiply_transposed(MatmulArgs args) {
+  const size_t thread = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (thread >= args.rows * args.in) return;
+  const size_t row = thread / args.in, i = thread % args.in;
+  const auto* weight = static_cast<const typename Stored<F>::Type*>(args.weight);
+  const float* x = args.x + row * args.x_stride;
+  float sum = args.y[row * args.y_stride + i];
+  for (size_t o = 0; o < args.out; ++o) sum = fmaf(x[o], widen(weight[o * args.in + i]), sum);
+  args.y[row * args.y_stride + i] = sum;
+}
+
 }  // namespace
+
+CudaStatus matmul_transposed(const MatmulArgs& args, CudaStream* stream) {
+  constexpr unsigned kThreads = 256;
+  if (args.rows * args.in == 0) return cudaSuccess;
+  with_format(args.format, [&]<NumberFormat F>() {
+    multiply_transposed<F>
+        <<<blocks_for(args.rows * args.in, kThreads), kThreads, 0, raw(stream)>>>(args);
+  });
+  return cudaGetLastError();
+}
 
 CudaStatus matmul(const MatmulArgs& args, CudaStream* stream) {
   if (args.out == 0) return cudaSuccess;

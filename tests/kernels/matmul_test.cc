@@ -220,6 +220,53 @@ TEST_P(Matmul, NothingToDoIsNoTrouble) {
   EXPECT_EQ(0, product.y[0]);
 }
 
+class MatmulTransposed : public BackendTest {};
+
+TEST_P(MatmulTransposed, MatchesTheFormulaHoweverItIsCut) {
+  for (const NumberFormat format : kFormats) {
+    for (const Shape shape : {Shape{1, 1, 1}, {3, 7, 5}, {2, 8, 9}, {5, 37, 128}, {2, 515, 3}}) {
+      Product product(random_, format, shape);
+      // x and y change their parts: x has a number for each output.
+      const std::vector<float> x = random_.floats(shape.rows * (shape.out + 3));
+      const std::vector<float> before = random_.floats(shape.rows * (shape.in + 3));
+      MatmulArgs args = product.args();
+      args.x = x.data();
+      args.x_stride = shape.out + 3;
+      args.y_stride = shape.in + 3;
+      std::vector<float> y = before;
+      args.y = y.data();
+      backend().matmul_transposed(args, four_threads_);
+      for (size_t r = 0; r < shape.rows; ++r) {
+        for (size_t i = 0; i < args.y_stride; ++i) {
+          double sum = before[r * args.y_stride + i], magnitude = std::abs(sum);
+          for (size_t o = 0; i < shape.in && o < shape.out; ++o) {
+            const double term = static_cast<double>(x[r * args.x_stride + o]) *
+                                product.weight.value(o * shape.in + i);
+            sum += term;
+            magnitude += std::abs(term);
+          }
+          const double roundings = 4 * std::sqrt(static_cast<double>(shape.out)) + 4;
+          ASSERT_NEAR(sum, y[r * args.y_stride + i], roundings * kRounding * magnitude);
+        }
+      }
+      // Row by row, output by output.
+      std::vector<float> cut = before;
+      args.rows = args.out = 1;
+      for (size_t r = 0; r < shape.rows; ++r) {
+        for (size_t o = 0; o < shape.out; ++o) {
+          args.x = &x[r * args.x_stride + o];
+          args.y = &cut[r * args.y_stride];
+          args.weight = static_cast<const char*>(product.weight.data()) +
+                        o * shape.in * bytes_per_element(format);
+          backend().matmul_transposed(args, one_thread_);
+        }
+      }
+      ASSERT_TRUE(same_bits(y, cut));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, MatmulTransposed, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, Matmul, ::testing::ValuesIn(backends()), backend_name);
 
 }  // namespace

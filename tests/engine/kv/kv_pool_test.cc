@@ -10,7 +10,7 @@
 namespace airllm::kv {
 namespace {
 
-constexpr KvShape kShape{.layers = 3, .kv_heads = 2, .head_dim = 5};
+constexpr KvShape kShape{.layers = 3, .kv_heads = 2, .head_dim = 5, .value_dim = 5};
 
 TEST(KvPool, ABudgetOfNoBlockIsRefused) {
   const auto pool = KvPool::create(kShape, kShape.block_bytes() - 1);

@@ -78,7 +78,9 @@ TEST(Families, StagesWantTheTensorsOfTheCheckpointAndNoOthers) {
   for (const Fixture& fixture : fixtures()) {
     std::set<std::string> wanted;
     for (const StageSpec& stage : stages(fixture.architecture)) {
-      for (const TensorSpec& tensor : stage.tensors) wanted.insert(tensor.name);
+      for (const TensorSpec& tensor : stage.tensors) {
+        wanted.insert(tensor.part.name.empty() ? tensor.name : tensor.part.name);
+      }
     }
     for (const std::string& tensor : fixture.tensors) {
       EXPECT_EQ(wanted.erase(tensor), 1U) << fixture.name << " has " << tensor;
@@ -103,6 +105,24 @@ TEST(Families, TheSameToTheBitHoweverTheWorkIsCut) {
           << fixture.name << ", chunk " << chunk;
     }
   }
+}
+
+// Experts are left out or come, tile by tile, through a ring, too.
+TEST(Families, TheSameToTheBitWhereWeightsStream) {
+  size_t streamed = 0;
+  for (const Fixture& fixture : fixtures()) {
+    const MemoryModel model(fixture.architecture, kernels::NumberFormat::kF32, 5);
+    const std::vector<std::vector<int32_t>> sequences{random_tokens(40, 1, model.architecture)};
+    const uint64_t full = stream::full_budget_bytes({&model.architecture, model.shards});
+    const uint64_t budget = 192 * kKiB;
+    const auto plan = stream::make_plan({&model.architecture, model.shards}, budget);
+    if (!plan || full <= budget || !plan->streams()) continue;
+    ++streamed;
+    EXPECT_EQ(Pass(model, {.budget = budget}).run(sequences, 7),
+              Pass(model, {}).run(sequences, 100))
+        << fixture.name;
+  }
+  EXPECT_GE(streamed, 10U);
 }
 
 }  // namespace

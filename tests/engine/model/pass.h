@@ -33,9 +33,7 @@ class Pass {
         weights_(plan_, model.shards, slab_.memory(), *setup.backend, {}, [] { return Status(); }),
         forward_(model.architecture, *setup.backend, pool_, plan_.limits,
                  slab_.memory().first(plan_.workspace_bytes)),
-        kv_(*kv::KvPool::create(
-            {model.architecture.layers, model.architecture.kv_heads, model.architecture.head_dim},
-            16 * kMiB)) {}
+        kv_(*kv::KvPool::create(model::kv_shape(model.architecture), 16 * kMiB)) {}
 
   // The logits of every position of each sequence, computed `chunk` rows of each at a time.
   std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, size_t chunk) {

@@ -13,6 +13,7 @@ using testing::tiny_architecture;
 model::Architecture wide_architecture() {
   model::Architecture a = tiny_architecture(true);
   a.layers = 12;
+  a.kinds.resize(a.layers, a.kinds.front());
   a.hidden = 160;
   a.heads = 4;
   a.head_dim = 40;
