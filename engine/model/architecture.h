@@ -30,6 +30,7 @@ struct RopeScaling {
   std::vector<double> long_factors;  // of sequences longer than original_context
   // yarn, longrope: multiplies sine and cosine
   double attention_factor = 1;
+  double long_attention_factor = 1;  // longrope, where long_factors hold
 };
 
 struct Rope {
@@ -218,6 +219,7 @@ struct Architecture {
 
   bool tied_head = false;  // the head is the embedding
   bool head_bias = false;
+  bool normalized_head = false;  // each row of the head's weight is divided by its norm
   double logit_scale = 1;
   double logit_soft_cap = 0;  // 0: none
 
@@ -237,7 +239,9 @@ Result<Architecture> parse_config(std::string_view config_json, std::string_view
 // Radians per position of each rotary pair, scaling applied, in a sequence of `length` positions;
 // [dim / 2].
 std::vector<float> inverse_frequencies(const Rope& rope, uint64_t length);
-// Whether they depend on the length.
+// What sine and cosine are multiplied by.
+double attention_factor(const Rope& rope, uint64_t length);
+// Whether the two depend on the length.
 bool depends_on_length(const Rope& rope);
 // Whether sequences of both lengths are rotated alike. When a sequence grows from one that is not,
 // what was computed of it does not hold any more: transformers' result for it, too, is that of a

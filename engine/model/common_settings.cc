@@ -40,7 +40,7 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
   const Keys head_keys = {"num_attention_heads", "n_head", "num_heads", "n_heads"};
   AIRLLM_TRY(out.layers,
              config.size({"num_hidden_layers", "n_layer", "num_layers", "n_layers"}, kMaxLayers));
-  AIRLLM_TRY(out.hidden, config.size({"hidden_size", "n_embd", "d_model"}, kMaxWidth));
+  AIRLLM_TRY(out.hidden, config.size({"hidden_size", "n_embd", "n_embed", "d_model"}, kMaxWidth));
   std::optional<uint64_t> wide;
   if (defaults.wide_mlp) wide = 4 * out.hidden;
   AIRLLM_TRY(
@@ -48,7 +48,7 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
       config.size({"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"}, kMaxWidth, wide));
   AIRLLM_TRY(out.heads, config.size(head_keys, kMaxHeads));
   AIRLLM_TRY(out.kv_heads, config.size({"num_key_value_heads"}, kMaxHeads, out.heads));
-  AIRLLM_TRY(out.vocabulary, config.size({"vocab_size"}, kMaxVocabulary));
+  AIRLLM_TRY(out.vocabulary, config.size({"padded_vocab_size", "vocab_size"}, kMaxVocabulary));
   AIRLLM_TRY(out.context,
              config.size({"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"},
                          kMaxContext, defaults.context));
@@ -57,12 +57,14 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
                              "does not divide num_attention_heads, " + std::to_string(out.heads));
   }
   if (defaults.is_latent) return read_latent(config, out);
-  if (!config.has("head_dim") && defaults.head_dim == 0 && out.hidden % out.heads != 0) {
+  const Keys head_dim_keys = {"head_dim", "kv_channels"};
+  if (!config.has(config.spelling(head_dim_keys)) && defaults.head_dim == 0 &&
+      out.hidden % out.heads != 0) {
     return config.impossible(config.spelling(head_keys),
                              "does not divide hidden_size, " + std::to_string(out.hidden));
   }
   const uint64_t usual = defaults.head_dim != 0 ? defaults.head_dim : out.hidden / out.heads;
-  AIRLLM_TRY(out.head_dim, config.size({"head_dim"}, kMaxHeadDim, usual));
+  AIRLLM_TRY(out.head_dim, config.size(head_dim_keys, kMaxHeadDim, usual));
   if (out.head_dim > kMaxHeadDim || out.q_width() > kMaxWidth) {
     return config.impossible(
         config.spelling(head_keys),
@@ -143,6 +145,10 @@ Status read_longrope(const ConfigReader& rope, const Architecture& a, uint64_t d
                               std::log(static_cast<double>(scaling.original_context)));
   }
   AIRLLM_TRY(scaling.attention_factor, rope.positive({"attention_factor"}, usual));
+  // Phi 3.5 MoE has one for each set of factors.
+  AIRLLM_TRY(scaling.long_attention_factor,
+             rope.positive({"long_mscale"}, scaling.attention_factor));
+  AIRLLM_TRY(scaling.attention_factor, rope.positive({"short_mscale"}, scaling.attention_factor));
   return {};
 }
 
@@ -194,7 +200,7 @@ Result<Rope> read_rope(const ConfigReader& config, const Json* object, const cha
   AIRLLM_TRY(out.theta, config.positive({"rope_theta", "rotary_emb_base"}, defaults.theta));
   AIRLLM_TRY(out.theta, rope.positive({"rope_theta"}, out.theta));
   if (out.theta <= 1) return config.impossible("rope_theta", "not above 1");
-  const Keys part_keys = {"partial_rotary_factor", "rotary_pct"};
+  const Keys part_keys = {"partial_rotary_factor", "rotary_pct", "rope_pct"};
   AIRLLM_TRY(double part, config.positive(part_keys, defaults.rotary_part));
   AIRLLM_TRY(part, rope.positive({"partial_rotary_factor"}, part));
   if (part > 1) return config.impossible(config.spelling(part_keys), "above 1");

@@ -49,6 +49,7 @@ class ConfigReader {
   // (-1 says "none" in some checkpoints).
   Result<std::vector<int32_t>> token_ids(const char* key, uint64_t vocabulary) const;
 
+  const Json& json() const { return object_; }
   const std::string& what() const { return what_; }
 
  private:

@@ -941,10 +941,23 @@ Status read_ernie4_5_moe(const ConfigReader& config, Architecture& out) {
   for (uint64_t i = 0; i < out.layers; ++i) {
     out.kinds[i].is_routed = (i + 1) % every == 0 && i >= start && i <= end;
   }
+  AIRLLM_TRY(out.next_token_layers, config.count({"num_nextn_predict_layers"}, kMaxLayers, 0));
   return {};
 }
 
-Status read_hunyuan_moe(const ConfigReader& config, Architecture& out) {
+// Its settings of experts may be lists, one for each layer; only such that are all alike are known.
+Status read_hunyuan_moe(const ConfigReader& given, Architecture& out) {
+  Json flat = given.json();
+  for (const char* key : {"num_experts", "moe_topk"}) {
+    const Json* list = given.find(key);
+    if (list == nullptr || !list->is_array() || list->empty()) continue;
+    const Json first = list->front();
+    for (const Json& item : *list) {
+      if (item != first) return given.impossible(key, "layers that differ are not known here");
+    }
+    flat[key] = first;
+  }
+  const ConfigReader config(flat, given.what());
   out.names.router = "mlp.gate.wg";
   out.names.shared = "mlp.shared_mlp.";
   out.router.normalizes = true;
@@ -1000,6 +1013,125 @@ Status read_dbrx(const ConfigReader& config, Architecture& out) {
   out.intermediate = out.expert_width;
   out.router.normalizes = ffn.has("moe_normalize_expert_weights");
   AIRLLM_TRY(out.router.norm_power, ffn.positive({"moe_normalize_expert_weights"}, 1));
+  return {};
+}
+
+// ---- families whose code lies in hub repositories ----
+
+// Qwen 1. Its logarithmic scaling of attention and its stretched frequencies begin behind
+// seq_length, which is therefore the context where they are on.
+Status read_qwen(const ConfigReader& config, Architecture& out) {
+  name_gpt(out);
+  out.gated = true;
+  out.norm = {};
+  out.names.qkv = "attn.c_attn";
+  out.names.attention_out = "attn.c_proj";
+  out.names.gate = "mlp.w2";
+  out.names.up = "mlp.w1";
+  out.names.down = "mlp.c_proj";
+  AIRLLM_TRY_VOID(read_common(
+      config, {.context = 8192, .epsilon_key = "layer_norm_epsilon", .activation_key = "no_key"},
+      out));
+  if (out.intermediate % 2 != 0) {
+    return config.impossible("intermediate_size", "not even, as that of two halves");
+  }
+  out.intermediate /= 2;
+  AIRLLM_TRY(const bool no_bias, config.flag("no_bias", true));
+  out.qkv_bias = true;
+  out.attention_out_bias = out.mlp_bias = !no_bias;
+  AIRLLM_TRY(const bool stretched, config.flag("use_dynamic_ntk", true));
+  AIRLLM_TRY(const bool scaled, config.flag("use_logn_attn", true));
+  if (stretched || scaled) {
+    AIRLLM_TRY(out.context, config.size({"seq_length"}, kMaxContext, 8192));
+  }
+  return {};
+}
+
+// ChatGLM 2 and 3, and GLM-4 as its first repositories have it.
+Status read_chatglm(const ConfigReader& config, Architecture& out) {
+  if (config.has("position_encoding_2d")) {
+    return config.impossible("position_encoding_2d",
+                             "ChatGLM's first generation is not known here");
+  }
+  AIRLLM_TRY(const bool rms, config.flag("rmsnorm", true));
+  if (!rms) return config.impossible("rmsnorm", "only true is known here");
+  out.names.base = "";
+  out.names.embedding = "transformer.embedding.word_embeddings";
+  out.names.final_norm = "transformer.encoder.final_layernorm";
+  out.names.head = "transformer.output_layer";
+  out.names.layer = "transformer.encoder.layers.{}.";
+  out.names.qkv = "self_attention.query_key_value";
+  out.names.attention_out = "self_attention.dense";
+  out.names.gate_up = "mlp.dense_h_to_4h";
+  out.names.down = "mlp.dense_4h_to_h";
+  AIRLLM_TRY_VOID(read_common(config,
+                              {.rotary_part = 0.5,
+                               .interleaved = true,
+                               .epsilon_key = "layernorm_epsilon",
+                               .epsilon = 1e-5,
+                               .activation_key = "no_key"},
+                              out));
+  AIRLLM_TRY(const bool grouped, config.flag("multi_query_attention", false));
+  if (grouped) {
+    AIRLLM_TRY(out.kv_heads, config.size({"multi_query_group_num"}, kMaxHeads, 1));
+    if (out.heads % out.kv_heads != 0) {
+      return config.impossible("multi_query_group_num", "does not divide num_attention_heads");
+    }
+  }
+  AIRLLM_TRY(const double ratio, config.positive({"rope_ratio"}, 1));
+  out.ropes.front().theta *= ratio;
+  AIRLLM_TRY(out.mlp_bias, config.flag("add_bias_linear", false));
+  out.attention_out_bias = out.mlp_bias;
+  AIRLLM_TRY(const bool qkv_bias, config.flag("add_qkv_bias", false));
+  out.qkv_bias = qkv_bias || out.mlp_bias;
+  AIRLLM_TRY(const bool has_final_norm, config.flag("post_layer_norm", true));
+  if (!has_final_norm) out.names.final_norm = "";
+  AIRLLM_TRY(const bool from_norm, config.flag("apply_residual_connection_post_layernorm", false));
+  if (from_norm) out.residual = Residual::kFromNorm;
+  return {};
+}
+
+// The small ones are rotated, and say max_position_embeddings; the large ones have slopes. The
+// second generation divides the rows of its head by their norms.
+Status read_baichuan(const ConfigReader& config, Architecture& out) {
+  constexpr uint64_t kVocabularyOf2 = 125696;
+  out.names.qkv = "self_attn.W_pack";
+  out.alibi = !config.has("max_position_embeddings");
+  AIRLLM_TRY_VOID(read_common(config, {.context = 4096, .is_rotated = !out.alibi}, out));
+  if (out.alibi) {
+    AIRLLM_TRY(out.context, config.size({"model_max_length"}, kMaxContext, 4096));
+  }
+  out.normalized_head = config.has("z_loss_weight") || out.vocabulary == kVocabularyOf2;
+  return {};
+}
+
+Status read_internlm(const ConfigReader& config, Architecture& out) {
+  Defaults defaults;
+  AIRLLM_TRY(const Json* rotary, config.object("rotary"));
+  if (rotary != nullptr) {
+    AIRLLM_TRY(defaults.theta,
+               ConfigReader(*rotary, config.what() + ": rotary").positive({"base"}, 10000));
+  }
+  AIRLLM_TRY_VOID(read_common(config, defaults, out));
+  AIRLLM_TRY(out.qkv_bias, config.flag("bias", true));
+  out.attention_out_bias = out.qkv_bias;
+  return {};
+}
+
+Status read_internlm2(const ConfigReader& config, Architecture& out) {
+  out.names.embedding = "model.tok_embeddings";
+  out.names.head = "output";
+  out.names.attention_norm = "attention_norm";
+  out.names.qkv = "attention.wqkv";
+  out.names.attention_out = "attention.wo";
+  out.names.mlp_norm = "ffn_norm";
+  out.names.gate = "feed_forward.w1";
+  out.names.up = "feed_forward.w3";
+  out.names.down = "feed_forward.w2";
+  AIRLLM_TRY_VOID(read_common(config, {}, out));
+  out.qkv_groups = out.kv_heads;
+  AIRLLM_TRY(out.qkv_bias, config.flag("bias", false));
+  out.attention_out_bias = out.qkv_bias;
   return {};
 }
 
@@ -1104,7 +1236,9 @@ Status read_minicpm3(const ConfigReader& config, Architecture& out) {
 constexpr Family kFamilies[] = {
     {"apertus", read_apertus},
     {"arcee", read_arcee},
+    {"baichuan", read_baichuan},
     {"bloom", read_bloom},
+    {"chatglm", read_chatglm},
     {"codegen", read_codegen},
     {"cohere", read_cohere},
     {"cohere2", read_cohere2},
@@ -1131,6 +1265,8 @@ constexpr Family kFamilies[] = {
     {"helium", read_helium},
     {"hunyuan_v1_dense", read_hunyuan},
     {"hunyuan_v1_moe", read_hunyuan_moe},
+    {"internlm", read_internlm},
+    {"internlm2", read_internlm2},
     {"internlm3", read_internlm3},
     {"kimi_k2", read_deepseek_v3},
     {"llama", read_llama},
@@ -1148,6 +1284,7 @@ constexpr Family kFamilies[] = {
     {"phi", read_phi},
     {"phi3", read_phi3},
     {"phimoe", read_phimoe},
+    {"qwen", read_qwen},
     {"qwen2", read_qwen2},
     {"qwen2_moe", read_qwen2_moe},
     {"qwen3", read_qwen3},

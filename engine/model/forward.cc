@@ -138,7 +138,9 @@ std::vector<ForwardPass::RotationRun> ForwardPass::rotation_runs(const Rope& rop
   uint32_t last = 0;
   for (size_t r = 0; r < rows_.size(); ++r) {
     const uint32_t length = std::max(rows_[r].length, rows_[r].position + 1);
-    if (runs.empty() || length != last) runs.push_back({r, 0, inverse_frequencies(rope, length)});
+    if (runs.empty() || length != last) {
+      runs.push_back({r, 0, inverse_frequencies(rope, length), attention_factor(rope, length)});
+    }
     ++runs.back().rows;
     last = length;
   }
@@ -252,6 +254,25 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   args.out = tile.rows;
   args.accumulate = step.adds;
   backend_.matmul(args, pool_);
+  if (step.normalizes_rows) divide_by_row_norms(step, tile);
+}
+
+void ForwardPass::divide_by_row_norms(const step::Product& step, const TileView& tile) {
+  constexpr double kLeastNorm = 1e-12;
+  inverse_row_norms_.resize(step.to.width);
+  std::vector<float> row(step.from.width);
+  const size_t row_bytes = row.size() * kernels::bytes_per_element(tile.format);
+  for (size_t i = 0; i < tile.rows; ++i) {
+    float& inverse = inverse_row_norms_[tile.row_begin + i];
+    if (inverse == 0) {
+      backend_.to_f32(tile.data + i * row_bytes, tile.format, row.data(), row.size());
+      double squares = 0;
+      for (const float number : row) squares += static_cast<double>(number) * number;
+      inverse = static_cast<float>(1 / std::max(std::sqrt(squares), kLeastNorm));
+    }
+    float* y = at(step.to) + tile.row_begin + i;
+    for (size_t r = 0; r < active_rows_; ++r, y += stride(step.to)) *y *= inverse;
+  }
 }
 
 void ForwardPass::add_bias(const step::Bias& step, const TileView& tile) {
@@ -324,7 +345,7 @@ void ForwardPass::rotate(const step::Rotate& step) {
   args.head_dim = step.head_dim;
   args.rotary_dim = rope.dim;
   args.interleaved = rope.interleaved;
-  args.scale = static_cast<float>(rope.scaling.attention_factor);
+  args.scale = static_cast<float>(attention_factor(rope, 0));
   args.heads = step.to.width / step.head_dim;
   const auto rotate_rows = [&](size_t first, size_t rows, const std::vector<float>& frequencies) {
     args.x = at(step.to) + step.begin + first * args.x_stride;
@@ -337,6 +358,7 @@ void ForwardPass::rotate(const step::Rotate& step) {
     return rotate_rows(0, rows_.size(), fixed_frequencies_[step.rope]);
   }
   for (const RotationRun& run : rotation_runs_[step.rope]) {
+    args.scale = static_cast<float>(run.factor);
     rotate_rows(run.first, run.rows, run.frequencies);
   }
 }

@@ -70,6 +70,7 @@ class ForwardPass {
   struct RotationRun {
     size_t first, rows;
     std::vector<float> frequencies;  // [rope.dim / 2]
+    double factor;                   // of sine and cosine
   };
 
   void begin(std::span<const Row> rows);
@@ -84,6 +85,7 @@ class ForwardPass {
   Status lookup(const step::Lookup& step, size_t tensor, WeightSource& weights);
   void normalize(const step::Normalize& step, const TileView& tile);
   void multiply(const step::Product& step, const TileView& tile);
+  void divide_by_row_norms(const step::Product& step, const TileView& tile);
   void add_bias(const step::Bias& step, const TileView& tile);
   void add(const step::Add& step);
   void map(const step::Map& step);
@@ -125,6 +127,7 @@ class ForwardPass {
   std::vector<kernels::AttentionRow> attention_rows_;
   std::vector<std::vector<RoutedRow>> routed_;  // of each expert
   std::array<float, step::LoadParameter::kCount> parameters_{};
+  std::vector<float> inverse_row_norms_;  // of a normalised head, once known; 0: not yet
   size_t logit_rows_ = 0;
   size_t active_rows_ = 0;  // that the steps work on
   // Where the sweep is: the step that runs next, or whose tiles come in.

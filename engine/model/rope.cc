@@ -72,6 +72,12 @@ double stretched_theta(const Rope& rope, uint64_t length) {
 
 }  // namespace
 
+double attention_factor(const Rope& rope, uint64_t length) {
+  const RopeScaling& scaling = rope.scaling;
+  const bool is_long = scaling.kind == Kind::kLongrope && length > scaling.original_context;
+  return is_long ? scaling.long_attention_factor : scaling.attention_factor;
+}
+
 bool depends_on_length(const Rope& rope) {
   return rope.scaling.kind == Kind::kDynamic || rope.scaling.kind == Kind::kLongrope;
 }

@@ -68,10 +68,11 @@ class Builder {
   }
 
   // A linear layer, with its bias when it has one.
-  void product(const char* name, Slice from, Slice to, bool has_bias, bool adds = false) {
+  void product(const char* name, Slice from, Slice to, bool has_bias, bool adds = false,
+               bool normalizes_rows = false) {
     const size_t tensor = add_tensor(std::string(name) + kWeight, {to.width, from.width});
     stage_.tensors[tensor].is_transposed = a_.is_conv1d && stage_.kind == StageSpec::Kind::kLayer;
-    step({step::Product{from, to, adds}, tensor});
+    step({step::Product{from, to, adds, normalizes_rows}, tensor});
     if (has_bias) bias(name, to);
   }
 
@@ -415,7 +416,8 @@ StageSpec head_stage(const Architecture& a) {
     stage.borrowed_product(embedding_name(a), from, logits);
     if (a.head_bias) stage.bias(a.names.head, logits);
   } else {
-    stage.product(a.names.head, from, logits, a.head_bias);
+    stage.product(a.names.head, from, logits, false, false, a.normalized_head);
+    if (a.head_bias) stage.bias(a.names.head, logits);
   }
   if (a.logit_scale != 1) stage.map(logits, kernels::Function::kScale, a.logit_scale);
   if (a.logit_soft_cap > 0) stage.map(logits, kernels::Function::kSoftCap, a.logit_soft_cap);
@@ -476,8 +478,9 @@ std::vector<std::string> spellings(const Architecture& a, const std::string& nam
 
 bool is_ignorable_tensor(const Architecture& a, const std::string& name) {
   // Frequencies, and the causal masks that old code kept with the weights.
-  for (const char* end : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
-                          ".attention.bias", ".attention.masked_bias", ".attn.causal_mask"}) {
+  for (const char* end :
+       {".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
+        ".attention.bias", ".attention.masked_bias", ".attn.causal_mask"}) {
     if (name.ends_with(end)) return true;
   }
   // Layers behind the last, which predict further tokens.
@@ -492,6 +495,7 @@ bool is_ignorable_tensor(const Architecture& a, const std::string& name) {
       return true;
     }
   }
+  if (a.next_token_layers > 0 && name.find(".mtp_") != std::string::npos) return true;
   return a.tied_head && name == head_name(a);
 }
 

@@ -68,6 +68,7 @@ struct Normalize {
 struct Product {
   Slice from, to;
   bool adds = false;
+  bool normalizes_rows = false;  // each row of the tensor is divided by its norm
 };
 // to += tensor, to each group of columns
 struct Bias {

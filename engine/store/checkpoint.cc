@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "base/utf8.h"
 #include "engine/store/hash.h"
+#include "engine/store/pytorch.h"
 #include "engine/store/safetensors.h"
 #include "engine/store/shard_layout.h"
 
@@ -18,8 +19,17 @@ namespace airllm::store {
 namespace {
 
 constexpr const char* kConfigName = "config.json";
-constexpr const char* kSingleName = "model.safetensors";
-constexpr const char* kIndexName = "model.safetensors.index.json";
+// Of the weights, in the order in which transformers looks for them: a single file, or the index of
+// several.
+struct WeightNames {
+  const char* single;
+  const char* index;
+};
+constexpr WeightNames kWeightNames[] = {
+    {"model.safetensors", "model.safetensors.index.json"},
+    {"pytorch_model.bin", "pytorch_model.bin.index.json"},
+};
+constexpr std::string_view kPytorchSuffix = ".bin";
 constexpr size_t kNamesPerCall = 64;     // what SourceDirectory takes at once
 constexpr size_t kMaxWeightFiles = 900;  // all stay open; the usual limit of a process is 1024
 constexpr uint64_t kMaxIndexBytes = 64 * kMiB;
@@ -105,16 +115,20 @@ class Opener {
   Status open_small_files() {
     std::vector<std::string> names;
     for (const SmallFileKind& kind : kSmallFiles) names.emplace_back(kind.name);
-    names.emplace_back(kSingleName);
-    names.emplace_back(kIndexName);
+    for (const WeightNames& weights : kWeightNames) {
+      names.emplace_back(weights.single);
+      names.emplace_back(weights.index);
+    }
     AIRLLM_TRY(auto files, open_names(names));
     for (size_t i = 0; i < std::size(kSmallFiles); ++i) {
       if (!files[i]) continue;
       AIRLLM_TRY_VOID(check_size(names[i], *files[i], kSmallFiles[i].max_bytes));
       out_.small_files.push_back({names[i], std::move(files[i])});
     }
-    single_ = std::move(files[std::size(kSmallFiles)]);
-    index_ = std::move(files[std::size(kSmallFiles) + 1]);
+    for (size_t i = std::size(kSmallFiles); i < files.size() && !weights_; ++i) {
+      weights_ = std::move(files[i]);
+      weights_name_ = names[i];
+    }
     return open_chat_templates();
   }
 
@@ -168,42 +182,43 @@ class Opener {
     return {};
   }
 
-  // As transformers: the single file when there is one, else what the index names.
   Status open_weight_files() {
-    if (single_) {
-      out_.weight_files.push_back(std::move(single_));
-      file_names_.emplace_back(kSingleName);
-      return {};
-    }
-    if (!index_) {
+    if (!weights_) {
       return Unexpected(ErrorCode::kNoInput,
-                        label_ + ": neither " + kSingleName + " nor " + kIndexName + " is there",
-                        "only checkpoints in the safetensors format can be used");
+                        label_ + ": neither " + kWeightNames[0].single + " nor " +
+                            kWeightNames[0].index + " is there, and no " + kWeightNames[1].single,
+                        "only checkpoints in these formats can be used");
+    }
+    if (!weights_name_.ends_with(".json")) {
+      out_.weight_files.push_back(std::move(weights_));
+      file_names_.push_back(weights_name_);
+      return {};
     }
     AIRLLM_TRY_VOID(read_index());
     AIRLLM_TRY(out_.weight_files, open_names(file_names_));
     for (size_t i = 0; i < file_names_.size(); ++i) {
       if (out_.weight_files[i]) continue;
-      return Unexpected(ErrorCode::kNoInput,
-                        where(file_names_[i]) + ": no such file, but " + kIndexName + " names it",
-                        "download the checkpoint again; it is incomplete");
+      return Unexpected(
+          ErrorCode::kNoInput,
+          where(file_names_[i]) + ": no such file, but " + weights_name_ + " names it",
+          "download the checkpoint again; it is incomplete");
     }
     return {};
   }
 
   Status read_index() {
-    AIRLLM_TRY(const std::string text, read_text(*index_, kMaxIndexBytes));
-    AIRLLM_TRY(const Json root, parse_json(text, where(kIndexName)));
+    AIRLLM_TRY(const std::string text, read_text(*weights_, kMaxIndexBytes));
+    AIRLLM_TRY(const Json root, parse_json(text, where(weights_name_)));
     const auto map = root.is_object() ? root.find("weight_map") : root.end();
     if (!root.is_object() || map == root.end() || !map->is_object() || map->empty()) {
-      return Unexpected(ErrorCode::kData, where(kIndexName) + ": it has no weight_map");
+      return Unexpected(ErrorCode::kData, where(weights_name_) + ": it has no weight_map");
     }
     std::map<std::string, size_t> numbers;
     for (const auto& [tensor, value] : map->items()) {
       const std::string name = value.is_string() ? value.get<std::string>() : "";
       if (!is_plain_file_name(name)) {
         return Unexpected(ErrorCode::kData,
-                          where(kIndexName) + ": tensor " + quote(tensor) + " lies in " +
+                          where(weights_name_) + ": tensor " + quote(tensor) + " lies in " +
                               quote(value.is_string() ? name : dump_json(value)) +
                               ", which is not the plain name of a file",
                           "do not use this checkpoint unless you know where it comes from");
@@ -212,8 +227,8 @@ class Opener {
       index_map_.emplace(tensor, name);
     }
     if (numbers.size() > kMaxWeightFiles) {
-      return bad(std::string(kIndexName) + " names " + std::to_string(numbers.size()) +
-                 " files; at most " + std::to_string(kMaxWeightFiles) + " can be used");
+      return bad(weights_name_ + " names " + std::to_string(numbers.size()) + " files; at most " +
+                 std::to_string(kMaxWeightFiles) + " can be used");
     }
     for (const auto& [name, number] : numbers) file_names_.push_back(name);
     return {};
@@ -224,7 +239,9 @@ class Opener {
       const DiskFile& file = *out_.weight_files[i];
       AIRLLM_TRY(const uint64_t size, file.size_bytes());
       AIRLLM_TRY(std::string identity, file.identity());
-      AIRLLM_TRY(SafetensorsHeader header, read_safetensors_header(file));
+      AIRLLM_TRY(SafetensorsHeader header, file_names_[i].ends_with(kPytorchSuffix)
+                                               ? read_pytorch_header(file)
+                                               : read_safetensors_header(file));
       out_.sources.push_back({file_names_[i], size, header.hash, std::move(identity)});
       for (TensorRecord& record : header.tensors) {
         const auto [at, fresh] = found_.try_emplace(
@@ -246,13 +263,13 @@ class Opener {
       const auto at = found_.find(tensor);
       if (at == found_.end() || file_names_[at->second.file] != file) {
         return bad("tensor " + quote(tensor) + " is not in " + quote(file) + ", where " +
-                   kIndexName + " puts it");
+                   weights_name_ + " puts it");
       }
     }
     for (const auto& [tensor, found] : found_) {
       if (!index_map_.contains(tensor)) {
         return bad("tensor " + quote(tensor) + " of " + file_names_[found.file] + " is not in " +
-                   kIndexName);
+                   weights_name_);
       }
     }
     return {};
@@ -333,8 +350,8 @@ class Opener {
   engine::SourceDirectory& directory_;
   const std::string& label_;
   Checkpoint out_;
-  std::unique_ptr<DiskFile> single_;
-  std::unique_ptr<DiskFile> index_;
+  std::unique_ptr<DiskFile> weights_;  // all of them, or the index of their files
+  std::string weights_name_;
   std::vector<std::string> file_names_;           // parallel to out_.weight_files
   std::map<std::string, std::string> index_map_;  // tensor to file; empty without an index
   std::unordered_map<std::string, FoundTensor> found_;

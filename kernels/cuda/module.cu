@@ -43,25 +43,11 @@ CudaStatus copy(void* to, const void* from, size_t bytes, CudaStream* stream) {
 }
 CudaStatus synchronize(CudaStream* stream) { return cudaStreamSynchronize(raw(stream)); }
 
-constexpr CudaApi kApi = {kCudaApiVersion,
-                          error_text,
-                          device_count,
-                          describe,
-                          use_device,
-                          allocate,
-                          release,
-                          create_stream,
-                          destroy_stream,
-                          copy,
-                          synchronize,
-                          matmul,
-                          norm,
-                          rope,
-                          attention,
-                          map,
-                          add,
-                          add_bias,
-                          to_f32};
+constexpr CudaApi kApi = {
+    kCudaApiVersion,   error_text,    device_count,   describe,  use_device,  allocate,
+    release,           create_stream, destroy_stream, copy,      synchronize, matmul,
+    matmul_transposed, norm,          rope,           attention, map,         add,
+    add_bias,          to_f32};
 
 }  // namespace
 }  // namespace airllm::kernels::cuda

@@ -13,6 +13,7 @@ import os
 import sys
 
 import harness
+import pytorch_file
 import seeded
 
 FOLDER = os.path.join(harness.SOURCE, "tests/families")
@@ -61,7 +62,8 @@ class Families(harness.E2eTest):
         with open(os.path.join(FOLDER, name + ".json"), encoding="utf-8") as file:
             fixture = json.load(file)
         tensors = [seeded.Tensor(*tensor) for tensor in fixture["tensors"]]
-        width = fixture["config"]["vocab_size"]
+        config = fixture["config"]
+        width = config["vocab_size" if "vocab_size" in config else "padded_vocab_size"]
         self.add_model(name, fixture["config"], tensors)
         self.add_model(name + "-saved", fixture["config_saved"], tensors)
         for prompt in fixture["prompts"]:
@@ -78,6 +80,68 @@ class Families(harness.E2eTest):
         greedy = self.ask(name, fixture["prompts"][-1]["ids"], "--ignore-eos", "--max-tokens",
                           str(len(fixture["greedy"])))
         self.assertEqual(greedy["token_ids"], fixture["greedy"])
+
+
+class Runs:
+    """Pickled as a call of os.system."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+class PytorchCheckpoints(harness.E2eTest):
+    """The same weights as PyTorch keeps them."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.daemon(ram="64M")
+        with open(os.path.join(FOLDER, "llama.json"), encoding="utf-8") as file:
+            self.fixture = json.load(file)
+        self.tensors = [seeded.Tensor(*tensor) for tensor in self.fixture["tensors"]]
+
+    def source(self, name):
+        folder = self.path(name)
+        os.mkdir(folder)
+        seeded.write_config(folder, self.fixture["config"])
+        return folder
+
+    def answer(self, model):
+        ids = ",".join(map(str, self.fixture["prompts"][1]["ids"]))
+        answer = self.ok(self.server.client(
+            "ask", "-m", model, "--raw", "--json", "--temperature", "0", "--prompt-ids", ids,
+            "--max-tokens", "4", "--prompt-logprobs", "131")).json
+        return answer["token_ids"], answer["prompt_logprobs"]
+
+    def test_one_file_or_several_are_as_safetensors(self):
+        entries = [(tensor.name, tensor.dtype, tensor.shape, seeded.tensor_bytes(tensor))
+                   for tensor in self.tensors]
+        plain, single, several = (self.source(name) for name in ("plain", "single", "several"))
+        seeded.write_weights(plain, self.tensors)
+        pytorch_file.write(os.path.join(single, "pytorch_model.bin"), entries)
+        weight_map = {}
+        for number, part in enumerate((entries[::2], entries[1::2])):
+            name = f"pytorch_model-{number + 1:05}-of-00002.bin"
+            pytorch_file.write(os.path.join(several, name), part)
+            weight_map.update({entry[0]: name for entry in part})
+        with open(os.path.join(several, "pytorch_model.bin.index.json"), "w",
+                  encoding="utf-8") as file:
+            json.dump({"metadata": {}, "weight_map": weight_map}, file)
+        for folder in (plain, single, several):
+            self.split(self.server, folder, os.path.basename(folder))
+        self.assertEqual(self.answer("single"), self.answer("plain"))
+        self.assertEqual(self.answer("several"), self.answer("plain"))
+
+    def test_what_would_run_is_refused_by_name(self):
+        folder, trace = self.source("hostile"), self.path("it-ran")
+        pytorch_file.write(os.path.join(folder, "pytorch_model.bin"), Runs(f"touch {trace}"))
+        refused = self.assert_fails(self.server.client("split", folder, "--name", "hostile"), 65)
+        self.assertIn("pytorch_model.bin", refused.err)
+        self.assertIn("posix.system", refused.err)
+        self.assertFalse(os.path.exists(trace))
+        self.assert_lives(self.server)
 
 
 def add_tests():

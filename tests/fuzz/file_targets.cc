@@ -6,6 +6,7 @@
 #include "daemon/options.h"
 #include "engine/model/architecture.h"
 #include "engine/store/manifest.h"
+#include "engine/store/pickle.h"
 #include "engine/store/safetensors.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/template_input.h"
@@ -69,6 +70,32 @@ Target safetensors() {
     return std::string(reinterpret_cast<const char*>(&count), sizeof(count));
   };
   return {"safetensors", run_safetensors, {bytes(21) + text.substr(8), bytes(0) + "{}"}};
+}
+
+// ---- the list of tensors of a PyTorch checkpoint -----------------------------------------------
+
+bool run_pickle(std::string_view input) {
+  const auto tensors = store::read_pickled_tensors(input, "p");
+  if (!tensors) {
+    AIRLLM_CHECK(tensors.error().code == ErrorCode::kData);
+    return false;
+  }
+  for (const store::PickledTensor& tensor : *tensors) {
+    uint64_t elements = 1;
+    for (const uint64_t size : tensor.shape) elements *= size;
+    AIRLLM_CHECK(elements == tensor.elements);
+  }
+  return true;
+}
+
+Target pickle() {
+  using namespace std::string_literals;
+  return {"pickle",
+          run_pickle,
+          {"\200\2}q\0X\1\0\0\0wq\1ctorch._utils\n_rebuild_tensor_v2\nq\2((X\7\0\0\0storagectorch\n"
+           "FloatStorage\nX\1\0\0\0000X\3\0\0\0cpuK\4tQK\0K\2K\2\206K\2K\1\206\211ccollections\n"
+           "OrderedDict\n)RtRs}X\t\0\0\0_metadata}sb."s,
+           "\200\4\225\0\0\0\0\0\0\0\0}\224(\214\1a\224N\214\1bJ\377\377\377\377u."s}};
 }
 
 // ---- manifest.json -----------------------------------------------------------------------------
@@ -255,8 +282,8 @@ Target chat_template() {
 }  // namespace
 
 std::vector<Target> file_targets() {
-  return {settings(),       safetensors(),   manifest(),     architecture(),
-          tokenizer_file(), tiktoken_file(), chat_template()};
+  return {settings(),     safetensors(),    pickle(),        manifest(),
+          architecture(), tokenizer_file(), tiktoken_file(), chat_template()};
 }
 
 }  // namespace airllm::fuzz
