@@ -33,6 +33,10 @@ Status read_latent(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY(latent.value_dim, config.size({"v_head_dim"}, kMaxHeadDim));
   out.kv_heads = 1;
   out.head_dim = latent.kv_rank + latent.rope_dim;
+  const uint64_t widest = out.heads * std::max(out.head_dim, latent.nope_dim + latent.value_dim);
+  if (widest > kMaxWidth) {
+    return config.impossible("num_attention_heads", "times the width of a head is too large");
+  }
   return {};
 }
 

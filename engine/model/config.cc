@@ -4,6 +4,23 @@
 #include "engine/model/families.h"
 
 namespace airllm::model {
+namespace {
+
+// Far above what any model has, and few enough to be listed in memory.
+constexpr uint64_t kMaxTensors = 1 << 20;
+
+// Before all tensors are listed: settings that would make too many of them.
+Status check_tensor_count(const ConfigReader& config, const Architecture& a) {
+  constexpr uint64_t kOfLayer = 32, kOfExpert = 3, kOfHead = 2;  // at most
+  uint64_t of_layer = kOfLayer + kOfExpert * a.router.experts;
+  if (a.qk_norm == QkNorm::kHeadByTensor) of_layer += kOfHead * a.heads;
+  if (a.layers * of_layer <= kMaxTensors) return {};
+  const char* key = config.spelling({"num_hidden_layers", "n_layer", "num_layers", "n_layers"});
+  return config.impossible(
+      key, "with " + std::to_string(of_layer) + " tensors each, these are too many layers");
+}
+
+}  // namespace
 
 Result<Architecture> parse_config(std::string_view config_json, std::string_view what) {
   AIRLLM_TRY(const Json root, parse_json_object(config_json, what));
@@ -16,6 +33,7 @@ Result<Architecture> parse_config(std::string_view config_json, std::string_view
                              "known are: " + family_names());
   }
   AIRLLM_TRY_VOID(family->read(config, out));
+  AIRLLM_TRY_VOID(check_tensor_count(config, out));
   return out;
 }
 

@@ -57,7 +57,8 @@ Result<SafetensorsHeader> read_pytorch_header(const DiskFile& file) {
   header.hash = hasher.digest();
   std::set<std::string_view> names;
   for (const PickledTensor& tensor : tensors) {
-    const std::string shown = "tensor '" + escape_for_display(tensor.name.substr(0, 120), true) + "'";
+    const std::string shown =
+        "tensor '" + escape_for_display(tensor.name.substr(0, 120), true) + "'";
     if (!names.insert(tensor.name).second) return bad("it has " + shown + " twice");
     const ZipEntry* storage = archive.find(prefix + "/data/" + tensor.storage);
     if (storage == nullptr) return bad("the numbers of " + shown + " are missing");

@@ -32,8 +32,8 @@ Number number_at(std::string_view bytes, uint64_t at) {
   Number value = 0;
   for (size_t i = 0; i < sizeof(Number); ++i) {
     value = static_cast<Number>(
-        value | static_cast<Number>(static_cast<Number>(static_cast<uint8_t>(bytes[at + i]))
-                                    << 8 * i));
+        value |
+        static_cast<Number>(static_cast<Number>(static_cast<uint8_t>(bytes[at + i])) << 8 * i));
   }
   return value;
 }

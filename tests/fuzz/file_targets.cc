@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "daemon/options.h"
 #include "engine/model/architecture.h"
+#include "engine/model/stages.h"
 #include "engine/store/manifest.h"
 #include "engine/store/pickle.h"
 #include "engine/store/safetensors.h"
@@ -127,6 +128,13 @@ bool run_architecture(std::string_view input) {
     return false;
   }
   AIRLLM_CHECK(architecture->heads % architecture->kv_heads == 0);
+  // What is accepted has stages; those of a few layers show as much as those of thousands.
+  if (architecture->layers <= 8 && architecture->router.experts <= 64) {
+    AIRLLM_CHECK(model::stages(*architecture).size() == architecture->layers + 2);
+  }
+  for (const model::Rope& rope : architecture->ropes) {
+    AIRLLM_CHECK(model::inverse_frequencies(rope, 100).size() == rope.dim / 2);
+  }
   return true;
 }
 
@@ -139,7 +147,17 @@ Target architecture() {
            R"("rms_norm_eps":1e-5,"rope_theta":10000.0,"tie_word_embeddings":true,)"
            R"("hidden_act":"silu","bos_token_id":1,"eos_token_id":[2,3],"rope_scaling":)"
            R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,)"
-           R"("original_max_position_embeddings":64}})"}};
+           R"("original_max_position_embeddings":64}})",
+           R"({"model_type":"deepseek_v3","num_hidden_layers":2,"hidden_size":64,)"
+           R"("num_attention_heads":4,"intermediate_size":96,"vocab_size":300,"kv_lora_rank":16,)"
+           R"("q_lora_rank":null,"qk_nope_head_dim":8,"qk_rope_head_dim":4,"v_head_dim":8,)"
+           R"("n_routed_experts":8,"num_experts_per_tok":2,"moe_intermediate_size":16,)"
+           R"("n_shared_experts":1,"n_group":4,"topk_group":2,"first_k_dense_replace":1,)"
+           R"("rope_scaling":{"type":"yarn","factor":4.0,"mscale":1.0,"mscale_all_dim":1.0}})",
+           R"({"model_type":"gemma3_text","num_hidden_layers":2,"hidden_size":64,)"
+           R"("num_attention_heads":4,"intermediate_size":96,"vocab_size":300,"layer_types":)"
+           R"(["sliding_attention","full_attention"],"sliding_window":8,"rope_parameters":)"
+           R"({"full_attention":{"rope_type":"linear","factor":8.0},"sliding_attention":{}}})"}};
 }
 
 // ---- tokenizer.json ----------------------------------------------------------------------------

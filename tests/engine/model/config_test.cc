@@ -172,6 +172,56 @@ Rope plain_rope(double theta, uint64_t dim) {
   return rope;
 }
 
+// A file of a few bytes must not make the daemon list millions of tensors.
+TEST(ParseConfig, TooManyTensorsAreRefusedBeforeTheyAreListed) {
+  Json experts = llama_config();
+  experts["model_type"] = "mixtral";
+  experts["num_local_experts"] = 4096;
+  experts["num_experts_per_tok"] = 2;
+  ASSERT_TRUE(parse(experts).has_value());
+  experts["num_hidden_layers"] = 4096;
+  Json heads = llama_config();
+  heads["model_type"] = "stablelm";
+  heads["qk_layernorm"] = true;
+  heads["num_hidden_layers"] = 4096;
+  heads["hidden_size"] = 1 << 20;
+  heads["num_attention_heads"] = heads["num_key_value_heads"] = 1 << 16;
+  for (const Json& config : {experts, heads}) {
+    const Result<Architecture> a = parse(config);
+    ASSERT_FALSE(a.has_value());
+    EXPECT_NE(a.error().message.find("too many layers"), std::string::npos) << a.error().message;
+  }
+}
+
+TEST(ParseConfig, ExpertsThatCannotBeChosenAreNamed) {
+  struct Case {
+    const char* key;
+    Json value;
+  };
+  const Case cases[] = {
+      {"n_routed_experts", 0},    {"n_routed_experts", 7}, {"num_experts_per_tok", 9},
+      {"num_experts_per_tok", 5}, {"topk_group", 5},       {"n_group", 3},
+      {"kv_lora_rank", 0},        {"qk_rope_head_dim", 3}, {"moe_intermediate_size", nullptr}};
+  for (const Case& c : cases) {
+    Json config = llama_config();
+    config["model_type"] = "deepseek_v3";
+    config.update({{"kv_lora_rank", 16},
+                   {"qk_nope_head_dim", 8},
+                   {"qk_rope_head_dim", 4},
+                   {"v_head_dim", 8},
+                   {"n_routed_experts", 8},
+                   {"num_experts_per_tok", 3},
+                   {"moe_intermediate_size", 16},
+                   {"n_group", 4},
+                   {"topk_group", 2}});
+    ASSERT_TRUE(parse(config).has_value()) << parse(config).error().message;
+    config[c.key] = c.value;
+    const Result<Architecture> a = parse(config);
+    ASSERT_FALSE(a.has_value()) << c.key << " " << dump_json(c.value);
+    EXPECT_EQ(a.error().code, ErrorCode::kData);
+  }
+}
+
 // Expected values: transformers' formulas in double precision, rounded; the tolerance is a few
 // units in the last place of float32, in which both compute.
 TEST(InverseFrequencies, PlainAreInverseGeometric) {

@@ -43,10 +43,10 @@ TEST_F(PytorchTest, FindsWhatPytorchWrote) {
     Dtype dtype;
     std::vector<uint64_t> shape;
   };
-  const Expected expected[] = {
-      {"matrix", Dtype::kF32, {2, 3}}, {"half", Dtype::kF16, {3}}, {"brain", Dtype::kBF16, {2, 1}},
-      {"first", Dtype::kF32, {4}},     {"last", Dtype::kF32, {2, 4}}, {"number", Dtype::kI64, {}},
-      {"none", Dtype::kF32, {0, 3}}};
+  const Expected expected[] = {{"matrix", Dtype::kF32, {2, 3}}, {"half", Dtype::kF16, {3}},
+                               {"brain", Dtype::kBF16, {2, 1}}, {"first", Dtype::kF32, {4}},
+                               {"last", Dtype::kF32, {2, 4}},   {"number", Dtype::kI64, {}},
+                               {"none", Dtype::kF32, {0, 3}}};
   ASSERT_EQ(header->tensors.size(), std::size(expected));
   for (size_t i = 0; i < std::size(expected); ++i) {
     const TensorRecord& tensor = header->tensors[i];
@@ -108,8 +108,10 @@ void expect_pickle_refused(const std::string& pickle, const char* part) {
 
 TEST(Pickle, WhatRunsCodeIsRefusedByItsName) {
   // os.system("true"), as pickle writes it in protocols 2 and 4.
-  expect_pickle_refused("\x80\x02" "cposix\nsystem\nq\x01X\x04\x00\x00\x00trueq\x02\x85q\x03R.",
-                        "posix.system");
+  expect_pickle_refused(
+      "\x80\x02"
+      "cposix\nsystem\nq\x01X\x04\x00\x00\x00trueq\x02\x85q\x03R.",
+      "posix.system");
   expect_pickle_refused("\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.",
                         "posix.system");
   expect_pickle_refused("cbuiltins\neval\n.", "builtins.eval");
@@ -124,10 +126,28 @@ TEST(Pickle, OperationsThatNoTensorNeedsAreRefused) {
 
 TEST(Pickle, DamageIsAnError) {
   using namespace std::string_literals;
-  const std::string damaged[] = {"",      "."s,      "}"s,       "0."s,      "R."s,        "s."s,
-                                 "u."s,   "t."s,     "(."s,      "h\0."s,    "}}s."s,      "Q."s,
-                                 "]a."s,  ")R."s,    "N."s,      "K\1."s,    "}(K\1u."s,   "\x8a\xff."s,
-                                 "X\xff\xff\xff\xff."s, "X\1\0\0\0\xff."s,  "\x8c\5ab"s,  "b."s};
+  const std::string damaged[] = {"",
+                                 "."s,
+                                 "}"s,
+                                 "0."s,
+                                 "R."s,
+                                 "s."s,
+                                 "u."s,
+                                 "t."s,
+                                 "(."s,
+                                 "h\0."s,
+                                 "}}s."s,
+                                 "Q."s,
+                                 "]a."s,
+                                 ")R."s,
+                                 "N."s,
+                                 "K\1."s,
+                                 "}(K\1u."s,
+                                 "\x8a\xff."s,
+                                 "X\xff\xff\xff\xff."s,
+                                 "X\1\0\0\0\xff."s,
+                                 "\x8c\5ab"s,
+                                 "b."s};
   for (const std::string& pickle : damaged) {
     const auto tensors = read_pickled_tensors(pickle, "x");
     ASSERT_FALSE(tensors.has_value()) << pickle;

@@ -20,7 +20,9 @@ using testing::tiny_architecture;
 // One model with a plan, its memory and its stream.
 struct Fixture {
   explicit Fixture(uint64_t budget, bool tied = true, const StreamOptions& options = {})
-      : model(tiny_architecture(tied), kernels::NumberFormat::kF32, 7),
+      : Fixture(tiny_architecture(tied), budget, options) {}
+  Fixture(const model::Architecture& architecture, uint64_t budget, const StreamOptions& options)
+      : model(architecture, kernels::NumberFormat::kF32, 7),
         plan(*make_plan({&model.architecture, model.shards}, budget)),
         slab(*Slab::create(plan.slab_bytes)),
         stream(std::in_place, plan, model.shards, slab.memory(), kernels::scalar_backend(), options,
@@ -103,6 +105,73 @@ TEST(WeightStream, ReadsWhatIsNotPinnedOncePerSweep) {
     const IoCounters io = fixture.stream->take_counters();
     EXPECT_EQ(io.read_bytes, fixture.plan.list.total_bytes() - fixture.plan.pinned_bytes());
     EXPECT_EQ(io.cache_bytes, fixture.plan.pinned_bytes());
+  }
+}
+
+model::Architecture architecture_of_experts() {
+  const std::string config = R"({"model_type": "mixtral", "num_hidden_layers": 3,
+    "hidden_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 72, "vocab_size": 301, "num_local_experts": 6,
+    "num_experts_per_tok": 2})";
+  return model::parse_config(config, "config").value();
+}
+
+// One sweep in which each layer uses these experts; the tiles' bytes, or an error's text.
+Result<uint64_t> sweep_of_experts(Fixture& fixture, const std::vector<bool>& used) {
+  const std::vector<model::StageSpec> stages = model::stages(fixture.model.architecture);
+  uint64_t bytes = 0;
+  size_t index = 0;
+  fixture.stream->begin_sweep(true);
+  for (;;) {
+    bool done = false;
+    AIRLLM_TRY(const model::TileView tile, fixture.stream->next_tile(done));
+    if (done) return bytes;
+    const std::vector<Tile>& tiles = fixture.plan.list.tiles;
+    while (tiles[index].expert && !used[*tiles[index].expert]) ++index;
+    fixture.check(index, tile);
+    bytes += tiles[index++].read_bytes();
+    fixture.stream->release_tile();
+    const std::vector<model::Step>& steps = stages[tile.stage].steps;
+    if (tile.is_last && tile.step + 1 < steps.size() &&
+        std::holds_alternative<model::step::Route>(steps[tile.step + 1].what)) {
+      fixture.stream->choose_experts(used);
+    }
+  }
+}
+
+TEST(WeightStream, ExpertsThatAreNotUsedAreNeitherReadNorGiven) {
+  const std::vector<bool> some{true, false, false, true, false, false};
+  const std::vector<bool> others{false, false, true, true, false, true};
+  const MemoryModel model(architecture_of_experts(), kernels::NumberFormat::kF32, 7);
+  const uint64_t full = full_budget_bytes({&model.architecture, model.shards});
+  std::atomic<uint64_t> read{0};
+  Fixture fixture(architecture_of_experts(), full, {});
+  fixture.model.before_read = [&](uint64_t, size_t bytes) {
+    read += bytes;
+    return Status();
+  };
+  const Result<uint64_t> first = sweep_of_experts(fixture, some);
+  ASSERT_TRUE(first.has_value());
+  EXPECT_LT(*first, fixture.plan.list.total_bytes());
+  EXPECT_EQ(read, *first);
+  // What was read stays; only what is new is read.
+  const Result<uint64_t> second = sweep_of_experts(fixture, others);
+  ASSERT_TRUE(second.has_value());
+  EXPECT_GT(read, *first);
+  EXPECT_LT(read, *first + *second);
+  const uint64_t before = read;
+  ASSERT_TRUE(sweep_of_experts(fixture, some).has_value());
+  EXPECT_EQ(read, before);
+}
+
+TEST(WeightStream, ExpertsStreamThroughTheRingToo) {
+  const std::vector<bool> none(6), all(6, true), some{false, true, false, false, true, false};
+  for (const uint64_t budget : {320 * kKiB, 400 * kKiB}) {
+    Fixture fixture(architecture_of_experts(), budget, {});
+    ASSERT_TRUE(fixture.plan.streams());
+    for (const std::vector<bool>& used : {some, none, all, some, all, none}) {
+      ASSERT_TRUE(sweep_of_experts(fixture, used).has_value()) << format_size(budget);
+    }
   }
 }
 
