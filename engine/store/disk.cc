@@ -306,6 +306,12 @@ Result<uint64_t> file_bytes(Disk& disk, const std::string& path) {
 
 }  // namespace
 
+Result<std::string> read_bytes(const DiskFile& file, uint64_t offset_bytes, uint64_t bytes) {
+  std::string out(bytes, '\0');
+  AIRLLM_TRY_VOID(file.read_at(offset_bytes, std::as_writable_bytes(std::span(out))));
+  return out;
+}
+
 Result<std::string> read_text(const DiskFile& file, uint64_t limit_bytes) {
   AIRLLM_TRY(const uint64_t size, file.size_bytes());
   if (size > limit_bytes) {
@@ -313,9 +319,7 @@ Result<std::string> read_text(const DiskFile& file, uint64_t limit_bytes) {
                                             " long, but at most " + format_size(limit_bytes) +
                                             " is allowed here");
   }
-  std::string text(size, '\0');
-  AIRLLM_TRY_VOID(file.read_at(0, std::as_writable_bytes(std::span(text))));
-  return text;
+  return read_bytes(file, 0, size);
 }
 
 Result<uint64_t> tree_bytes(Disk& disk, const std::string& path) {

@@ -80,6 +80,8 @@ class Disk {
 // The operating system's. Lives for ever.
 Disk& system_disk();
 
+// `bytes` bytes from `offset_bytes` on.
+Result<std::string> read_bytes(const DiskFile& file, uint64_t offset_bytes, uint64_t bytes);
 // The whole of a small file; longer than `limit_bytes` is a kData error.
 Result<std::string> read_text(const DiskFile& file, uint64_t limit_bytes);
 

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "base/checked.h"
+#include "base/little_endian.h"
 #include "base/utf8.h"
 
 namespace airllm::store {
@@ -109,11 +110,7 @@ class Machine {
 
   Result<uint64_t> take_number(size_t bytes) {
     AIRLLM_TRY(const std::string_view taken, take(bytes));
-    uint64_t number = 0;
-    for (size_t i = 0; i < bytes; ++i) {
-      number |= static_cast<uint64_t>(static_cast<uint8_t>(taken[i])) << 8 * i;
-    }
-    return number;
+    return from_little_endian(taken);
   }
 
   Result<std::string> take_line() {

@@ -13,12 +13,6 @@ namespace {
 
 constexpr std::string_view kListName = "/data.pkl";
 
-Result<std::string> read_entry(const DiskFile& file, const ZipEntry& entry) {
-  std::string out(entry.bytes, '\0');
-  AIRLLM_TRY_VOID(file.read_at(entry.offset, std::as_writable_bytes(std::span(out))));
-  return out;
-}
-
 }  // namespace
 
 Result<SafetensorsHeader> read_pytorch_header(const DiskFile& file) {
@@ -44,10 +38,10 @@ Result<SafetensorsHeader> read_pytorch_header(const DiskFile& file) {
   if (const ZipEntry* order = archive.find(prefix + "/byteorder")) {
     constexpr uint64_t kLongest = 16;
     if (order->bytes > kLongest) return bad("its byte order is not known");
-    AIRLLM_TRY(const std::string name, read_entry(file, *order));
+    AIRLLM_TRY(const std::string name, read_bytes(file, order->offset, order->bytes));
     if (name != "little") return bad("its byte order is " + escape_for_display(name, true));
   }
-  AIRLLM_TRY(const std::string pickle, read_entry(file, *list));
+  AIRLLM_TRY(const std::string pickle, read_bytes(file, list->offset, list->bytes));
   AIRLLM_TRY(const std::vector<PickledTensor> tensors, read_pickled_tensors(pickle, file.path()));
 
   SafetensorsHeader header;

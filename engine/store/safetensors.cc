@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/json.h"
+#include "base/little_endian.h"
 #include "base/utf8.h"
 #include "engine/store/hash.h"
 
@@ -273,19 +274,15 @@ Result<SafetensorsHeader> read_safetensors_header(const DiskFile& file) {
     return Unexpected(ErrorCode::kData, file.path() + ": " + std::to_string(file_bytes) +
                                             " bytes are too few for a safetensors file");
   }
-  std::array<std::byte, kLengthBytes> prefix;
-  AIRLLM_TRY_VOID(file.read_at(0, prefix));
-  uint64_t length = 0;
-  for (size_t i = kLengthBytes; i-- > 0;)
-    length = length << 8 | std::to_integer<uint64_t>(prefix[i]);
+  AIRLLM_TRY(const std::string prefix, read_bytes(file, 0, kLengthBytes));
+  const uint64_t length = from_little_endian(prefix);
   if (length > kMaxHeaderBytes || length > file_bytes - kLengthBytes) {
     return Unexpected(ErrorCode::kData,
                       file.path() + ": its header would be " + std::to_string(length) +
                           " bytes long, but the file has " + std::to_string(file_bytes) +
                           " and headers end at " + std::to_string(kMaxHeaderBytes));
   }
-  std::string json(length, '\0');
-  AIRLLM_TRY_VOID(file.read_at(kLengthBytes, std::as_writable_bytes(std::span(json))));
+  AIRLLM_TRY(const std::string json, read_bytes(file, kLengthBytes, length));
   const uint64_t data_offset = kLengthBytes + length;
   AIRLLM_TRY(SafetensorsHeader header,
              parse_safetensors_header(json, file_bytes - data_offset, file.path()));

@@ -1,9 +1,9 @@
 #include "engine/store/zip_archive.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "base/checked.h"
+#include "base/check.h"
+#include "base/little_endian.h"
 #include "base/units.h"
 #include "base/utf8.h"
 
@@ -25,23 +25,11 @@ constexpr uint64_t kMaxDirectoryBytes = 64 * kMiB;
 constexpr uint16_t kZip64Field = 1;
 constexpr uint32_t kInZip64Field = 0xffffffff;
 
-// Little-endian numbers at offsets that the caller has checked.
+// The number at an offset that the caller has checked.
 template <typename Number>
 Number number_at(std::string_view bytes, uint64_t at) {
   AIRLLM_CHECK(at + sizeof(Number) <= bytes.size());
-  Number value = 0;
-  for (size_t i = 0; i < sizeof(Number); ++i) {
-    value = static_cast<Number>(
-        value |
-        static_cast<Number>(static_cast<Number>(static_cast<uint8_t>(bytes[at + i])) << 8 * i));
-  }
-  return value;
-}
-
-Result<std::string> read_bytes(const DiskFile& file, uint64_t offset, uint64_t bytes) {
-  std::string out(bytes, '\0');
-  AIRLLM_TRY_VOID(file.read_at(offset, std::as_writable_bytes(std::span(out))));
-  return out;
+  return static_cast<Number>(from_little_endian(bytes.substr(at, sizeof(Number))));
 }
 
 class Reader {

@@ -1,5 +1,6 @@
 #include "engine/tokenizer/charsmap.h"
 
+#include "base/little_endian.h"
 #include "base/utf8.h"
 
 namespace airllm::tokenizer {
@@ -10,11 +11,7 @@ constexpr size_t kBlockUnits = 256;  // a node's children lie in one block
 constexpr int kMaxMatches = 32;      // the original's kMaxTrieResultsSize
 
 uint32_t read_unit(std::string_view bytes) {
-  uint32_t unit = 0;
-  for (unsigned i = 0; i < kUnitBytes; ++i) {
-    unit |= uint32_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
-  }
-  return unit;
+  return static_cast<uint32_t>(from_little_endian(bytes.substr(0, kUnitBytes)));
 }
 
 // The fields of a unit of Darts-clone. A value has the highest bit set, and so no label of a byte.

@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "base/little_endian.h"
 #include "base/utf8.h"
 
 namespace airllm::tokenizer {
@@ -49,10 +50,7 @@ Result<uint64_t> ProtobufReader::varint() {
 
 Result<uint64_t> ProtobufReader::fixed(size_t count) {
   if (bytes_.size() - at_ < count) return broken("the message ends inside a number");
-  uint64_t value = 0;
-  for (size_t i = 0; i < count; ++i) {
-    value |= uint64_t{static_cast<unsigned char>(bytes_[at_ + i])} << (8 * i);
-  }
+  const uint64_t value = from_little_endian(bytes_.substr(at_, count));
   at_ += count;
   return value;
 }
