@@ -69,20 +69,10 @@ inline float score_key(const float* q, const float* k, size_t head_dim, float sc
   return sum * scale;
 }
 
-// One head's view of one page; only its positions [first, end) are read.
-struct Page {
-  const float* k;  // [32, head_dim]
-  const float* v;  // [32, value_dim], positions v_stride floats apart
-  size_t v_stride;
-  size_t number;
-  size_t first, end;
-  const float* next_k;  // of the page that follows, or null
-};
-
 // out[d] = out[d] * correction + the sum over positions, upwards, of weights[j] * v[j, d], for
 // kVectors vectors of d.
 template <size_t kVectors>
-inline void add_values(const float* weights, const Page& page, size_t d, __m256 correction,
+inline void add_values(const float* weights, const KvPage& page, size_t d, __m256 correction,
                        float* out) {
   __m256 sums[kVectors];
   for (size_t n = 0; n < kVectors; ++n) {
@@ -99,7 +89,7 @@ inline void add_values(const float* weights, const Page& page, size_t d, __m256 
   for (size_t n = 0; n < kVectors; ++n) _mm256_storeu_ps(out + d + n * kLanes, sums[n]);
 }
 
-void add_page_values(const float* weights, const Page& page, size_t value_dim, float correction,
+void add_page_values(const float* weights, const KvPage& page, size_t value_dim, float correction,
                      float* out) {
   const __m256 corrections = _mm256_set1_ps(correction);
   size_t d = 0;
@@ -124,36 +114,39 @@ void cap_scores(float cap, float* scores) {
   }
 }
 
-// The scores of a page, with minus infinity, whose exponential is 0, where no position counts.
-void score_page(const AttentionArgs& args, const Page& page, size_t row, size_t head,
+// Minus infinity, whose exponential is 0, where no position counts.
+void mask_scores(const KvPage& page, float* scores) {
+  for (size_t j = 0; j < page.first; ++j) scores[j] = -__builtin_inff();
+  for (size_t j = page.end; j < kKvPagePositions; ++j) scores[j] = -__builtin_inff();
+}
+
+// The scores of a page.
+void score_page(const AttentionArgs& args, const KvPage& page, size_t row, size_t head,
                 float* scores) {
   const float* q = args.q + row * args.q_stride + head * args.head_dim;
-  const float* k = page.k;
+  const auto score = [&](size_t j) {
+    scores[j] = score_key(q, page.k + j * args.head_dim, args.head_dim, args.scale);
+  };
   size_t j = page.first;
-  for (size_t before = 0; before < j; ++before) scores[before] = 0;
-  for (; j % kLanes != 0 && j < page.end; ++j) {
-    scores[j] = score_key(q, k + j * args.head_dim, args.head_dim, args.scale);
-  }
+  for (; j % kLanes != 0 && j < page.end; ++j) score(j);
   for (; j + kLanes <= page.end; j += kLanes) {
-    score_8_keys(q, k + j * args.head_dim, args.head_dim, args.scale, scores + j);
+    score_8_keys(q, page.k + j * args.head_dim, args.head_dim, args.scale, scores + j);
   }
-  for (; j < page.end; ++j) {
-    scores[j] = score_key(q, k + j * args.head_dim, args.head_dim, args.scale);
+  for (; j < page.end; ++j) score(j);
+  mask_scores(page, scores);
+  if (args.soft_cap > 0) {
+    cap_scores(args.soft_cap, scores);
+    mask_scores(page, scores);  // a cap makes infinity finite
   }
-  for (; j < kKvPagePositions; ++j) scores[j] = 0;
-  if (args.soft_cap > 0) cap_scores(args.soft_cap, scores);
-  if (args.slopes != nullptr) {
-    for (j = page.first; j < page.end; ++j) {
-      scores[j] += position_bias(args, head, args.attention_rows[row].position,
-                                 page.number * kKvPagePositions + j);
-    }
+  if (args.slopes == nullptr) return;
+  for (j = page.first; j < page.end; ++j) {
+    scores[j] += position_bias(args, head, args.attention_rows[row].position,
+                               page.number * kKvPagePositions + j);
   }
-  for (j = 0; j < page.first; ++j) scores[j] = -__builtin_inff();
-  for (j = page.end; j < kKvPagePositions; ++j) scores[j] = -__builtin_inff();
 }
 
 // Takes the scores and values of a page into the softmax.
-void add_page(float* scores, const Page& page, size_t value_dim, Softmax& softmax, float* out) {
+void add_page(float* scores, const KvPage& page, size_t value_dim, Softmax& softmax, float* out) {
   const __m256 old_max = _mm256_set1_ps(softmax.max);
   __m256 max = old_max;
   for (size_t j = 0; j < page.end; j += kLanes) {
@@ -178,21 +171,11 @@ void begin_row(const AttentionArgs& args, size_t row, const Task& task, Softmax*
   for (size_t h = 0; h < task.heads; ++h) softmaxes[h] = Softmax{};
 }
 
-Page view_page(const AttentionArgs& args, const AttentionRow& row, size_t number, size_t kv_head) {
-  const size_t k_floats = kKvPagePositions * args.head_dim;
-  const size_t v_floats = kKvPagePositions * args.value_dim;
-  const size_t begin = number * kKvPagePositions, left = row.position - begin + 1;
-  const size_t first = first_position(args, row.position);
-  const float* memory = row.pages[number];
-  Page page;
-  page.k = memory + kv_head * k_floats;
-  page.v = args.values_in_keys ? page.k : memory + args.kv_heads * k_floats + kv_head * v_floats;
-  page.v_stride = args.values_in_keys ? args.head_dim : args.value_dim;
-  page.number = number;
-  page.first = first > begin ? first - begin : 0;
-  page.end = left < kKvPagePositions ? left : kKvPagePositions;
-  page.next_k = left > kKvPagePositions ? row.pages[number + 1] + kv_head * k_floats : nullptr;
-  return page;
+// The keys of the page that follows, or null.
+const float* next_keys(const AttentionArgs& args, const AttentionRow& row, const KvPage& page,
+                       size_t kv_head) {
+  if (page.number == row.position / kKvPagePositions) return nullptr;
+  return row.pages[page.number + 1] + kv_head * kKvPagePositions * args.head_dim;
 }
 
 // Asks memory for part `part` of `parts` of the keys or values, `width` long each, of a page.
@@ -222,7 +205,7 @@ void attend_to_page(const AttentionArgs& args, size_t number, const Task& task, 
   for (size_t r = 0; r < task.rows; ++r) {
     if (!needs_page(r)) continue;
     const size_t row = task.row + r;
-    const Page page = view_page(args, args.attention_rows[row], number, task.kv_head);
+    const KvPage page = view_page(args, args.attention_rows[row], number, task.kv_head);
     for (size_t h = 0; h < task.heads; ++h) {
       if (r == 0 && !args.values_in_keys) ask_for(page.v, h, task.heads, args.value_dim);
       score_page(args, page, row, task.head + h, work.scores[r][h]);
@@ -231,11 +214,10 @@ void attend_to_page(const AttentionArgs& args, size_t number, const Task& task, 
   for (size_t r = 0; r < task.rows; ++r) {
     if (!needs_page(r)) continue;
     const size_t row = task.row + r;
-    const Page page = view_page(args, args.attention_rows[row], number, task.kv_head);
+    const KvPage page = view_page(args, args.attention_rows[row], number, task.kv_head);
+    const float* next_k = next_keys(args, args.attention_rows[row], page, task.kv_head);
     for (size_t h = 0; h < task.heads; ++h) {
-      if (r == 0 && page.next_k != nullptr) {
-        ask_for(page.next_k, h, task.heads, args.head_dim);
-      }
+      if (r == 0 && next_k != nullptr) ask_for(next_k, h, task.heads, args.head_dim);
       add_page(work.scores[r][h], page, args.value_dim, work.softmaxes[r][h],
                args.out + (row * args.heads + task.head + h) * args.value_dim);
     }

@@ -43,6 +43,32 @@ static inline size_t first_position(const AttentionArgs& args, size_t position) 
   return args.window == 0 || position < args.window ? 0 : position - args.window + 1;
 }
 
+// One key head's view of one page; positions [first, end) of it count, and only they are read.
+struct KvPage {
+  const float* k;  // [32, head_dim]
+  const float* v;  // [32, value_dim], positions v_stride floats apart
+  size_t v_stride;
+  size_t number;
+  size_t first, end;
+};
+
+static inline KvPage view_page(const AttentionArgs& args, const AttentionRow& row, size_t number,
+                               size_t kv_head) {
+  const size_t k_floats = kKvPagePositions * args.head_dim;
+  const size_t v_floats = kKvPagePositions * args.value_dim;
+  const size_t begin = number * kKvPagePositions, left = row.position - begin + 1;
+  const size_t first = first_position(args, row.position);
+  const float* memory = row.pages[number];
+  KvPage page;
+  page.k = memory + kv_head * k_floats;
+  page.v = args.values_in_keys ? page.k : memory + args.kv_heads * k_floats + kv_head * v_floats;
+  page.v_stride = args.values_in_keys ? args.head_dim : args.value_dim;
+  page.number = number;
+  page.first = first > begin ? first - begin : 0;
+  page.end = left < kKvPagePositions ? left : kKvPagePositions;
+  return page;
+}
+
 static inline float round_to_bf16(float number) {
   uint32_t bits;
   __builtin_memcpy(&bits, &number, sizeof(bits));
