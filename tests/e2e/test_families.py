@@ -38,7 +38,28 @@ def relative_difference(actual, reference):
     return math.sqrt(difference / math.fsum(r * r for r in reference))
 
 
-class Families(harness.E2eTest):
+def load_fixture(name):
+    """The fixture, and its tensors."""
+    with open(os.path.join(FOLDER, name + ".json"), encoding="utf-8") as file:
+        fixture = json.load(file)
+    return fixture, [seeded.Tensor(*tensor) for tensor in fixture["tensors"]]
+
+
+class FixtureTest(harness.E2eTest):
+    def source(self, name, config):
+        """A folder with the settings alone."""
+        folder = self.path(name)
+        os.mkdir(folder)
+        seeded.write_config(folder, config)
+        return folder
+
+    def ask(self, server, model, ids, *arguments):
+        return self.ok(server.client(
+            "ask", "-m", model, "--raw", "--json", "--temperature", "0", "--prompt-ids",
+            ",".join(map(str, ids)), *arguments)).json
+
+
+class Families(FixtureTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -47,38 +68,29 @@ class Families(harness.E2eTest):
         cls.shared.start()
 
     def add_model(self, name, config, tensors):
-        folder = self.path(name)
-        os.mkdir(folder)
-        seeded.write_config(folder, config)
+        folder = self.source(name, config)
         seeded.write_weights(folder, tensors)
         self.split(self.shared, folder, name)
 
-    def ask(self, model, ids, *arguments):
-        return self.ok(self.shared.client(
-            "ask", "-m", model, "--raw", "--json", "--temperature", "0", "--prompt-ids",
-            ",".join(map(str, ids)), *arguments)).json
-
     def check(self, name):
-        with open(os.path.join(FOLDER, name + ".json"), encoding="utf-8") as file:
-            fixture = json.load(file)
-        tensors = [seeded.Tensor(*tensor) for tensor in fixture["tensors"]]
+        fixture, tensors = load_fixture(name)
         config = fixture["config"]
         width = config["vocab_size" if "vocab_size" in config else "padded_vocab_size"]
         self.add_model(name, fixture["config"], tensors)
         self.add_model(name + "-saved", fixture["config_saved"], tensors)
         for prompt in fixture["prompts"]:
             everything = ("--max-tokens", "1", "--prompt-logprobs", str(width))
-            answer = self.ask(name, prompt["ids"], *everything)
+            answer = self.ask(self.shared, name, prompt["ids"], *everything)
             for position, (found, logits) in enumerate(
                     zip(answer["prompt_logprobs"], logits_of(prompt["logits"], width), strict=True)):
                 actual = [number for _, number in sorted(found)]
                 difference = relative_difference(actual, log_probabilities(logits))
                 self.assertLessEqual(difference, TOLERANCE,
                                      f"position {position} of {len(prompt['ids'])}")
-            saved = self.ask(name + "-saved", prompt["ids"], *everything)
+            saved = self.ask(self.shared, name + "-saved", prompt["ids"], *everything)
             self.assertEqual(saved["prompt_logprobs"], answer["prompt_logprobs"])
-        greedy = self.ask(name, fixture["prompts"][-1]["ids"], "--ignore-eos", "--max-tokens",
-                          str(len(fixture["greedy"])))
+        greedy = self.ask(self.shared, name, fixture["prompts"][-1]["ids"], "--ignore-eos",
+                          "--max-tokens", str(len(fixture["greedy"])))
         self.assertEqual(greedy["token_ids"], fixture["greedy"])
 
 
@@ -92,33 +104,24 @@ class Runs:
         return os.system, (self.command,)
 
 
-class PytorchCheckpoints(harness.E2eTest):
+class PytorchCheckpoints(FixtureTest):
     """The same weights as PyTorch keeps them."""
 
     def setUp(self):
         super().setUp()
         self.server = self.daemon(ram="64M")
-        with open(os.path.join(FOLDER, "llama.json"), encoding="utf-8") as file:
-            self.fixture = json.load(file)
-        self.tensors = [seeded.Tensor(*tensor) for tensor in self.fixture["tensors"]]
-
-    def source(self, name):
-        folder = self.path(name)
-        os.mkdir(folder)
-        seeded.write_config(folder, self.fixture["config"])
-        return folder
+        self.fixture, self.tensors = load_fixture("llama")
 
     def answer(self, model):
-        ids = ",".join(map(str, self.fixture["prompts"][1]["ids"]))
-        answer = self.ok(self.server.client(
-            "ask", "-m", model, "--raw", "--json", "--temperature", "0", "--prompt-ids", ids,
-            "--max-tokens", "4", "--prompt-logprobs", "131")).json
+        answer = self.ask(self.server, model, self.fixture["prompts"][1]["ids"], "--max-tokens",
+                          "4", "--prompt-logprobs", "131")
         return answer["token_ids"], answer["prompt_logprobs"]
 
     def test_one_file_or_several_are_as_safetensors(self):
         entries = [(tensor.name, tensor.dtype, tensor.shape, seeded.tensor_bytes(tensor))
                    for tensor in self.tensors]
-        plain, single, several = (self.source(name) for name in ("plain", "single", "several"))
+        plain, single, several = (
+            self.source(name, self.fixture["config"]) for name in ("plain", "single", "several"))
         seeded.write_weights(plain, self.tensors)
         pytorch_file.write(os.path.join(single, "pytorch_model.bin"), entries)
         weight_map = {}
@@ -135,7 +138,7 @@ class PytorchCheckpoints(harness.E2eTest):
         self.assertEqual(self.answer("several"), self.answer("plain"))
 
     def test_what_would_run_is_refused_by_name(self):
-        folder, trace = self.source("hostile"), self.path("it-ran")
+        folder, trace = self.source("hostile", self.fixture["config"]), self.path("it-ran")
         pytorch_file.write(os.path.join(folder, "pytorch_model.bin"), Runs(f"touch {trace}"))
         refused = self.assert_fails(self.server.client("split", folder, "--name", "hostile"), 65)
         self.assertIn("pytorch_model.bin", refused.err)
