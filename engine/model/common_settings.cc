@@ -78,7 +78,10 @@ Status read_sizes(const ConfigReader& config, const Defaults& defaults, Architec
 }
 
 Status read_activation(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
-  AIRLLM_TRY(const std::string name, config.text({defaults.activation_key}, defaults.activation));
+  std::string name = defaults.activation;
+  if (defaults.activation_key != nullptr) {
+    AIRLLM_TRY(name, config.text({defaults.activation_key}, defaults.activation));
+  }
   for (const NamedFunction& known : kActivations) {
     if (known.name != name || (known.function == Function::kXielu && out.gated)) continue;
     out.activation = known.function;
@@ -112,10 +115,6 @@ Status read_llama3(const ConfigReader& rope, const ConfigReader& config, RopeSca
     return rope.impossible("high_freq_factor", "not above low_freq_factor");
   }
   return {};
-}
-
-double yarn_mscale(double factor, double mscale) {
-  return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }
 
 // How much longer than the original context the model's is.
@@ -194,11 +193,9 @@ Status read_scaling(const ConfigReader& rope, const ConfigReader& config, const 
                          "known are: default, linear, dynamic, llama3, yarn, longrope");
 }
 
-// Rotary positions as `config` and, inside, the object `rope` (or null) say.
-Result<Rope> read_rope(const ConfigReader& config, const Json* object, const char* rope_key,
+// Rotary positions as `config` and, in particular, `rope` say.
+Result<Rope> read_rope(const ConfigReader& config, const ConfigReader& rope,
                        const Defaults& defaults, const Architecture& architecture) {
-  const Json none = Json::object();
-  const ConfigReader rope(object != nullptr ? *object : none, config.what() + ": " + rope_key);
   Rope out;
   out.interleaved = defaults.interleaved;
   AIRLLM_TRY(out.theta, config.positive({"rope_theta", "rotary_emb_base"}, defaults.theta));
@@ -221,22 +218,6 @@ Result<Rope> read_rope(const ConfigReader& config, const Json* object, const cha
   }
   AIRLLM_TRY_VOID(read_scaling(rope, config, architecture, out));
   return out;
-}
-
-// Two spellings: rope_theta beside rope_scaling, and (newer) everything inside rope_parameters.
-// rope_scaling wins over rope_parameters, as in transformers.
-struct RopeObject {
-  const char* key = "rope_scaling";
-  const Json* object = nullptr;
-};
-
-Result<RopeObject> find_rope_object(const ConfigReader& config) {
-  RopeObject found;
-  for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    AIRLLM_TRY(const Json* object, config.object(key));
-    if (object != nullptr && !object->empty()) found = {key, object};
-  }
-  return found;
 }
 
 // How long a context its rotary positions stretch to. Dynamic ones follow the length, and have no
@@ -266,14 +247,17 @@ uint64_t stretched_context(const Architecture& a) {
   return context;
 }
 
-Status read_ropes(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
-  AIRLLM_TRY(const RopeObject found, find_rope_object(config));
-  AIRLLM_TRY(Rope rope, read_rope(config, found.object, found.key, defaults, out));
-  out.ropes.push_back(std::move(rope));
-  return {};
+}  // namespace
+
+Result<ConfigReader> read_rope_settings(const ConfigReader& config) {
+  AIRLLM_TRY(ConfigReader scaling, config.inside("rope_scaling"));
+  AIRLLM_TRY(ConfigReader parameters, config.inside("rope_parameters"));
+  return scaling.json().empty() && !parameters.json().empty() ? parameters : scaling;
 }
 
-}  // namespace
+double yarn_mscale(double factor, double mscale) {
+  return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
+}
 
 Status read_common(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
   if (config.has("quantization_config")) {
@@ -281,14 +265,19 @@ Status read_common(const ConfigReader& config, const Defaults& defaults, Archite
                              "use the checkpoint in f32, f16 or bf16");
   }
   AIRLLM_TRY_VOID(read_sizes(config, defaults, out));
-  AIRLLM_TRY(out.norm.epsilon, config.positive({defaults.epsilon_key}, defaults.epsilon));
+  out.norm.epsilon = defaults.epsilon;
+  if (defaults.epsilon_key != nullptr) {
+    AIRLLM_TRY(out.norm.epsilon, config.positive({defaults.epsilon_key}, defaults.epsilon));
+  }
   out.head_norm.epsilon = out.norm.epsilon;
   AIRLLM_TRY_VOID(read_activation(config, defaults, out));
   LayerKind kind;
   kind.scale =
       1 / std::sqrt(static_cast<double>(out.is_latent() ? out.latent.query_dim() : out.head_dim));
   if (defaults.is_rotated) {
-    AIRLLM_TRY_VOID(read_ropes(config, defaults, out));
+    AIRLLM_TRY(const ConfigReader settings, read_rope_settings(config));
+    AIRLLM_TRY(Rope rope, read_rope(config, settings, defaults, out));
+    out.ropes.push_back(std::move(rope));
     kind.rope = 0;
     out.context = stretched_context(out);
   }
@@ -333,23 +322,17 @@ Status read_experts(const ConfigReader& config, Keys width_keys, Architecture& o
 
 Status read_two_ropes(const ConfigReader& config, const Defaults& full, const Defaults& sliding,
                       Architecture& out) {
-  AIRLLM_TRY(const RopeObject found, find_rope_object(config));
-  RopeObject of_full = found;
-  RopeObject of_sliding;
-  if (found.object != nullptr) {
-    const ConfigReader types(*found.object, config.what() + ": " + found.key);
-    if (types.has("full_attention") || types.has("sliding_attention")) {
-      AIRLLM_TRY(of_full.object, types.object("full_attention"));
-      AIRLLM_TRY(of_sliding.object, types.object("sliding_attention"));
-      of_full.key = "full_attention";
-      of_sliding.key = "sliding_attention";
-    }
-  }
-  AIRLLM_TRY(Rope full_rope, read_rope(config, of_full.object, of_full.key, full, out));
-  // A theta of the whole configuration is of the layers without a window.
+  AIRLLM_TRY(ConfigReader of_full, read_rope_settings(config));
   const Json none = Json::object();
-  AIRLLM_TRY(Rope sliding_rope, read_rope(ConfigReader(none, config.what()), of_sliding.object,
-                                          of_sliding.key, sliding, out));
+  ConfigReader of_sliding(none, config.what());
+  if (of_full.has("full_attention") || of_full.has("sliding_attention")) {
+    AIRLLM_TRY(of_sliding, of_full.inside("sliding_attention"));
+    AIRLLM_TRY(of_full, of_full.inside("full_attention"));
+  }
+  AIRLLM_TRY(Rope full_rope, read_rope(config, of_full, full, out));
+  // A theta of the whole configuration is of the layers without a window.
+  AIRLLM_TRY(Rope sliding_rope,
+             read_rope(ConfigReader(none, config.what()), of_sliding, sliding, out));
   out.ropes = {std::move(full_rope), std::move(sliding_rope)};
   for (LayerKind& kind : out.kinds) kind.rope = kind.window > 0 ? 1 : 0;
   out.context = stretched_context(out);

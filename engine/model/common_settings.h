@@ -28,6 +28,7 @@ struct Defaults {
   double theta = 10000;      // of rotary positions
   double rotary_part = 1;    // of a head that is rotated
   bool interleaved = false;  // rotary pairs are neighbours
+  // The keys of settings that families call otherwise; null: there is no such setting.
   const char* epsilon_key = "rms_norm_eps";
   double epsilon = 1e-6;
   const char* activation_key = "hidden_act";
@@ -46,6 +47,12 @@ Norm layer_norm(const Norm& like, bool bias = true);
 // Experts: how many there are and are chosen, under the names of all families, and the width of
 // one, under `width_keys`. All layers get them; the router is as `out` says, else a softmax.
 Status read_experts(const ConfigReader& config, Keys width_keys, Architecture& out);
+
+// What is said of rotary positions, in one of two spellings: rope_scaling, beside rope_theta, wins
+// over the newer rope_parameters, as in transformers.
+Result<ConfigReader> read_rope_settings(const ConfigReader& config);
+// By how much YaRN scales attention (arXiv 2309.00071).
+double yarn_mscale(double factor, double mscale);
 
 // Two kinds of rotary positions: those of layers without a window (ropes[0]) and with one
 // (ropes[1]). "rope_parameters" may have both, under the names of the layers' types.

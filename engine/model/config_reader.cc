@@ -7,13 +7,13 @@
 namespace airllm::model {
 
 const Json* ConfigReader::find(const char* key) const {
-  const auto at = object_.find(key);
-  return at == object_.end() || at->is_null() ? nullptr : &*at;
+  const auto at = object_->find(key);
+  return at == object_->end() || at->is_null() ? nullptr : &*at;
 }
 
 bool ConfigReader::is_null(const char* key) const {
-  const auto at = object_.find(key);
-  return at != object_.end() && at->is_null();
+  const auto at = object_->find(key);
+  return at != object_->end() && at->is_null();
 }
 
 const char* ConfigReader::spelling(Keys keys) const {
@@ -89,10 +89,11 @@ Result<std::string> ConfigReader::text(Keys keys, const char* fallback) const {
   return value->get<std::string>();
 }
 
-Result<const Json*> ConfigReader::object(const char* key) const {
+Result<ConfigReader> ConfigReader::inside(const char* key) const {
+  static const Json nothing = Json::object();
   const Json* value = find(key);
   if (value && !value->is_object()) return impossible(key, "not an object");
-  return value;
+  return ConfigReader(value ? *value : nothing, what_ + ": " + key);
 }
 
 Result<std::vector<double>> ConfigReader::positives(const char* key, size_t length) const {

@@ -19,7 +19,7 @@ using Keys = std::initializer_list<const char*>;
 // the object.
 class ConfigReader {
  public:
-  ConfigReader(const Json& object, std::string what) : object_(object), what_(std::move(what)) {}
+  ConfigReader(const Json& object, std::string what) : object_(&object), what_(std::move(what)) {}
 
   const Json* find(const char* key) const;
   bool has(const char* key) const { return find(key) != nullptr; }
@@ -41,19 +41,19 @@ class ConfigReader {
   Result<double> positive(Keys keys, std::optional<double> fallback = std::nullopt) const;
   Result<bool> flag(const char* key, bool fallback) const;
   Result<std::string> text(Keys keys, const char* fallback) const;
-  // The object at `key`, or null when it is absent.
-  Result<const Json*> object(const char* key) const;
+  // Reads the object at `key`; an empty one when it is absent.
+  Result<ConfigReader> inside(const char* key) const;
   // A list of `length` finite numbers above zero.
   Result<std::vector<double>> positives(const char* key, size_t length) const;
   // Token ids outside the vocabulary can never be generated and are left out, as are negative ones
   // (-1 says "none" in some checkpoints).
   Result<std::vector<int32_t>> token_ids(const char* key, uint64_t vocabulary) const;
 
-  const Json& json() const { return object_; }
+  const Json& json() const { return *object_; }
   const std::string& what() const { return what_; }
 
  private:
-  const Json& object_;
+  const Json* object_;
   std::string what_;
 };
 

@@ -8,14 +8,89 @@
 namespace airllm::model {
 namespace {
 
-// ---- Llama and what differs from it in settings alone ----
+// ---- parts that several families share ----
 
-Status read_biases(const ConfigReader& config, Architecture& out) {
-  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", false));
+// Of queries, keys, values and attention's output alike.
+Status read_attention_biases(const ConfigReader& config, Architecture& out,
+                             const char* key = "attention_bias", bool fallback = false) {
+  AIRLLM_TRY(out.qkv_bias, config.flag(key, fallback));
   out.attention_out_bias = out.qkv_bias;
+  return {};
+}
+
+// The same, and those of the MLP.
+Status read_biases(const ConfigReader& config, Architecture& out) {
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   AIRLLM_TRY(out.mlp_bias, config.flag("mlp_bias", false));
   return {};
 }
+
+// One setting for both parts of a layer.
+Status read_all_biases(const ConfigReader& config, const char* key, bool fallback,
+                       Architecture& out) {
+  AIRLLM_TRY_VOID(read_attention_biases(config, out, key, fallback));
+  out.mlp_bias = out.qkv_bias;
+  return {};
+}
+
+// "clip_qkv", where it is set.
+Status read_clip(const ConfigReader& config, Architecture& out) {
+  if (!config.has("clip_qkv")) return {};
+  AIRLLM_TRY(out.qkv_clip, config.positive({"clip_qkv"}));
+  return {};
+}
+
+void scale_scores(double scale, Architecture& out) {
+  for (LayerKind& kind : out.kinds) kind.scale = scale;
+}
+
+// Attention and MLP side by side, both of the stream as one norm leaves it.
+void share_norm(Architecture& out) {
+  out.residual = Residual::kParallel;
+  out.names.mlp_norm = "";
+}
+
+// Heads are normalised by layers of these names.
+void normalize_heads(QkNorm how, const Norm& norm, Architecture& out) {
+  out.qk_norm = how;
+  out.head_norm = norm;
+  out.names.q_norm = "self_attn.q_layernorm";
+  out.names.k_norm = "self_attn.k_layernorm";
+}
+
+// ---- windows ----
+
+// All layers have the window.
+Status set_all_windows(const ConfigReader& config, uint64_t window, Architecture& out) {
+  return set_windows(
+      config, window, [](uint64_t) { return true; }, out);
+}
+
+// All but every `pattern`th layer have it.
+Status read_windows_but_every(const ConfigReader& config, uint64_t pattern, Architecture& out) {
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  return set_windows(
+      config, window, [=](uint64_t layer) { return (layer + 1) % pattern != 0; }, out);
+}
+
+Result<uint64_t> read_window_pattern(const ConfigReader& config, uint64_t fallback) {
+  return config.size({"sliding_window_pattern", "_sliding_window_pattern"}, kMaxLayers, fallback);
+}
+
+// 0 unless windows are used at all.
+Result<uint64_t> read_used_window(const ConfigReader& config, uint64_t fallback) {
+  AIRLLM_TRY(const bool is_used, config.flag("use_sliding_window", false));
+  AIRLLM_TRY(const uint64_t window, read_window(config, fallback));
+  return is_used ? window : 0;
+}
+
+void rotate_only_with_window(Architecture& out) {
+  for (LayerKind& kind : out.kinds) {
+    if (kind.window == 0) kind.rope.reset();
+  }
+}
+
+// ---- Llama and what differs from it in settings alone ----
 
 Status read_llama(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config, {}, out));
@@ -38,9 +113,7 @@ Status read_apertus(const ConfigReader& config, Architecture& out) {
   out.qk_norm = QkNorm::kHeads;
   AIRLLM_TRY_VOID(read_common(
       config, {.context = 65536, .theta = 12e6, .epsilon = 1e-5, .activation = "xielu"}, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
-  return {};
+  return read_attention_biases(config, out);
 }
 
 Status read_helium(const ConfigReader& config, Architecture& out) {
@@ -69,27 +142,28 @@ Status read_seed_oss(const ConfigReader& config, Architecture& out) {
   return {};
 }
 
-Status read_ernie4_5(const ConfigReader& config, Architecture& out) {
+Status read_ernie4_5_like(const ConfigReader& config, uint64_t head_dim, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config,
                               {.context = 131072,
-                               .head_dim = 128,
+                               .head_dim = head_dim,
                                .theta = 500000,
                                .interleaved = true,
                                .epsilon = 1e-5,
                                .tied_head = true},
                               out));
-  AIRLLM_TRY(out.qkv_bias, config.flag("use_bias", false));
-  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
-  return {};
+  return read_all_biases(config, "use_bias", false, out);
+}
+
+Status read_ernie4_5(const ConfigReader& config, Architecture& out) {
+  return read_ernie4_5_like(config, 128, out);
 }
 
 Status read_smollm3(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config, {.context = 32768, .theta = 2e6, .tied_head = true}, out));
   AIRLLM_TRY_VOID(read_biases(config, out));
-  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
-  AIRLLM_TRY(const uint64_t window, read_window(config, 0));
+  AIRLLM_TRY(const uint64_t window, read_used_window(config, 0));
   AIRLLM_TRY_VOID(set_windows(
-      config, windowed ? window : 0, [](uint64_t) { return false; }, out));
+      config, window, [](uint64_t) { return false; }, out));
   AIRLLM_TRY(const uint64_t interval, config.size({"no_rope_layer_interval"}, kMaxLayers, 4));
   const Json* listed = config.find("no_rope_layers");  // 1: rotated
   if (listed != nullptr && (!listed->is_array() || listed->size() != out.layers)) {
@@ -108,7 +182,7 @@ Status read_granite(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY(out.embedding_scale, config.positive({"embedding_multiplier"}, 1));
   AIRLLM_TRY(out.residual_scale, config.positive({"residual_multiplier"}, 1));
   AIRLLM_TRY(const double scale, config.positive({"attention_multiplier"}, 1));
-  for (LayerKind& kind : out.kinds) kind.scale = scale;
+  scale_scores(scale, out);
   AIRLLM_TRY(const double divisor, config.positive({"logits_scaling"}, 1));
   out.logit_scale = 1 / divisor;
   return {};
@@ -119,15 +193,12 @@ Status read_granite(const ConfigReader& config, Architecture& out) {
 Status read_mistral(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config, {.context = 131072}, out));
   AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
-  return set_windows(
-      config, window, [](uint64_t) { return true; }, out);
+  return set_all_windows(config, window, out);
 }
 
 // Layers from max_window_layers on have a window, where windows are used at all.
 Status read_qwen_windows(const ConfigReader& config, Architecture& out) {
-  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
-  AIRLLM_TRY(uint64_t window, read_window(config, 4096));
-  if (!windowed) window = 0;
+  AIRLLM_TRY(const uint64_t window, read_used_window(config, 4096));
   AIRLLM_TRY(const uint64_t first, config.count({"max_window_layers"}, kMaxLayers, 28));
   return set_windows(
       config, window, [=](uint64_t layer) { return layer >= first; }, out);
@@ -141,8 +212,7 @@ Status read_qwen2(const ConfigReader& config, Architecture& out) {
 
 Status read_qwen3(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config, {.context = 32768, .head_dim = 128}, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   out.qk_norm = QkNorm::kHeads;
   return read_qwen_windows(config, out);
 }
@@ -152,8 +222,7 @@ Status read_phi3(const ConfigReader& config, Architecture& out) {
   out.names.gate_up = "mlp.gate_up_proj";
   AIRLLM_TRY_VOID(read_common(config, {.context = 4096, .epsilon = 1e-5}, out));
   AIRLLM_TRY(const uint64_t window, read_window(config, 0));
-  return set_windows(
-      config, window, [](uint64_t) { return true; }, out);
+  return set_all_windows(config, window, out);
 }
 
 Status read_glm(const ConfigReader& config, Architecture& out) {
@@ -181,21 +250,16 @@ Status read_hunyuan(const ConfigReader& config, Architecture& out) {
   out.qk_norm = QkNorm::kHeads;
   out.qk_norm_after_rope = true;
   AIRLLM_TRY_VOID(read_common(config, {.epsilon = 1e-5}, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   // "dynamic" with an alpha stretches once and for all.
   Rope& rope = out.ropes.front();
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    AIRLLM_TRY(const Json* object, config.object(key));
-    if (object == nullptr || rope.scaling.kind != RopeScaling::Kind::kDynamic) continue;
-    const ConfigReader scaling(*object, config.what() + ": " + key);
-    if (!scaling.has("alpha")) continue;
-    AIRLLM_TRY(const double alpha, scaling.positive({"alpha"}));
-    const auto dim = static_cast<double>(rope.dim);
-    rope.theta *= std::pow(alpha, dim / (dim - 2));
-    rope.scaling = {};
-    AIRLLM_TRY(out.context, config.size({"max_position_embeddings"}, kMaxContext, 2048));
-  }
+  AIRLLM_TRY(const ConfigReader settings, read_rope_settings(config));
+  if (rope.scaling.kind != RopeScaling::Kind::kDynamic || !settings.has("alpha")) return {};
+  AIRLLM_TRY(const double alpha, settings.positive({"alpha"}));
+  const auto dim = static_cast<double>(rope.dim);
+  rope.theta *= std::pow(alpha, dim / (dim - 2));
+  out.context = rope.scaling.original_context;  // not stretched any more
+  rope.scaling = {};
   return {};
 }
 
@@ -210,8 +274,7 @@ constexpr Defaults kGemma = {.context = 8192,
 Status read_gemma_common(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
   out.norm.weight_offset = out.head_norm.weight_offset = 1;
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   out.embedding_scale = std::sqrt(static_cast<double>(out.hidden));
   return {};
 }
@@ -233,10 +296,8 @@ Result<double> read_cap(const ConfigReader& config, const char* key, double fall
 
 Status read_gemma2_parts(const ConfigReader& config, uint64_t pattern, Architecture& out) {
   AIRLLM_TRY(const double scalar, config.positive({"query_pre_attn_scalar"}, 256));
-  for (LayerKind& kind : out.kinds) kind.scale = 1 / std::sqrt(scalar);
-  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
-  return set_windows(
-      config, window, [=](uint64_t layer) { return (layer + 1) % pattern != 0; }, out);
+  scale_scores(1 / std::sqrt(scalar), out);
+  return read_windows_but_every(config, pattern, out);
 }
 
 void name_sandwich_norms(Architecture& out) {
@@ -264,8 +325,7 @@ Status read_gemma3(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_gemma_common(config, defaults, out));
   AIRLLM_TRY(out.attention_soft_cap, read_cap(config, "attn_logit_softcapping", 0));
   AIRLLM_TRY(out.logit_soft_cap, read_cap(config, "final_logit_softcapping", 0));
-  AIRLLM_TRY(const uint64_t pattern,
-             config.size({"sliding_window_pattern", "_sliding_window_pattern"}, kMaxLayers, 6));
+  AIRLLM_TRY(const uint64_t pattern, read_window_pattern(config, 6));
   AIRLLM_TRY_VOID(read_gemma2_parts(config, pattern, out));
 
   Defaults local = defaults;
@@ -287,13 +347,9 @@ void name_norms_after(Architecture& out) {
 Status read_olmo(const ConfigReader& config, Architecture& out) {
   out.norm.kind = kernels::NormArgs::Kind::kLayer;
   out.norm.has_weight = false;
-  AIRLLM_TRY_VOID(read_common(config, {.epsilon_key = "no_key", .epsilon = 1e-5}, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
-  if (config.has("clip_qkv")) {
-    AIRLLM_TRY(out.qkv_clip, config.positive({"clip_qkv"}));
-  }
-  return {};
+  AIRLLM_TRY_VOID(read_common(config, {.epsilon_key = nullptr, .epsilon = 1e-5}, out));
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
+  return read_clip(config, out);
 }
 
 constexpr Defaults kOlmo2 = {.epsilon = 1e-5};
@@ -302,9 +358,7 @@ Status read_olmo2_like(const ConfigReader& config, const Defaults& defaults, Arc
   name_norms_after(out);
   out.qk_norm = QkNorm::kWhole;
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
-  return {};
+  return read_attention_biases(config, out);
 }
 
 Status read_olmo2(const ConfigReader& config, Architecture& out) {
@@ -317,9 +371,7 @@ Status read_olmo3(const ConfigReader& config, Architecture& out) {
   defaults.theta = 500000;
   defaults.is_rotated = false;  // read below
   AIRLLM_TRY_VOID(read_olmo2_like(config, defaults, out));
-  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
-  AIRLLM_TRY_VOID(set_windows(
-      config, window, [](uint64_t layer) { return (layer + 1) % 4 != 0; }, out));
+  AIRLLM_TRY_VOID(read_windows_but_every(config, 4, out));
   Defaults local = defaults;
   AIRLLM_TRY(local.theta, config.positive({"rope_theta"}, defaults.theta));
   return read_two_ropes(config, defaults, local, out);
@@ -343,9 +395,7 @@ Status read_exaone4(const ConfigReader& config, Architecture& out) {
     if (every > 0) by_default = [=](uint64_t layer) { return (layer + 1) % every != 0; };
   }
   AIRLLM_TRY_VOID(set_windows(config, window, by_default, out));
-  for (LayerKind& kind : out.kinds) {
-    if (kind.window == 0) kind.rope.reset();
-  }
+  rotate_only_with_window(out);
   return {};
 }
 
@@ -371,17 +421,9 @@ Status read_stablelm(const ConfigReader& config, Architecture& out) {
       out));
   AIRLLM_TRY(out.qkv_bias, config.flag("use_qkv_bias", false));
   AIRLLM_TRY(const bool normed, config.flag("qk_layernorm", false));
-  if (normed) {
-    out.qk_norm = QkNorm::kHeadByTensor;
-    out.names.q_norm = "self_attn.q_layernorm";
-    out.names.k_norm = "self_attn.k_layernorm";
-    out.head_norm = layer_norm(out.head_norm, false);
-  }
+  if (normed) normalize_heads(QkNorm::kHeadByTensor, layer_norm(out.head_norm, false), out);
   AIRLLM_TRY(const bool parallel, config.flag("use_parallel_residual", false));
-  if (parallel) {
-    out.residual = Residual::kParallel;
-    out.names.mlp_norm = "";
-  }
+  if (parallel) share_norm(out);
   return {};
 }
 
@@ -397,18 +439,15 @@ Status read_starcoder2(const ConfigReader& config, Architecture& out) {
                                .activation = "gelu_pytorch_tanh",
                                .tied_head = true},
                               out));
-  AIRLLM_TRY(out.qkv_bias, config.flag("use_bias", true));
-  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_all_biases(config, "use_bias", true, out));
   AIRLLM_TRY(const uint64_t window, read_window(config, 0));
-  return set_windows(
-      config, window, [](uint64_t) { return true; }, out);
+  return set_all_windows(config, window, out);
 }
 
 // ---- attention and MLP side by side ----
 
 Status read_cohere(const ConfigReader& config, Architecture& out) {
-  out.residual = Residual::kParallel;
-  out.names.mlp_norm = "";
+  share_norm(out);
   out.norm = layer_norm(out.norm, false);
   AIRLLM_TRY_VOID(read_common(config,
                               {.context = 8192,
@@ -418,8 +457,7 @@ Status read_cohere(const ConfigReader& config, Architecture& out) {
                                .epsilon = 1e-5,
                                .tied_head = true},
                               out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   AIRLLM_TRY(const bool normed, config.flag("use_qk_norm", false));
   if (normed) {
     out.qk_norm = QkNorm::kEachHead;
@@ -432,24 +470,16 @@ Status read_cohere(const ConfigReader& config, Architecture& out) {
 // Only layers with a window are rotated.
 Status read_cohere2(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_cohere(config, out));
-  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
-  AIRLLM_TRY(const uint64_t pattern,
-             config.size({"sliding_window_pattern", "_sliding_window_pattern"}, kMaxLayers, 4));
-  AIRLLM_TRY_VOID(set_windows(
-      config, window, [=](uint64_t layer) { return (layer + 1) % pattern != 0; }, out));
-  for (LayerKind& kind : out.kinds) {
-    if (kind.window == 0) kind.rope.reset();
-  }
+  AIRLLM_TRY(const uint64_t pattern, read_window_pattern(config, 4));
+  AIRLLM_TRY_VOID(read_windows_but_every(config, pattern, out));
+  rotate_only_with_window(out);
   return {};
 }
 
 Status read_phi(const ConfigReader& config, Architecture& out) {
-  out.residual = Residual::kParallel;
+  share_norm(out);
   out.names.final_norm = "model.final_layernorm";
   out.names.attention_out = "self_attn.dense";
-  out.names.q_norm = "self_attn.q_layernorm";
-  out.names.k_norm = "self_attn.k_layernorm";
-  out.names.mlp_norm = "";
   out.names.up = "mlp.fc1";
   out.names.down = "mlp.fc2";
   out.gated = false;
@@ -462,10 +492,7 @@ Status read_phi(const ConfigReader& config, Architecture& out) {
                                .activation = "gelu_new"},
                               out));
   AIRLLM_TRY(const bool normed, config.flag("qk_layernorm", false));
-  if (normed) {
-    out.qk_norm = QkNorm::kHeads;
-    out.head_norm = layer_norm(out.head_norm);
-  }
+  if (normed) normalize_heads(QkNorm::kHeads, layer_norm(out.head_norm), out);
   return {};
 }
 
@@ -491,9 +518,8 @@ void name_gpt(Architecture& out) {
 // GPT-J and CodeGen: the first rotary_dim numbers of a head are rotated, in neighbouring pairs.
 Status read_gptj_common(const ConfigReader& config, Architecture& out) {
   name_gpt(out);
-  out.residual = Residual::kParallel;
+  share_norm(out);
   out.names.attention_out = "attn.out_proj";
-  out.names.mlp_norm = "";
   out.names.up = "mlp.fc_in";
   out.names.down = "mlp.fc_out";
   out.mlp_bias = out.head_bias = true;
@@ -547,15 +573,14 @@ Status read_gpt_neox(const ConfigReader& config, Architecture& out) {
       {.rotary_part = 0.25, .epsilon_key = "layer_norm_eps", .epsilon = 1e-5, .activation = "gelu"},
       out));
   out.qkv_groups = out.heads;
-  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", true));
-  out.attention_out_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out, "attention_bias", true));
   AIRLLM_TRY(const bool parallel, config.flag("use_parallel_residual", true));
   if (parallel) out.residual = Residual::kParallel;
   return {};
 }
 
-// Three styles: one key head ("7B"), some ("40B", "11B"), or as many as there are queries.
-Status read_falcon(const ConfigReader& config, Architecture& out) {
+// Bloom and Falcon, with the norms' places of Llama's names.
+void name_bloom(Architecture& out) {
   out.names.base = "transformer.";
   out.names.embedding = "transformer.word_embeddings";
   out.names.final_norm = "transformer.ln_f";
@@ -566,6 +591,11 @@ Status read_falcon(const ConfigReader& config, Architecture& out) {
   out.names.down = "mlp.dense_4h_to_h";
   out.gated = false;
   out.norm = layer_norm(out.norm);
+}
+
+// Three styles: one key head ("7B"), some ("40B", "11B"), or as many as there are queries.
+Status read_falcon(const ConfigReader& config, Architecture& out) {
+  name_bloom(out);
   AIRLLM_TRY(const bool alibi, config.flag("alibi", false));
   AIRLLM_TRY_VOID(read_common(config,
                               {.wide_mlp = true,
@@ -577,8 +607,7 @@ Status read_falcon(const ConfigReader& config, Architecture& out) {
                                .tied_head = true},
                               out));
   out.alibi = out.alibi_of_falcon = alibi;
-  AIRLLM_TRY(out.qkv_bias, config.flag("bias", false));
-  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_all_biases(config, "bias", false, out));
   AIRLLM_TRY(const bool is_new, config.flag("new_decoder_architecture", false));
   AIRLLM_TRY(const bool multi_query, config.flag("multi_query", true));
   AIRLLM_TRY(const bool parallel, config.flag("parallel_attn", true));
@@ -592,10 +621,7 @@ Status read_falcon(const ConfigReader& config, Architecture& out) {
   }
   out.qkv_groups = out.kv_heads;
   if (!is_new && multi_query) out.kv_heads = out.qkv_groups = 1;
-  if (is_new || parallel) {
-    out.residual = Residual::kParallel;
-    out.names.mlp_norm = "";
-  }
+  if (is_new || parallel) share_norm(out);
   AIRLLM_TRY(const uint64_t norms, config.size({"num_ln_in_parallel_attn"}, 2, 2));
   if (is_new && norms == 2) {
     out.names.attention_norm = "ln_attn";
@@ -606,10 +632,9 @@ Status read_falcon(const ConfigReader& config, Architecture& out) {
 
 // ---- learned positions and slopes ----
 
-Status read_gpt2_positions(Architecture& out) {
+void learn_positions(Architecture& out) {
   out.names.positions = "transformer.wpe";
   out.learned_positions = out.context;
-  return {};
 }
 
 Status read_gpt2_scale(const ConfigReader& config, Architecture& out) {
@@ -637,8 +662,8 @@ Status read_gpt2(const ConfigReader& config, Architecture& out) {
   Defaults defaults = kGpt;
   defaults.context = 1024;
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
-  AIRLLM_TRY_VOID(read_gpt2_scale(config, out));
-  return read_gpt2_positions(out);
+  learn_positions(out);
+  return read_gpt2_scale(config, out);
 }
 
 Status read_gpt_bigcode(const ConfigReader& config, Architecture& out) {
@@ -650,8 +675,8 @@ Status read_gpt_bigcode(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY(const bool multi_query, config.flag("multi_query", true));
   out.kv_heads = multi_query ? 1 : out.heads;
   out.qkv_groups = out.kv_heads;
-  AIRLLM_TRY_VOID(read_gpt2_scale(config, out));
-  return read_gpt2_positions(out);
+  learn_positions(out);
+  return read_gpt2_scale(config, out);
 }
 
 // [[["global", "local"], 12], …]: kinds of layers, and how often they come.
@@ -694,7 +719,8 @@ Status read_gpt_neo(const ConfigReader& config, Architecture& out) {
     out.kinds[i].scale = 1;
     if (local[i]) out.kinds[i].window = window;
   }
-  return read_gpt2_positions(out);
+  learn_positions(out);
+  return {};
 }
 
 Status read_opt(const ConfigReader& config, Architecture& out) {
@@ -713,12 +739,11 @@ Status read_opt(const ConfigReader& config, Architecture& out) {
   out.norm = layer_norm(out.norm);
   Defaults defaults = kGpt;
   defaults.activation = "relu";
-  defaults.epsilon_key = "no_key";
+  defaults.epsilon_key = nullptr;
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
   AIRLLM_TRY(out.norm.has_weight, config.flag("layer_norm_elementwise_affine", true));
   out.norm.has_bias = out.norm.has_weight;
-  AIRLLM_TRY(out.qkv_bias, config.flag("enable_bias", true));
-  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_all_biases(config, "enable_bias", true, out));
   out.position_offset = 2;
   out.learned_positions = out.context + out.position_offset;
   AIRLLM_TRY(const uint64_t width, config.size({"word_embed_proj_dim"}, kMaxWidth, out.hidden));
@@ -731,21 +756,12 @@ Status read_opt(const ConfigReader& config, Architecture& out) {
 }
 
 Status read_bloom(const ConfigReader& config, Architecture& out) {
-  out.names.base = "transformer.";
-  out.names.embedding = "transformer.word_embeddings";
+  name_bloom(out);
   out.names.embedding_norm = "transformer.word_embeddings_layernorm";
-  out.names.final_norm = "transformer.ln_f";
-  out.names.layer = "transformer.h.{}.";
-  out.names.qkv = "self_attention.query_key_value";
-  out.names.attention_out = "self_attention.dense";
-  out.names.up = "mlp.dense_h_to_4h";
-  out.names.down = "mlp.dense_4h_to_h";
-  out.gated = false;
   out.alibi = true;
   out.qkv_bias = out.attention_out_bias = out.mlp_bias = true;
-  out.norm = layer_norm(out.norm);
   Defaults defaults = kGpt;
-  defaults.activation_key = "no_key";
+  defaults.activation_key = nullptr;
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
   out.qkv_groups = out.heads;
   AIRLLM_TRY(const bool from_norm, config.flag("apply_residual_connection_post_layernorm", false));
@@ -766,24 +782,20 @@ Status read_mpt(const ConfigReader& config, Architecture& out) {
   out.norm = layer_norm(out.norm, false);
   out.alibi = true;
   Defaults defaults = kGpt;
-  defaults.activation_key = "no_key";
+  defaults.activation_key = nullptr;
   defaults.activation = "gelu";
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
-  AIRLLM_TRY(const Json* object, config.object("attn_config"));
-  const Json none = Json::object();
-  const ConfigReader attention(object != nullptr ? *object : none, config.what() + ": attn_config");
+  AIRLLM_TRY(const ConfigReader attention, config.inside("attn_config"));
   for (const char* key : {"qk_ln", "prefix_lm"}) {
     AIRLLM_TRY(const bool is_set, attention.flag(key, false));
     if (is_set) return attention.impossible(key, "this is not known here");
   }
   AIRLLM_TRY(const bool alibi, attention.flag("alibi", true));
   if (!alibi) return attention.impossible("alibi", "only models with it are known here");
-  if (attention.has("clip_qkv")) {
-    AIRLLM_TRY(out.qkv_clip, attention.positive({"clip_qkv"}));
-  }
+  AIRLLM_TRY_VOID(read_clip(attention, out));
   if (attention.has("softmax_scale")) {
     AIRLLM_TRY(const double scale, attention.positive({"softmax_scale"}));
-    for (LayerKind& kind : out.kinds) kind.scale = scale;
+    scale_scores(scale, out);
   }
   return {};
 }
@@ -793,8 +805,6 @@ Status read_persimmon(const ConfigReader& config, Architecture& out) {
   out.names.final_norm = "model.final_layernorm";
   out.names.qkv = "self_attn.query_key_value";
   out.names.attention_out = "self_attn.dense";
-  out.names.q_norm = "self_attn.q_layernorm";
-  out.names.k_norm = "self_attn.k_layernorm";
   out.names.up = "mlp.dense_h_to_4h";
   out.names.down = "mlp.dense_4h_to_h";
   out.gated = false;
@@ -809,10 +819,7 @@ Status read_persimmon(const ConfigReader& config, Architecture& out) {
                               out));
   out.kv_heads = out.qkv_groups = out.heads;
   AIRLLM_TRY(const bool normed, config.flag("qk_layernorm", true));
-  if (normed) {
-    out.qk_norm = QkNorm::kHeads;
-    out.head_norm = layer_norm(out.head_norm);
-  }
+  if (normed) normalize_heads(QkNorm::kHeads, layer_norm(out.head_norm), out);
   return {};
 }
 
@@ -828,15 +835,13 @@ Status read_mixtral(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config, {.context = 131072, .theta = 1e6, .epsilon = 1e-5}, out));
   AIRLLM_TRY_VOID(read_experts(config, {"intermediate_size"}, out));
   AIRLLM_TRY(const uint64_t window, read_window(config, 0));
-  return set_windows(
-      config, window, [](uint64_t) { return true; }, out);
+  return set_all_windows(config, window, out);
 }
 
 Status read_phimoe(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_mixtral(config, out));
   out.norm = layer_norm(out.norm);
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   AIRLLM_TRY(out.head_bias, config.flag("lm_head_bias", false));
   out.router.normalizes = false;
   out.router.score = Router::Score::kSparseMixer;
@@ -870,39 +875,30 @@ Status read_qwen2_moe(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY(out.shared_width, config.size({"shared_expert_intermediate_size"}, kMaxWidth));
   AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
   AIRLLM_TRY_VOID(read_sparse_layers(config, out));
-  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
-  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  AIRLLM_TRY(const uint64_t window, read_used_window(config, 4096));
   AIRLLM_TRY(const uint64_t first, config.count({"max_window_layers"}, kMaxLayers, 28));
   return set_windows(
-      config, windowed ? window : 0,
-      [=](uint64_t layer) { return (layer + 1) % 2 != 0 && layer < first; }, out);
+      config, window, [=](uint64_t layer) { return (layer + 1) % 2 != 0 && layer < first; }, out);
 }
 
 Status read_qwen3_moe(const ConfigReader& config, Architecture& out) {
   out.qk_norm = QkNorm::kHeads;
   AIRLLM_TRY_VOID(read_common(config, {.context = 32768}, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   AIRLLM_TRY_VOID(read_experts(config, {"moe_intermediate_size"}, out));
   AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
   AIRLLM_TRY_VOID(read_sparse_layers(config, out));
-  AIRLLM_TRY(const bool windowed, config.flag("use_sliding_window", false));
-  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
-  return set_windows(
-      config, windowed ? window : 0, [](uint64_t) { return true; }, out);
+  AIRLLM_TRY(const uint64_t window, read_used_window(config, 4096));
+  return set_all_windows(config, window, out);
 }
 
 Status read_olmoe(const ConfigReader& config, Architecture& out) {
   out.qk_norm = QkNorm::kWhole;
   AIRLLM_TRY_VOID(read_common(config, {.context = 4096, .epsilon = 1e-5}, out));
-  AIRLLM_TRY_VOID(read_biases(config, out));
-  out.mlp_bias = false;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   AIRLLM_TRY_VOID(read_experts(config, {"intermediate_size"}, out));
   AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
-  if (config.has("clip_qkv")) {
-    AIRLLM_TRY(out.qkv_clip, config.positive({"clip_qkv"}));
-  }
-  return {};
+  return read_clip(config, out);
 }
 
 // Its weights are a softmax over the chosen alone, which is the whole one divided by their sum.
@@ -922,12 +918,7 @@ Status read_ernie4_5_moe(const ConfigReader& config, Architecture& out) {
   out.router_bias_rank = 2;
   out.router.has_bias = true;
   out.router.normalizes = true;
-  AIRLLM_TRY_VOID(read_common(
-      config,
-      {.context = 131072, .theta = 500000, .interleaved = true, .epsilon = 1e-5, .tied_head = true},
-      out));
-  AIRLLM_TRY(out.qkv_bias, config.flag("use_bias", false));
-  out.attention_out_bias = out.mlp_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_ernie4_5_like(config, 0, out));
   AIRLLM_TRY_VOID(read_experts(config, {"moe_intermediate_size"}, out));
   AIRLLM_TRY(const uint64_t shared, config.count({"moe_num_shared_experts"}, kMaxExperts, 2));
   out.shared_width = shared * out.expert_width;
@@ -982,16 +973,11 @@ Status read_dbrx(const ConfigReader& config, Architecture& out) {
   out.expert_layout = ExpertLayout::kFlat;
   out.gated = true;
   out.norm = layer_norm(out.norm, false);
-  const Json none = Json::object();
-  AIRLLM_TRY(const Json* attention_object, config.object("attn_config"));
-  AIRLLM_TRY(const Json* ffn_object, config.object("ffn_config"));
-  const ConfigReader attention(attention_object != nullptr ? *attention_object : none,
-                               config.what() + ": attn_config");
-  const ConfigReader ffn(ffn_object != nullptr ? *ffn_object : none,
-                         config.what() + ": ffn_config");
+  AIRLLM_TRY(const ConfigReader attention, config.inside("attn_config"));
+  AIRLLM_TRY(const ConfigReader ffn, config.inside("ffn_config"));
   Defaults defaults = kGpt;
   defaults.is_rotated = true;
-  defaults.epsilon_key = defaults.activation_key = "no_key";
+  defaults.epsilon_key = defaults.activation_key = nullptr;
   defaults.activation = "silu";
   defaults.tied_head = false;
   AIRLLM_TRY(defaults.theta, attention.positive({"rope_theta"}, 10000));
@@ -1000,15 +986,10 @@ Status read_dbrx(const ConfigReader& config, Architecture& out) {
   if (out.heads % out.kv_heads != 0) {
     return attention.impossible("kv_n_heads", "does not divide n_heads");
   }
-  if (attention.has("clip_qkv")) {
-    AIRLLM_TRY(out.qkv_clip, attention.positive({"clip_qkv"}));
-  }
-  AIRLLM_TRY(const Json* function, ffn.object("ffn_act_fn"));
-  if (function != nullptr) {
-    const ConfigReader named(*function, ffn.what() + ": ffn_act_fn");
-    AIRLLM_TRY(const std::string name, named.text({"name"}, "silu"));
-    if (name != "silu") return named.impossible("name", "only silu is known here");
-  }
+  AIRLLM_TRY_VOID(read_clip(attention, out));
+  AIRLLM_TRY(const ConfigReader function, ffn.inside("ffn_act_fn"));
+  AIRLLM_TRY(const std::string name, function.text({"name"}, "silu"));
+  if (name != "silu") return function.impossible("name", "only silu is known here");
   AIRLLM_TRY_VOID(read_experts(ffn, {"ffn_hidden_size"}, out));
   out.intermediate = out.expert_width;
   out.router.normalizes = ffn.has("moe_normalize_expert_weights");
@@ -1030,7 +1011,7 @@ Status read_qwen(const ConfigReader& config, Architecture& out) {
   out.names.up = "mlp.w1";
   out.names.down = "mlp.c_proj";
   AIRLLM_TRY_VOID(read_common(
-      config, {.context = 8192, .epsilon_key = "layer_norm_epsilon", .activation_key = "no_key"},
+      config, {.context = 8192, .epsilon_key = "layer_norm_epsilon", .activation_key = nullptr},
       out));
   if (out.intermediate % 2 != 0) {
     return config.impossible("intermediate_size", "not even, as that of two halves");
@@ -1069,7 +1050,7 @@ Status read_chatglm(const ConfigReader& config, Architecture& out) {
                                .interleaved = true,
                                .epsilon_key = "layernorm_epsilon",
                                .epsilon = 1e-5,
-                               .activation_key = "no_key"},
+                               .activation_key = nullptr},
                               out));
   AIRLLM_TRY(const bool grouped, config.flag("multi_query_attention", false));
   if (grouped) {
@@ -1107,15 +1088,10 @@ Status read_baichuan(const ConfigReader& config, Architecture& out) {
 
 Status read_internlm(const ConfigReader& config, Architecture& out) {
   Defaults defaults;
-  AIRLLM_TRY(const Json* rotary, config.object("rotary"));
-  if (rotary != nullptr) {
-    AIRLLM_TRY(defaults.theta,
-               ConfigReader(*rotary, config.what() + ": rotary").positive({"base"}, 10000));
-  }
+  AIRLLM_TRY(const ConfigReader rotary, config.inside("rotary"));
+  AIRLLM_TRY(defaults.theta, rotary.positive({"base"}, defaults.theta));
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
-  AIRLLM_TRY(out.qkv_bias, config.flag("bias", true));
-  out.attention_out_bias = out.qkv_bias;
-  return {};
+  return read_attention_biases(config, out, "bias", true);
 }
 
 Status read_internlm2(const ConfigReader& config, Architecture& out) {
@@ -1130,9 +1106,7 @@ Status read_internlm2(const ConfigReader& config, Architecture& out) {
   out.names.down = "feed_forward.w2";
   AIRLLM_TRY_VOID(read_common(config, {}, out));
   out.qkv_groups = out.kv_heads;
-  AIRLLM_TRY(out.qkv_bias, config.flag("bias", false));
-  out.attention_out_bias = out.qkv_bias;
-  return {};
+  return read_attention_biases(config, out, "bias", false);
 }
 
 // ---- DeepSeek and its kin ----
@@ -1160,24 +1134,17 @@ Status read_groups(const ConfigReader& config, Architecture& out) {
 
 // Scores of stretched positions are larger.
 Status scale_by_mscale(const ConfigReader& config, Architecture& out) {
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    AIRLLM_TRY(const Json* object, config.object(key));
-    if (object == nullptr) continue;
-    const ConfigReader rope(*object, config.what() + ": " + key);
-    AIRLLM_TRY(const double all, rope.number("mscale_all_dim", 0));
-    AIRLLM_TRY(const double factor, rope.positive({"factor"}, 1));
-    if (all == 0 || factor <= 1) continue;
-    const double mscale = 0.1 * all * std::log(factor) + 1;
-    for (LayerKind& kind : out.kinds) kind.scale *= mscale * mscale;
-    break;
-  }
+  AIRLLM_TRY(const ConfigReader rope, read_rope_settings(config));
+  AIRLLM_TRY(const double all, rope.number("mscale_all_dim", 0));
+  AIRLLM_TRY(const double factor, rope.positive({"factor"}, 1));
+  const double mscale = yarn_mscale(factor, all);
+  for (LayerKind& kind : out.kinds) kind.scale *= mscale * mscale;
   return {};
 }
 
 Status read_latent_family(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
   AIRLLM_TRY_VOID(read_common(config, defaults, out));
-  AIRLLM_TRY(out.qkv_bias, config.flag("attention_bias", false));
-  out.attention_out_bias = out.qkv_bias;
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
   out.head_norm.epsilon = 1e-6;  // of compressed rows, whatever the settings say
   return scale_by_mscale(config, out);
 }
