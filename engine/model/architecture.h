@@ -227,6 +227,10 @@ struct Architecture {
   std::optional<int32_t> begin_token;
 
   bool is_latent() const { return latent.kv_rank > 0; }
+  // Whether names.qkv gives queries, keys and values in another order than they are used in.
+  bool has_grouped_qkv() const {
+    return *names.qkv != '\0' && (qkv_groups > 1 || values_before_keys);
+  }
   uint64_t q_width() const { return heads * head_dim; }
   uint64_t kv_width() const { return kv_heads * head_dim; }
   uint64_t qkv_width() const { return q_width() + 2 * kv_width(); }

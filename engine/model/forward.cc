@@ -73,16 +73,15 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
       pool_(pool),
       limits_(limits),
       stages_(stages(architecture)),
-      rotation_runs_(architecture.ropes.size()),
       routed_(architecture.router.experts) {
   const Layout layout = layout_of(architecture, limits);
   AIRLLM_CHECK(workspace.size() >= layout.bytes);
   for (size_t i = 0; i < kBuffers; ++i) {
     buffers_[i] = reinterpret_cast<float*>(workspace.data() + layout.offsets[i]);
+    strides_[i] = buffer_width(architecture, static_cast<Buffer>(i));
   }
   for (const Rope& rope : architecture.ropes) {
-    fixed_frequencies_.push_back(depends_on_length(rope) ? std::vector<float>()
-                                                         : inverse_frequencies(rope, 0));
+    rotation_runs_.push_back({{0, 0, inverse_frequencies(rope, 0), attention_factor(rope, 0)}});
   }
   if (architecture.alibi) slopes_ = alibi_slopes(architecture.heads);
   positions_.reserve(limits.rows);
@@ -123,7 +122,11 @@ void ForwardPass::begin(std::span<const Row> rows) {
   positions_.clear();
   for (const Row& row : rows) positions_.push_back(row.position);
   for (size_t i = 0; i < architecture_.ropes.size(); ++i) {
-    if (fixed_frequencies_[i].empty()) rotation_runs_[i] = rotation_runs(architecture_.ropes[i]);
+    if (depends_on_length(architecture_.ropes[i])) {
+      rotation_runs_[i] = rotation_runs(architecture_.ropes[i]);
+    } else {
+      rotation_runs_[i].front().rows = rows.size();
+    }
   }
   logit_rows_ = static_cast<size_t>(
       std::count_if(rows.begin(), rows.end(), [](const Row& row) { return row.wants_logits; }));
@@ -208,7 +211,7 @@ Status ForwardPass::lookup(const step::Lookup& step, size_t tensor, WeightSource
     }
     float* const found = at({Buffer::kNormed});  // not in use yet
     AIRLLM_TRY_VOID(weights.lookup(tensor, row, found));
-    backend_.add({found, step.to.width, to, step.to.width, 1, step.to.width, 1}, pool_);
+    add_row(found, to, step.to.width, 1);
   }
   return {};
 }
@@ -295,6 +298,10 @@ void ForwardPass::add(const step::Add& step) {
   backend_.add(args, pool_);
 }
 
+void ForwardPass::add_row(const float* from, float* to, size_t width, float factor) {
+  backend_.add({from, width, to, width, 1, width, factor}, pool_);
+}
+
 void ForwardPass::map(const step::Map& step) {
   kernels::MapArgs args = step.function;
   if (args.function == kernels::Function::kXielu) {
@@ -345,21 +352,14 @@ void ForwardPass::rotate(const step::Rotate& step) {
   args.head_dim = step.head_dim;
   args.rotary_dim = rope.dim;
   args.interleaved = rope.interleaved;
-  args.scale = static_cast<float>(attention_factor(rope, 0));
   args.heads = step.to.width / step.head_dim;
-  const auto rotate_rows = [&](size_t first, size_t rows, const std::vector<float>& frequencies) {
-    args.x = at(step.to) + step.begin + first * args.x_stride;
-    args.positions = positions_.data() + first;
-    args.rows = rows;
-    args.inverse_frequencies = frequencies.data();
-    backend_.rope(args, pool_);
-  };
-  if (!fixed_frequencies_[step.rope].empty()) {
-    return rotate_rows(0, rows_.size(), fixed_frequencies_[step.rope]);
-  }
   for (const RotationRun& run : rotation_runs_[step.rope]) {
+    args.x = at(step.to) + step.begin + run.first * args.x_stride;
+    args.positions = positions_.data() + run.first;
+    args.rows = run.rows;
+    args.inverse_frequencies = run.frequencies.data();
     args.scale = static_cast<float>(run.factor);
-    rotate_rows(run.first, run.rows, run.frequencies);
+    backend_.rope(args, pool_);
   }
 }
 
@@ -423,9 +423,10 @@ size_t ForwardPass::rows_of_piece(size_t first) const {
 
 namespace {
 
-// Rows [first, first + rows) of a tile that make the same head's keys, or its values.
+// Rows of a tile that make the same head's keys, or its values.
 struct HeadRows {
-  size_t first, rows;
+  const std::byte* data;
+  size_t rows;
   uint64_t head;
   uint64_t begin;  // of the first among the head's keys or values
 };
@@ -434,19 +435,31 @@ struct HeadRows {
 template <typename Visit>
 void for_each_head(const Latent& latent, const TileView& tile, bool values, const Visit& visit) {
   const uint64_t head_rows = latent.nope_dim + latent.value_dim;
+  const size_t row_bytes = latent.kv_rank * kernels::bytes_per_element(tile.format);
   for (size_t at = 0; at < tile.rows;) {
     const uint64_t head = (tile.row_begin + at) / head_rows;
     const uint64_t inside = (tile.row_begin + at) % head_rows;
     const bool is_value = inside >= latent.nope_dim;
+    const uint64_t first = is_value ? latent.nope_dim : 0;
     const uint64_t end = is_value ? head_rows : latent.nope_dim;
     const size_t rows = std::min<size_t>(end - inside, tile.rows - at);
-    if (is_value == values)
-      visit(HeadRows{at, rows, head, is_value ? inside - latent.nope_dim : inside});
+    if (is_value == values) visit(HeadRows{tile.data + at * row_bytes, rows, head, inside - first});
     at += rows;
   }
 }
 
 }  // namespace
+
+kernels::MatmulArgs ForwardPass::head_product(const Slice& from, const Slice& to,
+                                              const TileView& tile) const {
+  kernels::MatmulArgs args;
+  args.x_stride = stride(from);
+  args.y_stride = stride(to);
+  args.format = tile.format;
+  args.rows = rows_.size();
+  args.in = architecture_.latent.kv_rank;
+  return args;
+}
 
 void ForwardPass::absorb_keys(const TileView& tile) {
   const Latent& latent = architecture_.latent;
@@ -462,17 +475,11 @@ void ForwardPass::absorb_keys(const TileView& tile) {
       }
     }
   }
-  kernels::MatmulArgs args;
-  args.x_stride = stride(raw);
-  args.y_stride = stride(query);
-  args.format = tile.format;
-  args.rows = rows_.size();
-  args.in = latent.kv_rank;
-  const size_t row_bytes = latent.kv_rank * kernels::bytes_per_element(tile.format);
+  kernels::MatmulArgs args = head_product(raw, query, tile);
   for_each_head(latent, tile, false, [&](const HeadRows& run) {
     args.x = at(raw) + run.head * latent.query_dim() + run.begin;
     args.y = at(query) + run.head * architecture_.head_dim;
-    args.weight = tile.data + run.first * row_bytes;
+    args.weight = run.data;
     args.out = run.rows;
     backend_.matmul_transposed(args, pool_);
   });
@@ -481,17 +488,11 @@ void ForwardPass::absorb_keys(const TileView& tile) {
 void ForwardPass::expand_values(const TileView& tile) {
   const Latent& latent = architecture_.latent;
   const Slice mixed{Buffer::kMixed}, values{Buffer::kValues};
-  kernels::MatmulArgs args;
-  args.x_stride = stride(mixed);
-  args.y_stride = stride(values);
-  args.format = tile.format;
-  args.rows = rows_.size();
-  args.in = latent.kv_rank;
-  const size_t row_bytes = latent.kv_rank * kernels::bytes_per_element(tile.format);
+  kernels::MatmulArgs args = head_product(mixed, values, tile);
   for_each_head(latent, tile, true, [&](const HeadRows& run) {
     args.x = at(mixed) + run.head * latent.kv_rank;
     args.y = at(values) + run.head * latent.value_dim + run.begin;
-    args.weight = tile.data + run.first * row_bytes;
+    args.weight = run.data;
     args.out = run.rows;
     backend_.matmul(args, pool_);
   });
@@ -538,30 +539,20 @@ void ForwardPass::gather(const step::Gather& step) {
 }
 
 void ForwardPass::scatter() {
-  kernels::AddArgs args;
-  args.rows = 1;
-  args.width = args.x_stride = args.y_stride = architecture_.hidden;
-  args.x = at({Buffer::kExpertOut});
+  const size_t width = architecture_.hidden;
+  const float* from = at({Buffer::kExpertOut});
   for (const RoutedRow& routed : routed_[*current().expert]) {
-    args.y = at({Buffer::kBranch}) + routed.row * args.width;
-    args.factor = routed.weight;
-    backend_.add(args, pool_);
-    args.x += args.width;
+    add_row(from, at({Buffer::kBranch}) + routed.row * width, width, routed.weight);
+    from += width;
   }
   active_rows_ = rows_.size();
 }
 
 void ForwardPass::add_gated(const step::AddGated& step) {
-  kernels::AddArgs args;
-  args.rows = 1;
-  args.width = step.to.width;
-  args.x_stride = stride(step.from);
-  args.y_stride = stride(step.to);
   for (size_t r = 0; r < rows_.size(); ++r) {
-    args.x = at(step.from) + r * args.x_stride;
-    args.y = at(step.to) + r * args.y_stride;
-    args.factor = 1 / (1 + std::exp(-at({Buffer::kSharedGate})[r]));
-    backend_.add(args, pool_);
+    const float factor = 1 / (1 + std::exp(-at({Buffer::kSharedGate})[r]));
+    add_row(at(step.from) + r * stride(step.from), at(step.to) + r * stride(step.to), step.to.width,
+            factor);
   }
 }
 

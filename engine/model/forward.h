@@ -75,6 +75,10 @@ class ForwardPass {
 
   void begin(std::span<const Row> rows);
   std::vector<RotationRun> rotation_runs(const Rope& rope) const;
+  // Of a product with rows of kv_high: all but where they and the numbers lie.
+  kernels::MatmulArgs head_product(const Slice& from, const Slice& to, const TileView& tile) const;
+  // to += factor * from, `width` numbers of one row.
+  void add_row(const float* from, float* to, size_t width, float factor);
   const Step& current() const { return stages_[stage_].steps[step_]; }
   // Runs the steps up to the next that tiles drive.
   Status run_undriven(WeightSource& weights, const std::function<Status()>& between_pieces);
@@ -109,21 +113,22 @@ class ForwardPass {
   float* at(const Slice& slice) const {
     return buffers_[static_cast<size_t>(slice.buffer)] + slice.offset;
   }
-  size_t stride(const Slice& slice) const { return buffer_width(architecture_, slice.buffer); }
+  size_t stride(const Slice& slice) const { return strides_[static_cast<size_t>(slice.buffer)]; }
 
   const Architecture& architecture_;
   const kernels::Backend& backend_;
   kernels::ThreadPool& pool_;
   BatchLimits limits_;
   std::vector<StageSpec> stages_;
-  std::vector<std::vector<float>> fixed_frequencies_;  // of each rope; empty: by length
-  std::vector<float> slopes_;                          // [heads], with ALiBi
+  std::vector<float> slopes_;  // [heads], with ALiBi
 
   std::array<float*, kBuffers> buffers_;  // in the workspace
+  std::array<size_t, kBuffers> strides_;  // widths
 
   std::span<const Row> rows_;
   std::vector<uint32_t> positions_;
-  std::vector<std::vector<RotationRun>> rotation_runs_;  // of each rope
+  // Of each rope. Where frequencies do not depend on the length there is one, of all rows.
+  std::vector<std::vector<RotationRun>> rotation_runs_;
   std::vector<kernels::AttentionRow> attention_rows_;
   std::vector<std::vector<RoutedRow>> routed_;  // of each expert
   std::array<float, step::LoadParameter::kCount> parameters_{};

@@ -52,8 +52,7 @@ YarnRange yarn_range(const Rope& rope) {
   return range;
 }
 
-float yarn_frequency(const Rope& rope, const YarnRange& range, size_t i) {
-  const float power = power_of(rope.theta, i, rope.dim);
+float yarn_frequency(const Rope& rope, const YarnRange& range, size_t i, float power) {
   const float ramp = std::clamp((static_cast<float>(i) - static_cast<float>(range.low)) /
                                     static_cast<float>(range.high - range.low),
                                 0.0F, 1.0F);
@@ -100,16 +99,15 @@ std::vector<float> inverse_frequencies(const Rope& rope, uint64_t length) {
       length > scaling.original_context ? scaling.long_factors : scaling.short_factors;
   std::vector<float> out(rope.dim / 2);
   for (size_t i = 0; i < out.size(); ++i) {
-    out[i] = 1.0F / power_of(theta, i, rope.dim);
+    const float power = power_of(theta, i, rope.dim);
+    out[i] = 1.0F / power;
     switch (scaling.kind) {
       case Kind::kNone:
       case Kind::kDynamic: break;
       case Kind::kLinear: out[i] /= static_cast<float>(scaling.factor); break;
       case Kind::kLlama3: out[i] = scale_llama3(out[i], scaling); break;
-      case Kind::kYarn: out[i] = yarn_frequency(rope, range, i); break;
-      case Kind::kLongrope:
-        out[i] = 1.0F / (static_cast<float>(factors[i]) * power_of(theta, i, rope.dim));
-        break;
+      case Kind::kYarn: out[i] = yarn_frequency(rope, range, i, power); break;
+      case Kind::kLongrope: out[i] = 1.0F / (static_cast<float>(factors[i]) * power); break;
     }
   }
   return out;

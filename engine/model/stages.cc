@@ -86,20 +86,16 @@ class Builder {
     step({step::Product{from, to}, tensor});
   }
 
-  // A step that the tiles of the tensor with this whole name drive.
-  void driven_step(const std::string& name, std::vector<uint64_t> shape, Step step,
-                   TensorPart part = {}) {
+  // A step that the tiles of the tensor with this whole name drive. Returns the tensor, which may
+  // drive another.
+  size_t driven_step(const std::string& name, std::vector<uint64_t> shape, Step step,
+                     TensorPart part = {}) {
     step.tensor = add_tensor(name, std::move(shape));
     if (!part.name.empty()) part.name = prefix_ + part.name;
     stage_.tensors[step.tensor].part = std::move(part);
+    const size_t tensor = step.tensor;
     this->step(std::move(step));
-  }
-  // The same tensor once more.
-  void driven_again(const std::string& name, Step step) {
-    for (size_t i = 0; i < stage_.tensors.size(); ++i) {
-      if (stage_.tensors[i].name == prefix_ + name) step.tensor = i;
-    }
-    this->step(std::move(step));
+    return tensor;
   }
 
   // Steps from here on are of this expert.
@@ -221,11 +217,11 @@ class LayerBuilder {
       stage_.product(names.q, from, q, a_.qkv_bias);
       stage_.product(names.k, from, k, a_.qkv_bias);
       stage_.product(names.v, from, v, a_.qkv_bias);
-    } else if (a_.qkv_groups == 1 && !a_.values_before_keys) {
-      stage_.product(names.qkv, from, stage_.whole(Buffer::kQkv), a_.qkv_bias);
-    } else {
+    } else if (a_.has_grouped_qkv()) {
       stage_.product(names.qkv, from, stage_.whole(Buffer::kFused), a_.qkv_bias);
       stage_.step({step::Ungroup{a_.qkv_groups, a_.values_before_keys}});
+    } else {
+      stage_.product(names.qkv, from, stage_.whole(Buffer::kQkv), a_.qkv_bias);
     }
     if (!a_.qk_norm_after_rope) normalize_heads(q, k);
     if (a_.qkv_clip > 0) {
@@ -262,9 +258,9 @@ class LayerBuilder {
         {Buffer::kKey, latent.kv_rank, latent.rope_dim}, latent.rope_dim, *kind_.rope}});
     const std::string high = std::string(names.kv_high) + kWeight;
     const uint64_t rows = a_.heads * (latent.nope_dim + latent.value_dim);
-    stage_.driven_step(high, {rows, latent.kv_rank}, {step::AbsorbKeys{}});
+    const size_t tensor = stage_.driven_step(high, {rows, latent.kv_rank}, {step::AbsorbKeys{}});
     stage_.step({step::Attend{kind_}});
-    stage_.driven_again(high, {step::ExpandValues{}});
+    stage_.step({step::ExpandValues{}, tensor});
     add_to_stream(names.attention_out, stage_.whole(Buffer::kValues), a_.attention_out_bias,
                   out_norm);
   }
@@ -283,7 +279,8 @@ class LayerBuilder {
       if (a_.activation == kernels::Function::kXielu) load_xielu();
       stage_.map(first, a_.activation, 0);
     } else {
-      gated(names.gate, names.up, names.gate_up, from, first, a_.mlp_bias);
+      gated(names.gate, names.up, names.gate_up, first,
+            [&](const char* name, Slice to) { stage_.product(name, from, to, a_.mlp_bias); });
     }
     add_to_stream(names.down, first, a_.mlp_bias, out_norm);
   }
@@ -300,15 +297,16 @@ class LayerBuilder {
                        TensorPart{at + "eps", {}, 0});
   }
 
-  // first = activation(gate(from)) * up(from)
-  void gated(const std::string& gate, const std::string& up, const std::string& gate_up, Slice from,
-             Slice first, bool bias) {
+  // first = activation(gate(from)) * up(from). `product` makes the step of a weight by its name.
+  template <typename Product>
+  void gated(const char* gate, const char* up, const char* gate_up, Slice first,
+             const Product& product) {
     const Slice second{first.buffer, first.width, first.width};
-    if (gate_up.empty()) {
-      stage_.product(gate.c_str(), from, first, bias);
-      stage_.product(up.c_str(), from, second, bias);
+    if (*gate_up == '\0') {
+      product(gate, first);
+      product(up, second);
     } else {
-      stage_.product(gate_up.c_str(), from, {first.buffer, 0, 2 * first.width}, bias);
+      product(gate_up, Slice{first.buffer, 0, 2 * first.width});
     }
     stage_.map(first, a_.activation, 0, second);
   }
@@ -331,54 +329,45 @@ class LayerBuilder {
     }
     stage_.expert(std::nullopt);
     if (a_.shared_width > 0) shared_expert(from, branch);
-    stage_.norm(out_norm, branch, branch, a_.norm);
-    stage_.step(
-        {step::Add{branch, stage_.whole(Buffer::kStream), static_cast<float>(a_.residual_scale)}});
+    add_branch(out_norm);
   }
 
   // kExpertOut = the expert's MLP of kExpertIn
   void expert(uint32_t e) {
     const TensorNames& names = a_.names;
-    const Slice in = stage_.whole(Buffer::kExpertIn);
-    const Slice out = stage_.whole(Buffer::kExpertOut);
     const Slice first{Buffer::kMlp, 0, a_.expert_width};
-    const Slice second{Buffer::kMlp, a_.expert_width, a_.expert_width};
-    if (a_.expert_layout == ExpertLayout::kEach) {
+    const auto product = [&](const char* name, Slice from, Slice to, bool is_last) {
+      if (a_.expert_layout != ExpertLayout::kEach) return expert_part(name, e, from, to, is_last);
       const std::string at = fmt::format(fmt::runtime(names.expert), e);
-      const std::string fused = *names.expert_gate_up == '\0' ? "" : at + names.expert_gate_up;
-      gated(at + names.expert_gate, at + names.expert_up, fused, in, first, false);
-      stage_.product((at + names.expert_down).c_str(), first, out, false);
-      return;
-    }
-    const bool is_flat = a_.expert_layout == ExpertLayout::kFlat;
-    const auto part = [&](const std::string& name, Slice from, Slice to, bool is_transposed) {
-      TensorPart whole{
-          name + (is_flat ? "" : kWeight), {a_.router.experts, to.width, from.width}, e};
-      if (is_flat) whole.shape = {a_.router.experts * a_.expert_width, a_.hidden};
-      stage_.part_product(fmt::format("{}.{}{}", name, e, kWeight), from, to, std::move(whole),
-                          is_transposed);
+      stage_.product((at + name).c_str(), from, to, false);
     };
-    if (*names.expert_gate_up == '\0') {
-      part(names.expert_gate, in, first, false);
-      part(names.expert_up, in, second, false);
-    } else {
-      part(names.expert_gate_up, in, {Buffer::kMlp, 0, 2 * a_.expert_width}, false);
-    }
-    stage_.map(first, a_.activation, 0, second);
-    part(names.expert_down, first, out, is_flat);
+    gated(names.expert_gate, names.expert_up, names.expert_gate_up, first,
+          [&](const char* name, Slice to) {
+            product(name, stage_.whole(Buffer::kExpertIn), to, false);
+          });
+    product(names.expert_down, first, stage_.whole(Buffer::kExpertOut), true);
+  }
+
+  // A product with the expert's share of a tensor of all experts.
+  void expert_part(const std::string& name, uint32_t e, Slice from, Slice to, bool is_last) {
+    const bool is_flat = a_.expert_layout == ExpertLayout::kFlat;
+    TensorPart whole{name + (is_flat ? "" : kWeight), {a_.router.experts, to.width, from.width}, e};
+    if (is_flat) whole.shape = {a_.router.experts * a_.expert_width, a_.hidden};
+    stage_.part_product(fmt::format("{}.{}{}", name, e, kWeight), from, to, std::move(whole),
+                        is_flat && is_last);
   }
 
   void shared_expert(Slice from, Slice branch) {
     const TensorNames& names = a_.names;
-    const std::string at = names.shared;
     const Slice first{Buffer::kMlp, 0, a_.shared_width};
-    gated(at + names.expert_gate, at + names.expert_up, "", from, first, false);
-    if (*names.shared_gate == '\0') {
-      stage_.product((at + names.expert_down).c_str(), first, branch, false, true);
-      return;
-    }
+    const auto product = [&](const char* name, Slice in, Slice to, bool adds) {
+      stage_.product((std::string(names.shared) + name).c_str(), in, to, false, adds);
+    };
+    gated(names.expert_gate, names.expert_up, "", first,
+          [&](const char* name, Slice to) { product(name, from, to, false); });
+    if (*names.shared_gate == '\0') return product(names.expert_down, first, branch, true);
     const Slice out = stage_.whole(Buffer::kExpertOut);
-    stage_.product((at + names.expert_down).c_str(), first, out, false);
+    product(names.expert_down, first, out, false);
     stage_.product(names.shared_gate, from, stage_.whole(Buffer::kSharedGate), false);
     stage_.step({step::AddGated{out, branch}});
   }
@@ -390,10 +379,15 @@ class LayerBuilder {
       stage_.product(name, from, stream, bias, true);
       return;
     }
+    stage_.product(name, from, stage_.whole(Buffer::kBranch), bias);
+    add_branch(out_norm);
+  }
+
+  void add_branch(const char* out_norm) {
     const Slice branch = stage_.whole(Buffer::kBranch);
-    stage_.product(name, from, branch, bias);
     stage_.norm(out_norm, branch, branch, a_.norm);
-    stage_.step({step::Add{branch, stream, static_cast<float>(a_.residual_scale)}});
+    stage_.step(
+        {step::Add{branch, stage_.whole(Buffer::kStream), static_cast<float>(a_.residual_scale)}});
   }
 
   const Architecture& a_;
@@ -414,11 +408,10 @@ StageSpec head_stage(const Architecture& a) {
   }
   if (a.tied_head) {
     stage.borrowed_product(embedding_name(a), from, logits);
-    if (a.head_bias) stage.bias(a.names.head, logits);
   } else {
     stage.product(a.names.head, from, logits, false, false, a.normalized_head);
-    if (a.head_bias) stage.bias(a.names.head, logits);
   }
+  if (a.head_bias) stage.bias(a.names.head, logits);
   if (a.logit_scale != 1) stage.map(logits, kernels::Function::kScale, a.logit_scale);
   if (a.logit_soft_cap > 0) stage.map(logits, kernels::Function::kSoftCap, a.logit_soft_cap);
   return stage.take();
@@ -432,14 +425,13 @@ uint64_t buffer_width(const Architecture& a, Buffer buffer) {
   const bool has_second = a.residual == Residual::kParallel && *a.names.mlp_norm != '\0';
   const bool has_branch = *a.names.attention_out_norm != '\0' || *a.names.mlp_out_norm != '\0' ||
                           a.residual_scale != 1 || has_experts;
-  const bool is_grouped = *a.names.qkv != '\0' && (a.qkv_groups > 1 || a.values_before_keys);
   switch (buffer) {
     case Buffer::kStream:
     case Buffer::kNormed: return a.hidden;
     case Buffer::kSecond: return has_second ? a.hidden : 0;
     case Buffer::kBranch: return has_branch ? a.hidden : 0;
     case Buffer::kQkv: return a.is_latent() ? 0 : a.qkv_width();
-    case Buffer::kFused: return is_grouped ? a.qkv_width() : 0;
+    case Buffer::kFused: return a.has_grouped_qkv() ? a.qkv_width() : 0;
     case Buffer::kMixed: return a.is_latent() ? a.heads * latent.kv_rank : a.q_width();
     case Buffer::kRawQuery: return a.heads * latent.query_dim();
     case Buffer::kLowQuery: return latent.q_rank;
