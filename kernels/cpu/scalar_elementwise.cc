@@ -1,8 +1,8 @@
 // The reference of all that touches each number once or twice.
 #include <cmath>
 
+#include "kernels/convert.h"
 #include "kernels/cpu/operations.h"
-#include "kernels/cpu/scalar_convert.h"
 
 namespace airllm::kernels::scalar {
 namespace {

@@ -1,6 +1,6 @@
 // The reference product: each sum runs over the inputs in order.
+#include "kernels/convert.h"
 #include "kernels/cpu/operations.h"
-#include "kernels/cpu/scalar_convert.h"
 
 namespace airllm::kernels::scalar {
 namespace {
