@@ -23,7 +23,9 @@ std::string padded(const std::string& text, size_t columns) {
   return text + std::string(columns - std::min(columns, width(text)), ' ');
 }
 
-bool is_size(const std::string& key) { return key.ends_with("bytes"); }
+bool is_size(const std::string& key) {
+  return key.ends_with("bytes") || key.find("bytes_per_") != std::string::npos;
+}
 
 std::string scalar(const std::string& key, const Json& value) {
   if (value.is_null() || value == Json("")) return "-";

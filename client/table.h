@@ -14,7 +14,7 @@ namespace airllm::client {
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
 // An object as aligned "key: value" lines; objects inside become "outer.inner", arrays of objects
-// one line for each. Keys that end in "bytes" are shown as sizes.
+// one line for each. "bytes" and "bytes_per_…" at a key's end are shown as sizes.
 std::string format_object(const Json& object);
 
 // One value of a cell: a size for a key that ends in "bytes", "-" for what is absent or null.

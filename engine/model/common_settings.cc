@@ -260,10 +260,6 @@ double yarn_mscale(double factor, double mscale) {
 }
 
 Status read_common(const ConfigReader& config, const Defaults& defaults, Architecture& out) {
-  if (config.has("quantization_config")) {
-    return config.impossible("quantization_config", "quantized checkpoints cannot be used",
-                             "use the checkpoint in f32, f16 or bf16");
-  }
   AIRLLM_TRY_VOID(read_sizes(config, defaults, out));
   out.norm.epsilon = defaults.epsilon;
   if (defaults.epsilon_key != nullptr) {

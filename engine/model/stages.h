@@ -25,6 +25,8 @@ struct TensorSpec {
   std::vector<uint64_t> shape;  // [out, in] or [width]
   bool is_transposed = false;   // in checkpoints: [in, out]
   TensorPart part = {};
+
+  uint64_t elements() const;
 };
 
 struct StageSpec {

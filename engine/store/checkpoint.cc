@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <optional>
 #include <set>
-#include <unordered_map>
 
 #include "base/json.h"
 #include "base/units.h"
@@ -59,19 +57,11 @@ std::string quote(std::string_view text) {
   return "'" + escape_for_display(text.substr(0, 120), true) + "'";
 }
 
-// A tensor as some weight file has it.
-struct FoundTensor {
-  size_t file = 0;
-  uint64_t offset_bytes = 0;
-  Dtype dtype = Dtype::kU8;
-  std::vector<uint64_t> shape;
-};
-
 class Opener {
  public:
   Opener(Disk& disk, engine::SourceDirectory& directory, const std::string& label)
       : disk_(disk), directory_(directory), label_(label) {
-    out_.label = label;
+    out_.label = index_.label = label;
   }
 
   Result<Checkpoint> open() {
@@ -82,18 +72,19 @@ class Opener {
     AIRLLM_TRY_VOID(check_index());
     AIRLLM_TRY_VOID(match_tensors());
     AIRLLM_TRY_VOID(check_leftover());
+    out_.weight_files = std::move(index_.files);
     return std::move(out_);
   }
 
  private:
   std::string where(const std::string& name) const { return label_ + "/" + name; }
   Unexpected bad(const std::string& why, std::string remedy = {}) const {
-    return Unexpected(ErrorCode::kData, label_ + ": " + why, std::move(remedy));
+    return index_.bad(why, std::move(remedy));
   }
 
   // One file per name, in order; null for what does not exist.
-  Result<std::vector<std::unique_ptr<DiskFile>>> open_names(const std::vector<std::string>& names) {
-    std::vector<std::unique_ptr<DiskFile>> out;
+  Result<WeightFiles> open_names(const std::vector<std::string>& names) {
+    WeightFiles out;
     for (size_t begin = 0; begin < names.size(); begin += kNamesPerCall) {
       const std::span<const std::string> group =
           std::span(names).subspan(begin, std::min(kNamesPerCall, names.size() - begin));
@@ -175,6 +166,8 @@ class Opener {
     const DiskFile& file = *out_.small_files.front().file;
     AIRLLM_TRY(out_.config_json, read_text(file, kMaxConfigBytes));
     AIRLLM_TRY(out_.architecture, model::parse_config(out_.config_json, where(kConfigName)));
+    AIRLLM_TRY(const Json root, parse_json_object(out_.config_json, where(kConfigName)));
+    AIRLLM_TRY(quantization_, read_quantization({root, where(kConfigName)}));
     out_.stages = model::stages(out_.architecture);
     AIRLLM_TRY(std::string identity, file.identity());
     out_.sources.push_back(
@@ -190,14 +183,14 @@ class Opener {
                         "only checkpoints in these formats can be used");
     }
     if (!weights_name_.ends_with(".json")) {
-      out_.weight_files.push_back(std::move(weights_));
+      index_.files.push_back(std::move(weights_));
       file_names_.push_back(weights_name_);
       return {};
     }
     AIRLLM_TRY_VOID(read_index());
-    AIRLLM_TRY(out_.weight_files, open_names(file_names_));
+    AIRLLM_TRY(index_.files, open_names(file_names_));
     for (size_t i = 0; i < file_names_.size(); ++i) {
-      if (out_.weight_files[i]) continue;
+      if (index_.files[i]) continue;
       return Unexpected(
           ErrorCode::kNoInput,
           where(file_names_[i]) + ": no such file, but " + weights_name_ + " names it",
@@ -235,8 +228,8 @@ class Opener {
   }
 
   Status read_headers() {
-    for (size_t i = 0; i < out_.weight_files.size(); ++i) {
-      const DiskFile& file = *out_.weight_files[i];
+    for (size_t i = 0; i < index_.files.size(); ++i) {
+      const DiskFile& file = *index_.files[i];
       AIRLLM_TRY(const uint64_t size, file.size_bytes());
       AIRLLM_TRY(std::string identity, file.identity());
       AIRLLM_TRY(SafetensorsHeader header, file_names_[i].ends_with(kPytorchSuffix)
@@ -244,7 +237,7 @@ class Opener {
                                                : read_safetensors_header(file));
       out_.sources.push_back({file_names_[i], size, header.hash, std::move(identity)});
       for (TensorRecord& record : header.tensors) {
-        const auto [at, fresh] = found_.try_emplace(
+        const auto [at, fresh] = index_.tensors.try_emplace(
             record.name,
             FoundTensor{i, header.data_offset + record.begin, record.dtype, record.shape});
         if (!fresh) {
@@ -260,13 +253,13 @@ class Opener {
   Status check_index() {
     if (index_map_.empty()) return {};
     for (const auto& [tensor, file] : index_map_) {
-      const auto at = found_.find(tensor);
-      if (at == found_.end() || file_names_[at->second.file] != file) {
+      const auto at = index_.tensors.find(tensor);
+      if (at == index_.tensors.end() || file_names_[at->second.file] != file) {
         return bad("tensor " + quote(tensor) + " is not in " + quote(file) + ", where " +
                    weights_name_ + " puts it");
       }
     }
-    for (const auto& [tensor, found] : found_) {
+    for (const auto& [tensor, found] : index_.tensors) {
       if (!index_map_.contains(tensor)) {
         return bad("tensor " + quote(tensor) + " of " + file_names_[found.file] + " is not in " +
                    weights_name_);
@@ -286,27 +279,27 @@ class Opener {
     return {};
   }
 
-  // The tensor by any of its spellings; the first is the one that messages name.
-  const FoundTensor* find(const std::string& name) const {
-    for (const std::string& spelling : model::spellings(out_.architecture, name)) {
-      const auto at = found_.find(spelling);
-      if (at != found_.end()) return &at->second;
+  // The name that the tensor has here, of its spellings; the first is the one that messages give.
+  std::string spelled(const std::string& name) const {
+    for (std::string& spelling : model::spellings(out_.architecture, name)) {
+      if (index_.tensors.contains(spelling)) return std::move(spelling);
     }
-    return nullptr;
+    return name;
   }
 
-  static const std::string& source_name(const model::TensorSpec& spec) {
-    return spec.part.name.empty() ? spec.name : spec.part.name;
-  }
-
-  Result<SourceTensor> match(const model::TensorSpec& spec) const {
+  Result<SourceTensor> match(const model::TensorSpec& spec) {
     const bool is_part = !spec.part.name.empty();
-    const std::string& name = source_name(spec);
     std::vector<uint64_t> shape = is_part ? spec.part.shape : spec.shape;
     if (spec.is_transposed && !is_part) std::reverse(shape.begin(), shape.end());
-    const FoundTensor* found = find(name);
+    const std::string name = spelled(is_part ? spec.part.name : spec.name);
+    const FoundTensor* found = index_.use(name);
     if (found == nullptr) {
       return bad("tensor " + name + " " + describe_shape(shape) + " is missing from its weights");
+    }
+    AIRLLM_TRY(auto packed, find_packed(quantization_, index_, name, spec));
+    if (packed) {
+      const kernels::NumberFormat format = packed->format();
+      return SourceTensor{found->file, found->offset_bytes, format, false, std::move(packed)};
     }
     if (found->shape != shape) {
       return bad("tensor " + name + " has the shape " + describe_shape(found->shape) +
@@ -315,32 +308,23 @@ class Opener {
     const auto format = weight_format(found->dtype);
     if (!format) {
       return bad("tensor " + name + " has the dtype " + dtype_name(found->dtype) +
-                 "; F32, F16 and BF16 can be used");
+                 ", and config.json does not say how it is packed; F32, F16 and BF16 can be used");
     }
-    uint64_t part_bytes = kernels::bytes_per_element(*format);
-    for (const uint64_t size : spec.shape) part_bytes *= size;
+    const uint64_t part_bytes = kernels::bytes_per_element(*format) * spec.elements();
     return SourceTensor{found->file, found->offset_bytes + spec.part.index * part_bytes, *format,
                         spec.is_transposed};
   }
 
   Status check_leftover() const {
-    std::set<std::string> wanted;
-    for (const model::StageSpec& stage : out_.stages) {
-      for (const model::TensorSpec& spec : stage.tensors) {
-        for (std::string& name : model::spellings(out_.architecture, source_name(spec))) {
-          if (!found_.contains(name)) continue;
-          wanted.insert(std::move(name));
-          break;
-        }
-      }
-    }
     const std::string* first = nullptr;
-    for (const auto& [name, found] : found_) {
-      if (wanted.contains(name) || model::is_ignorable_tensor(out_.architecture, name)) continue;
+    for (const auto& [name, found] : index_.tensors) {
+      if (index_.used.contains(name) || model::is_ignorable_tensor(out_.architecture, name)) {
+        continue;
+      }
       if (first == nullptr || name < *first) first = &name;
     }
     if (first == nullptr) return {};
-    const FoundTensor& found = found_.at(*first);
+    const FoundTensor& found = index_.tensors.at(*first);
     return bad("tensor " + quote(*first) + " " + describe_shape(found.shape) +
                " has no place in a model of the family " + out_.architecture.family +
                " as config.json describes it");
@@ -354,30 +338,17 @@ class Opener {
   std::string weights_name_;
   std::vector<std::string> file_names_;           // parallel to out_.weight_files
   std::map<std::string, std::string> index_map_;  // tensor to file; empty without an index
-  std::unordered_map<std::string, FoundTensor> found_;
+  Quantization quantization_;
+  TensorIndex index_;
 };
 
 }  // namespace
-
-uint64_t Checkpoint::parameters() const {
-  uint64_t sum = 0;
-  for (const model::StageSpec& stage : stages) {
-    for (const model::TensorSpec& spec : stage.tensors) {
-      uint64_t elements = 1;
-      for (const uint64_t size : spec.shape) elements *= size;
-      sum += elements;
-    }
-  }
-  return sum;
-}
 
 std::string Checkpoint::dtype() const {
   std::array<uint64_t, 3> elements{};
   for (size_t i = 0; i < stages.size(); ++i) {
     for (size_t j = 0; j < tensors[i].size(); ++j) {
-      uint64_t count = 1;
-      for (const uint64_t size : stages[i].tensors[j].shape) count *= size;
-      elements[static_cast<size_t>(tensors[i][j].format)] += count;
+      elements[static_cast<size_t>(tensors[i][j].format)] += stages[i].tensors[j].elements();
     }
   }
   const auto most = std::max_element(elements.begin(), elements.end()) - elements.begin();

@@ -13,6 +13,8 @@
 #include "engine/model/stages.h"
 #include "engine/store/disk.h"
 #include "engine/store/manifest.h"
+#include "engine/store/packed.h"
+#include "engine/store/tensor_index.h"
 #include "kernels/number_format.h"
 
 namespace airllm::store {
@@ -23,6 +25,8 @@ struct SourceTensor {
   uint64_t offset_bytes = 0;  // in that file
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
   bool is_transposed = false;  // lies there as [in, out]
+  // Instead: what makes the numbers of `format`.
+  std::shared_ptr<const PackedWeight> packed = nullptr;
 };
 
 struct SmallFile {
@@ -37,11 +41,10 @@ struct Checkpoint {
   model::Architecture architecture;
   std::vector<model::StageSpec> stages;
   std::vector<std::vector<SourceTensor>> tensors;  // parallel to the stages' tensors
-  std::vector<std::unique_ptr<DiskFile>> weight_files;
+  WeightFiles weight_files;
   std::vector<SmallFile> small_files;  // config.json among them
   std::vector<SourceRecord> sources;   // config.json, then the weight files
 
-  uint64_t parameters() const;
   std::string dtype() const;  // of most weights
   bool bundled() const;       // config.json has "airllm_bundled": true
 };

@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "engine/store/hash.h"
+#include "kernels/convert.h"
 
 namespace airllm::store {
 namespace {
@@ -32,7 +33,9 @@ class BlockReader {
       const uint64_t bytes = std::min(run_bytes, tensor.bytes() - at);
       if (buffer_.size() < bytes) buffer_.resize(bytes);
       const std::span<std::byte> data = std::span(buffer_).first(bytes);
-      if (source.is_transposed) {
+      if (source.packed) {
+        AIRLLM_TRY_VOID(expand(source, tensor, at / tensor.row_bytes, data));
+      } else if (source.is_transposed) {
         AIRLLM_TRY_VOID(read_columns(source, tensor, at / tensor.row_bytes, data));
       } else {
         AIRLLM_TRY_VOID(file_of(source).read_at(source.offset_bytes + at, data));
@@ -65,7 +68,18 @@ class BlockReader {
     return {};
   }
 
+  Status expand(const SourceTensor& source, const ShardTensor& tensor, uint64_t first_row,
+                std::span<std::byte> out) {
+    numbers_.resize(out.size() / kernels::bytes_per_element(tensor.format));
+    AIRLLM_TRY_VOID(source.packed->expand(checkpoint_.weight_files, first_row, numbers_));
+    kernels::with_format(tensor.format, [&]<kernels::NumberFormat F>() {
+      for (size_t i = 0; i < numbers_.size(); ++i) kernels::store<F>(out.data(), i, numbers_[i]);
+    });
+    return {};
+  }
+
   const Checkpoint& checkpoint_;
+  std::vector<float> numbers_;
   std::vector<std::byte> buffer_;
   std::vector<std::byte> column_;
 };

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/units.h"
+#include "engine/model/description.h"
 #include "engine/store/checkpoint.h"
 #include "engine/store/hash.h"
 #include "engine/store/journal.h"
@@ -201,7 +202,7 @@ class Splitter {
     journal_.dtype = checkpoint_.dtype();
     journal_.started = now_utc();
     journal_.layers = checkpoint_.architecture.layers;
-    journal_.parameters = checkpoint_.parameters();
+    journal_.parameters = model::count_parameters(checkpoint_.architecture).total;
     journal_.total_bytes = total_;
     journal_.sources = checkpoint_.sources;
     AIRLLM_TRY_VOID(write_journal(disk_, folder_, journal_));
@@ -303,7 +304,7 @@ class Splitter {
     manifest.family = checkpoint_.architecture.family;
     manifest.dtype = checkpoint_.dtype();
     manifest.layers = checkpoint_.architecture.layers;
-    manifest.parameters = checkpoint_.parameters();
+    manifest.parameters = model::count_parameters(checkpoint_.architecture).total;
     manifest.bundled = checkpoint_.bundled();
     manifest.source_label = request_.source_label;
     manifest.sources = checkpoint_.sources;

@@ -3,12 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <set>
 
 #include "base/json.h"
 #include "base/users.h"
 #include "base/utf8.h"
+#include "engine/model/description.h"
 #include "engine/store/journal.h"
 #include "engine/store/manifest.h"
 #include "engine/store/names.h"
@@ -68,44 +70,26 @@ ModelSummary summary_of(const Journal& journal) {
   return out;
 }
 
-Json scaling_json(const model::RopeScaling& scaling) {
-  using Kind = model::RopeScaling::Kind;
-  Json out{{"factor", scaling.factor}, {"original_context", scaling.original_context}};
-  switch (scaling.kind) {
-    case Kind::kNone: break;
-    case Kind::kLinear: return Json{{"kind", "linear"}, {"factor", scaling.factor}};
-    case Kind::kDynamic: out["kind"] = "dynamic"; break;
-    case Kind::kYarn: out["kind"] = "yarn"; break;
-    case Kind::kLongrope: out["kind"] = "longrope"; break;
-    case Kind::kLlama3:
-      out["kind"] = "llama3";
-      out["low_frequency_factor"] = scaling.low_frequency_factor;
-      out["high_frequency_factor"] = scaling.high_frequency_factor;
-      break;
-  }
-  return out;
-}
-
-Json architecture_json(const model::Architecture& a) {
-  Json out{{"family", a.family},
-           {"layers", a.layers},
-           {"hidden", a.hidden},
-           {"heads", a.heads},
-           {"kv_heads", a.kv_heads},
-           {"head_dim", a.head_dim},
-           {"intermediate", a.intermediate},
-           {"vocabulary", a.vocabulary},
-           {"context", a.context},
-           {"norm_epsilon", a.norm.epsilon},
-           {"tied_head", a.tied_head},
-           {"end_tokens", a.end_tokens}};
-  out["begin_token"] = a.begin_token ? Json(*a.begin_token) : Json(nullptr);
-  if (!a.ropes.empty()) {
-    const model::Rope& rope = a.ropes.front();
-    out["rope_theta"] = rope.theta;
-    if (rope.scaling.kind != model::RopeScaling::Kind::kNone) {
-      out["rope_scaling"] = scaling_json(rope.scaling);
+// What the weights are kept in, one entry for each number format.
+Json formats_json(const std::vector<Shard>& shards) {
+  struct Sums {
+    uint64_t tensors = 0, parameters = 0, bytes = 0;
+  };
+  std::map<std::string, Sums> formats;
+  for (const Shard& shard : shards) {
+    for (const ShardTensor& tensor : shard.tensors) {
+      Sums& sums = formats[kernels::number_format_name(tensor.format)];
+      ++sums.tensors;
+      sums.parameters += tensor.bytes() / kernels::bytes_per_element(tensor.format);
+      sums.bytes += tensor.bytes();
     }
+  }
+  Json out = Json::array();
+  for (const auto& [name, sums] : formats) {
+    out.push_back({{"name", name},
+                   {"tensors", sums.tensors},
+                   {"parameters", sums.parameters},
+                   {"bytes", sums.bytes}});
   }
   return out;
 }
@@ -159,6 +143,7 @@ class StoreImpl : public Store {
     AIRLLM_TRY(const Manifest manifest, folder.manifest(model.name));
     AIRLLM_TRY(const ModelTexts texts, folder.texts(manifest));
     AIRLLM_TRY(const model::Architecture architecture, folder.architecture(texts));
+    AIRLLM_TRY(const std::vector<Shard> shards, folder.shards(manifest, architecture));
     Json manifest_part = manifest_json(manifest);
     return Json{{"name", model.name},
                 {"complete", true},
@@ -171,10 +156,13 @@ class StoreImpl : public Store {
                 {"dtype", manifest.dtype},
                 {"layers", manifest.layers},
                 {"parameters", manifest.parameters},
+                {"active_parameters", model::count_parameters(architecture).active},
+                {"kv_bytes_per_token", model::kv_bytes_per_token(architecture)},
                 {"source", manifest.source_label},
                 {"path", folder.path()},
                 {"has_tokenizer", texts.tokenizer_json || texts.tokenizer_model || texts.tiktoken},
-                {"architecture", architecture_json(architecture)},
+                {"architecture", model::describe(architecture)},
+                {"formats", formats_json(shards)},
                 {"shards", std::move(manifest_part["shards"])},
                 {"files", std::move(manifest_part["files"])}};
   }

@@ -4,7 +4,7 @@ import json
 import math
 import struct
 
-BYTES_PER_ELEMENT = {"F32": 4, "F16": 2, "BF16": 2}
+BYTES_PER_ELEMENT = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
 
 
 def header_of(tensors):

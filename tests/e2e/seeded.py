@@ -22,11 +22,25 @@ class Tensor(NamedTuple):
     exponent: int
 
 
+def f8_e4m3(value):
+    """The code of a number that is exact in it: sign, exponent with a bias of 7, 3 bits."""
+    sign = 0x80 if value < 0 else 0
+    if value == 0:
+        return sign
+    fraction, exponent = math.frexp(abs(value))  # value = fraction * 2^exponent, from 0.5 to 1
+    eighths = fraction * 16 - 8
+    if eighths != int(eighths) or not -6 <= exponent - 1 <= 8:
+        raise ValueError(f"{value} is no normal number of e4m3")
+    return sign | exponent + 6 << 3 | int(eighths)
+
+
 def number_bytes(value, dtype):
     if dtype == "F32":
         return struct.pack("<f", value)
     if dtype == "F16":
         return struct.pack("<e", value)
+    if dtype == "F8_E4M3":
+        return bytes([f8_e4m3(value)])
     packed = struct.pack("<f", value)
     if packed[:2] != b"\0\0":
         raise ValueError(f"{value} is no bf16")
@@ -52,8 +66,13 @@ def write_config(folder, config):
         json.dump(config, file)
 
 
-def write_weights(folder, tensors):
-    header, _ = header_of([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors])
+def checkpoint_bytes(tensors, kept=()):
+    """A safetensors file of these and of those that come with their bytes."""
+    header, _ = header_of([(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors]
+                          + [entry[:3] for entry in kept])
+    return b"".join([header, *map(tensor_bytes, tensors), *(entry[3] for entry in kept)])
+
+
+def write_weights(folder, tensors, kept=()):
     with open(os.path.join(folder, "model.safetensors"), "wb") as file:
-        file.write(header)
-        file.writelines(map(tensor_bytes, tensors))
+        file.write(checkpoint_bytes(tensors, kept))

@@ -4,38 +4,19 @@ Logits come out as log-probabilities of the whole vocabulary, which say the same
 added to all logits of a position.
 """
 
-import array
 import base64
 import glob
 import json
-import math
 import os
-import sys
 
 import harness
 import pytorch_file
 import seeded
+from logits import log_probabilities, logits_of, relative_difference
 
 FOLDER = os.path.join(harness.SOURCE, "tests/families")
 TOLERANCE = 1e-4  # of ‖difference‖ / ‖reference‖
-
-
-def logits_of(text, width):
-    numbers = array.array("f", base64.b64decode(text))
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return [numbers[i:i + width] for i in range(0, len(numbers), width)]
-
-
-def log_probabilities(logits):
-    top = max(logits)
-    total = top + math.log(math.fsum(math.exp(number - top) for number in logits))
-    return [number - total for number in logits]
-
-
-def relative_difference(actual, reference):
-    difference = math.fsum((a - r) ** 2 for a, r in zip(actual, reference))
-    return math.sqrt(difference / math.fsum(r * r for r in reference))
+TOLERANCE_OF_ROUNDED = 2e-2  # of weights that are expanded to 16 bits
 
 
 def load_fixture(name):
@@ -59,7 +40,7 @@ class FixtureTest(harness.E2eTest):
             ",".join(map(str, ids)), *arguments)).json
 
 
-class Families(FixtureTest):
+class ComparedWithTransformers(FixtureTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -67,31 +48,62 @@ class Families(FixtureTest):
         cls.addClassCleanup(cls.check_end, cls.shared)
         cls.shared.start()
 
-    def add_model(self, name, config, tensors):
+    def add_model(self, name, config, tensors, kept=()):
         folder = self.source(name, config)
-        seeded.write_weights(folder, tensors)
+        seeded.write_weights(folder, tensors, kept)
         self.split(self.shared, folder, name)
+        return folder
 
+    def check_logits(self, name, fixture, width, tolerance=TOLERANCE):
+        """The log-probabilities of each prompt, as they came."""
+        answers = []
+        for prompt in fixture["prompts"]:
+            answer = self.ask(self.shared, name, prompt["ids"], "--max-tokens", "1",
+                              "--prompt-logprobs", str(width))["prompt_logprobs"]
+            for position, (found, logits) in enumerate(
+                    zip(answer, logits_of(prompt["logits"], width), strict=True)):
+                actual = [number for _, number in sorted(found)]
+                difference = relative_difference(actual, log_probabilities(logits))
+                self.assertLessEqual(difference, tolerance,
+                                     f"position {position} of {len(prompt['ids'])}")
+            answers.append(answer)
+        return answers
+
+    def check_greedy(self, name, fixture):
+        greedy = self.ask(self.shared, name, fixture["prompts"][-1]["ids"], "--ignore-eos",
+                          "--max-tokens", str(len(fixture["greedy"])))
+        self.assertEqual(greedy["token_ids"], fixture["greedy"])
+
+
+class Families(ComparedWithTransformers):
     def check(self, name):
         fixture, tensors = load_fixture(name)
         config = fixture["config"]
         width = config["vocab_size" if "vocab_size" in config else "padded_vocab_size"]
-        self.add_model(name, fixture["config"], tensors)
+        self.add_model(name, config, tensors)
         self.add_model(name + "-saved", fixture["config_saved"], tensors)
-        for prompt in fixture["prompts"]:
-            everything = ("--max-tokens", "1", "--prompt-logprobs", str(width))
-            answer = self.ask(self.shared, name, prompt["ids"], *everything)
-            for position, (found, logits) in enumerate(
-                    zip(answer["prompt_logprobs"], logits_of(prompt["logits"], width), strict=True)):
-                actual = [number for _, number in sorted(found)]
-                difference = relative_difference(actual, log_probabilities(logits))
-                self.assertLessEqual(difference, TOLERANCE,
-                                     f"position {position} of {len(prompt['ids'])}")
-            saved = self.ask(self.shared, name + "-saved", prompt["ids"], *everything)
-            self.assertEqual(saved["prompt_logprobs"], answer["prompt_logprobs"])
-        greedy = self.ask(self.shared, name, fixture["prompts"][-1]["ids"], "--ignore-eos",
-                          "--max-tokens", str(len(fixture["greedy"])))
-        self.assertEqual(greedy["token_ids"], fixture["greedy"])
+        answers = self.check_logits(name, fixture, width)
+        self.assertEqual(self.check_logits(name + "-saved", fixture, width), answers)
+        self.check_greedy(name, fixture)
+
+
+class QuantizedCheckpoints(ComparedWithTransformers):
+    """Against the same model with its weights expanded."""
+
+    def check(self, name):
+        fixture, tensors = load_fixture(name)
+        config = fixture["config"]
+        kept = [(*entry[:3], base64.b64decode(entry[3])) for entry in fixture["kept"]]
+        name = os.path.basename(name)
+        folder = self.add_model(name, config, tensors, kept)
+        is_rounded = config["torch_dtype"] != "float32"
+        self.check_logits(name, fixture, config["vocab_size"],
+                          TOLERANCE_OF_ROUNDED if is_rounded else TOLERANCE)
+        self.check_greedy(name, fixture)
+        again = self.ok(self.shared.client("split", folder, "--name", name, "--json")).json
+        self.assertTrue(again["unchanged"])
+        shown = self.ok(self.shared.client("show", name, "--json")).json
+        self.assertEqual(shown["dtype"], "f16" if is_rounded else "f32")
 
 
 class Runs:
@@ -147,17 +159,18 @@ class PytorchCheckpoints(FixtureTest):
         self.assert_lives(self.server)
 
 
-def add_tests():
-    for path in sorted(glob.glob(os.path.join(FOLDER, "*.json"))):
+def add_tests(cls, folder=""):
+    for path in sorted(glob.glob(os.path.join(FOLDER, folder, "*.json"))):
         name = os.path.basename(path)[:-len(".json")]
 
-        def test(self, name=name):
+        def test(self, name=os.path.join(folder, name)):
             self.check(name)
 
-        setattr(Families, "test_" + name.replace("-", "_"), test)
+        setattr(cls, "test_" + name.replace("-", "_"), test)
 
 
-add_tests()
+add_tests(Families)
+add_tests(QuantizedCheckpoints, "quantized")
 
 if __name__ == "__main__":
     harness.main()

@@ -1,12 +1,16 @@
 #include <cstring>
+#include <memory>
+#include <span>
 #include <utility>
 
 #include "base/check.h"
 #include "base/json.h"
 #include "daemon/options.h"
 #include "engine/model/architecture.h"
+#include "engine/model/description.h"
 #include "engine/model/stages.h"
 #include "engine/store/manifest.h"
+#include "engine/store/packed.h"
 #include "engine/store/pickle.h"
 #include "engine/store/safetensors.h"
 #include "engine/tokenizer/chat_template.h"
@@ -73,6 +77,108 @@ Target safetensors() {
   return {"safetensors", run_safetensors, {bytes(21) + text.substr(8), bytes(0) + "{}"}};
 }
 
+// ---- packed weights ----------------------------------------------------------------------------
+
+// A file that is only read.
+class TextFile : public store::DiskFile {
+ public:
+  explicit TextFile(std::string_view text) : text_(text) {}
+  Status read_at(uint64_t offset_bytes, std::span<std::byte> out) const override {
+    if (offset_bytes > text_.size() || out.size() > text_.size() - offset_bytes) {
+      return Unexpected(ErrorCode::kData, "f: truncated");
+    }
+    std::memcpy(out.data(), text_.data() + offset_bytes, out.size());
+    return {};
+  }
+  Status write_at(uint64_t, std::span<const std::byte>) override { AIRLLM_CHECK(false); }
+  Status sync() override { return {}; }
+  Result<uint64_t> size_bytes() const override { return text_.size(); }
+  Result<std::string> identity() const override { return std::string(); }
+  const std::string& path() const override { return path_; }
+  bool is_direct() const override { return false; }
+
+ private:
+  std::string_view text_;
+  std::string path_ = "f";
+};
+
+// The input is a safetensors file. Whatever it makes of "w.weight", [5, 7], can be read.
+bool run_packed(std::string_view input) {
+  constexpr uint64_t kRows = 5, kColumns = 7;
+  store::TensorIndex index{.label = "f", .files = {}, .tensors = {}, .used = {}};
+  index.files.push_back(std::make_unique<TextFile>(input));
+  const auto header = store::read_safetensors_header(*index.files.front());
+  if (!header) return false;
+  for (const store::TensorRecord& record : header->tensors) {
+    index.tensors[record.name] = {0, header->data_offset + record.begin, record.dtype,
+                                  record.shape};
+  }
+  if (!index.tensors.contains("w.weight")) return false;
+  bool is_packed = false;
+  using Method = store::Quantization::Method;
+  for (const Method method : {Method::kFp8, Method::kBitsandbytes}) {
+    store::Quantization quantization;
+    quantization.method = method;
+    quantization.block = {2, 4};
+    const auto found = store::find_packed(quantization, index, "w.weight",
+                                          {"w.weight", {kRows, kColumns}, false, {}});
+    if (!found) {
+      AIRLLM_CHECK(found.error().code == ErrorCode::kData);
+      continue;
+    }
+    if (!*found) continue;
+    is_packed = true;
+    std::vector<float> out(kRows * kColumns);
+    AIRLLM_CHECK((*found)->expand(index.files, 0, out).has_value());
+    out.resize(kColumns);
+    AIRLLM_CHECK((*found)->expand(index.files, kRows - 1, out).has_value());
+  }
+  return is_packed;
+}
+
+// A file of these, filled with bytes of all kinds; `text` is what "w.weight.quant_state…" says.
+std::string packed_file(std::vector<store::TensorRecord> tensors, const std::string& text = "") {
+  std::string data;
+  for (store::TensorRecord& tensor : tensors) {
+    uint64_t bytes = store::dtype_bytes(tensor.dtype);
+    for (const uint64_t size : tensor.shape) bytes *= size;
+    tensor.begin = data.size();
+    tensor.end = tensor.begin + bytes;
+    const bool is_text = tensor.name.find("quant_state") != std::string::npos;
+    for (uint64_t i = 0; i < bytes && !is_text; ++i) data += static_cast<char>(i * 37 % 64);
+    if (tensor.name.ends_with("weight_format")) data.back() = '\0';
+    if (is_text) data += text;
+  }
+  return store::write_safetensors_header({}, tensors, 8) + data;
+}
+
+Target packed() {
+  using store::Dtype;
+  const std::string plain = R"({"blocksize":64,"dtype":"float16","shape":[5,7]})";
+  const std::string nested =
+      R"({"quant_type":"nf4","blocksize":4,"dtype":"bfloat16","shape":[5,7],)"
+      R"("nested_blocksize":8,"nested_dtype":"float32","nested_offset":0.03})";
+  return {"packed",
+          run_packed,
+          {packed_file(
+               {{"w.weight", Dtype::kF8E4M3, {5, 7}}, {"w.weight_scale_inv", Dtype::kF32, {3, 2}}}),
+           packed_file({{"w.weight", Dtype::kI8, {5, 7}},
+                        {"w.SCB", Dtype::kF32, {5}},
+                        {"w.weight_format", Dtype::kU8, {}}}),
+           packed_file({{"w.weight", Dtype::kU8, {18, 1}},
+                        {"w.weight.absmax", Dtype::kF32, {1}},
+                        {"w.weight.quant_map", Dtype::kF32, {16}},
+                        {"w.weight.quant_state.bitsandbytes__fp4", Dtype::kU8, {plain.size()}}},
+                       plain),
+           packed_file({{"w.weight", Dtype::kU8, {18, 1}},
+                        {"w.weight.absmax", Dtype::kU8, {9}},
+                        {"w.weight.nested_absmax", Dtype::kF32, {2}},
+                        {"w.weight.nested_quant_map", Dtype::kF32, {256}},
+                        {"w.weight.quant_map", Dtype::kF32, {16}},
+                        {"w.weight.quant_state.bitsandbytes__nf4", Dtype::kU8, {nested.size()}}},
+                       nested)}};
+}
+
 // ---- the list of tensors of a PyTorch checkpoint -----------------------------------------------
 
 bool run_pickle(std::string_view input) {
@@ -122,6 +228,10 @@ Target manifest() {
 // ---- config.json -------------------------------------------------------------------------------
 
 bool run_architecture(std::string_view input) {
+  if (const auto root = parse_json_object(input, "c")) {
+    const auto quantization = store::read_quantization({*root, "c"});
+    AIRLLM_CHECK(quantization || quantization.error().code == ErrorCode::kData);
+  }
   const auto architecture = model::parse_config(input, "c");
   if (!architecture) {
     AIRLLM_CHECK(architecture.error().code == ErrorCode::kData);
@@ -131,6 +241,8 @@ bool run_architecture(std::string_view input) {
   // What is accepted has stages; those of a few layers show as much as those of thousands.
   if (architecture->layers <= 8 && architecture->router.experts <= 64) {
     AIRLLM_CHECK(model::stages(*architecture).size() == architecture->layers + 2);
+    const model::ParameterCount count = model::count_parameters(*architecture);
+    AIRLLM_CHECK(count.active <= count.total);
   }
   for (const model::Rope& rope : architecture->ropes) {
     AIRLLM_CHECK(model::inverse_frequencies(rope, 100).size() == rope.dim / 2);
@@ -153,7 +265,8 @@ Target architecture() {
            R"("q_lora_rank":null,"qk_nope_head_dim":8,"qk_rope_head_dim":4,"v_head_dim":8,)"
            R"("n_routed_experts":8,"num_experts_per_tok":2,"moe_intermediate_size":16,)"
            R"("n_shared_experts":1,"n_group":4,"topk_group":2,"first_k_dense_replace":1,)"
-           R"("rope_scaling":{"type":"yarn","factor":4.0,"mscale":1.0,"mscale_all_dim":1.0}})",
+           R"("rope_scaling":{"type":"yarn","factor":4.0,"mscale":1.0,"mscale_all_dim":1.0},)"
+           R"("quantization_config":{"quant_method":"fp8","weight_block_size":[128,128]}})",
            R"({"model_type":"gemma3_text","num_hidden_layers":2,"hidden_size":64,)"
            R"("num_attention_heads":4,"intermediate_size":96,"vocab_size":300,"layer_types":)"
            R"(["sliding_attention","full_attention"],"sliding_window":8,"rope_parameters":)"
@@ -300,7 +413,7 @@ Target chat_template() {
 }  // namespace
 
 std::vector<Target> file_targets() {
-  return {settings(),     safetensors(),    pickle(),        manifest(),
+  return {settings(),     safetensors(),    packed(),        pickle(),       manifest(),
           architecture(), tokenizer_file(), tiktoken_file(), chat_template()};
 }
 

@@ -147,7 +147,6 @@ TEST(ParseConfig, WhatIsImpossibleOrUnknownIsNamed) {
       {"attention_bias", 1, "is 1"},
       {"eos_token_id", "two", "\"two\""},
       {"eos_token_id", Json::array({1, 2.5}), "2.5"},
-      {"quantization_config", Json{{"quant_method", "awq"}}, "awq"},
   };
   for (const Case& c : cases) {
     Json config = llama_config();

@@ -232,6 +232,11 @@ TEST_F(StoreTest, ShowDescribesTheModel) {
   EXPECT_EQ((*shown)["name"], "m");
   EXPECT_EQ((*shown)["complete"], true);
   EXPECT_EQ((*shown)["architecture"]["kv_heads"], 2);
+  EXPECT_EQ((*shown)["active_parameters"], (*shown)["parameters"]);
+  EXPECT_EQ((*shown)["kv_bytes_per_token"], 3 * 2 * 2 * 8 * 4);  // layers, heads, k and v, width
+  ASSERT_EQ((*shown)["formats"].size(), 1U);
+  EXPECT_EQ((*shown)["formats"][0]["name"], "f32");
+  EXPECT_EQ((*shown)["formats"][0]["parameters"], (*shown)["parameters"]);
   EXPECT_EQ((*shown)["shards"].size(), 5U);
   EXPECT_EQ((*shown)["has_tokenizer"], false);
 }
