@@ -36,8 +36,11 @@ struct RopeScaling {
 struct Rope {
   double theta = 10000;
   uint64_t dim = 0;          // numbers of a head that are rotated, its first; even
+  bool is_odd = false;       // frequencies are spread over dim - 1, which makes as many pairs
   bool interleaved = false;  // pairs are neighbours
   RopeScaling scaling;
+
+  uint64_t spread() const { return is_odd ? dim - 1 : dim; }
 };
 
 struct Norm {
@@ -208,7 +211,7 @@ struct Architecture {
 
   bool gated = true;  // down(activation(gate(x)) * up(x)); else down(activation(up(x)))
   kernels::Function activation = kernels::Function::kSilu;
-  bool mlp_bias = false;
+  bool mlp_bias = false;  // of the shared expert, too
 
   Latent latent;
   Router router;

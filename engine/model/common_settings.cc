@@ -177,7 +177,7 @@ Status read_scaling(const ConfigReader& rope, const ConfigReader& config, const 
     scaling.original_context = a.context;
     AIRLLM_TRY(scaling.factor, rope.positive({"factor"}));
     if (scaling.factor < 1) return rope.impossible("factor", "below 1");
-    if (out.dim <= 2)
+    if (out.spread() <= 2)
       return rope.impossible(rope.spelling(type_keys), "its heads are too narrow for it");
     return {};
   }
@@ -207,13 +207,15 @@ Result<Rope> read_rope(const ConfigReader& config, const ConfigReader& rope,
   if (part > 1) return config.impossible(config.spelling(part_keys), "above 1");
   const uint64_t head_dim =
       architecture.is_latent() ? architecture.latent.rope_dim : architecture.head_dim;
-  out.dim = static_cast<uint64_t>(static_cast<double>(head_dim) * part);
-  if (out.dim % 2 != 0 || out.dim == 0) {
+  const auto width = static_cast<uint64_t>(static_cast<double>(head_dim) * part);
+  out.is_odd = width % 2 != 0;
+  out.dim = width + width % 2;
+  if (out.dim == 0 || out.dim > head_dim) {
     const char* key = part < 1                 ? config.spelling(part_keys)
                       : config.has("head_dim") ? "head_dim"
                                                : "num_attention_heads";
     return config.impossible(key, (part < 1 ? "a part of " : "a head of width ") +
-                                      std::to_string(part < 1 ? out.dim : head_dim) +
+                                      std::to_string(part < 1 ? width : head_dim) +
                                       " cannot be rotated in pairs");
   }
   AIRLLM_TRY_VOID(read_scaling(rope, config, architecture, out));

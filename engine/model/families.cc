@@ -323,6 +323,11 @@ Status read_gemma3(const ConfigReader& config, Architecture& out) {
   defaults.is_rotated = false;  // read below
   defaults.theta = 1e6;
   AIRLLM_TRY_VOID(read_gemma_common(config, defaults, out));
+  AIRLLM_TRY(const bool looks_ahead, config.flag("use_bidirectional_attention", false));
+  if (looks_ahead) {
+    return config.impossible("use_bidirectional_attention",
+                             "a model that sees what follows cannot generate text");
+  }
   AIRLLM_TRY(out.attention_soft_cap, read_cap(config, "attn_logit_softcapping", 0));
   AIRLLM_TRY(out.logit_soft_cap, read_cap(config, "final_logit_softcapping", 0));
   AIRLLM_TRY(const uint64_t pattern, read_window_pattern(config, 6));
@@ -845,6 +850,8 @@ Status read_phimoe(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY(out.head_bias, config.flag("lm_head_bias", false));
   out.router.normalizes = false;
   out.router.score = Router::Score::kSparseMixer;
+  out.router.chosen = 2;  // whatever num_experts_per_tok says
+  if (out.router.experts < 2) return config.impossible("num_local_experts", "fewer than 2");
   AIRLLM_TRY(out.router.nearness, config.number("router_jitter_noise", 0.01));
   return {};
 }
@@ -933,6 +940,7 @@ Status read_ernie4_5_moe(const ConfigReader& config, Architecture& out) {
     out.kinds[i].is_routed = (i + 1) % every == 0 && i >= start && i <= end;
   }
   AIRLLM_TRY(out.next_token_layers, config.count({"num_nextn_predict_layers"}, kMaxLayers, 0));
+  AIRLLM_TRY(out.head_bias, config.flag("use_bias", false));
   return {};
 }
 
@@ -1151,6 +1159,7 @@ Status read_latent_family(const ConfigReader& config, const Defaults& defaults, 
 
 Status read_deepseek_v2(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_latent_family(config, {.interleaved = true, .is_latent = true}, out));
+  AIRLLM_TRY(out.mlp_bias, config.flag("mlp_bias", false));
   AIRLLM_TRY(const std::string method, config.text({"topk_method"}, "greedy"));
   if (method == "group_limited_greedy") {
     AIRLLM_TRY_VOID(read_groups(config, out));
@@ -1192,6 +1201,7 @@ Status read_glm4_moe(const ConfigReader& config, Architecture& out) {
 Status read_minicpm3(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(
       read_latent_family(config, {.context = 32768, .tied_head = true, .is_latent = true}, out));
+  AIRLLM_TRY(out.mlp_bias, config.flag("mlp_bias", false));
   AIRLLM_TRY(out.embedding_scale, config.positive({"scale_emb"}, 1));
   AIRLLM_TRY(const double depth, config.positive({"scale_depth"}, 1.4));
   out.residual_scale = depth / std::sqrt(static_cast<double>(out.layers));

@@ -41,13 +41,13 @@ struct YarnRange {
 YarnRange yarn_range(const Rope& rope) {
   const auto pair_of = [&](double turns) {
     const auto context = static_cast<double>(rope.scaling.original_context);
-    return static_cast<double>(rope.dim) * std::log(context / (turns * 2 * std::numbers::pi)) /
+    return static_cast<double>(rope.spread()) * std::log(context / (turns * 2 * std::numbers::pi)) /
            (2 * std::log(rope.theta));
   };
   YarnRange range{pair_of(rope.scaling.beta_fast), pair_of(rope.scaling.beta_slow)};
   if (rope.scaling.truncate) range = {std::floor(range.low), std::ceil(range.high)};
   range.low = std::max(range.low, 0.0);
-  range.high = std::min(range.high, static_cast<double>(rope.dim) - 1);
+  range.high = std::min(range.high, static_cast<double>(rope.spread()) - 1);
   if (range.low == range.high) range.high += 0.001;
   return range;
 }
@@ -65,7 +65,7 @@ double stretched_theta(const Rope& rope, uint64_t length) {
   const auto context = static_cast<double>(rope.scaling.original_context);
   const double longer = std::max(static_cast<double>(length), context);
   const double stretch = rope.scaling.factor * longer / context - (rope.scaling.factor - 1);
-  const auto dim = static_cast<double>(rope.dim);
+  const auto dim = static_cast<double>(rope.spread());
   return rope.theta * std::pow(stretch, dim / (dim - 2));
 }
 
@@ -99,7 +99,7 @@ std::vector<float> inverse_frequencies(const Rope& rope, uint64_t length) {
       length > scaling.original_context ? scaling.long_factors : scaling.short_factors;
   std::vector<float> out(rope.dim / 2);
   for (size_t i = 0; i < out.size(); ++i) {
-    const float power = power_of(theta, i, rope.dim);
+    const float power = power_of(theta, i, rope.spread());
     out[i] = 1.0F / power;
     switch (scaling.kind) {
       case Kind::kNone:

@@ -361,7 +361,7 @@ class LayerBuilder {
     const TensorNames& names = a_.names;
     const Slice first{Buffer::kMlp, 0, a_.shared_width};
     const auto product = [&](const char* name, Slice in, Slice to, bool adds) {
-      stage_.product((std::string(names.shared) + name).c_str(), in, to, false, adds);
+      stage_.product((std::string(names.shared) + name).c_str(), in, to, a_.mlp_bias, adds);
     };
     gated(names.expert_gate, names.expert_up, "", first,
           [&](const char* name, Slice to) { product(name, from, to, false); });

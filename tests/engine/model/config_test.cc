@@ -141,7 +141,7 @@ TEST(ParseConfig, WhatIsImpossibleOrUnknownIsNamed) {
       {"rope_parameters", Json{{"rope_type", "longrope"}}, "short_factor"},
       {"rope_parameters", Json{{"rope_type", "longrope"}, {"short_factor", Json::array({1, 1, 1})}},
        "4 numbers"},
-      {"partial_rotary_factor", 0.4, "is 0.4"},
+      {"partial_rotary_factor", 0.1, "is 0.1"},
       {"partial_rotary_factor", 1.5, "above 1"},
       {"tie_word_embeddings", "yes", "\"yes\""},
       {"attention_bias", 1, "is 1"},
