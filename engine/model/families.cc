@@ -1198,6 +1198,19 @@ Status read_glm4_moe(const ConfigReader& config, Architecture& out) {
   return read_deepseek_experts(config, out);
 }
 
+Status read_dots1(const ConfigReader& config, Architecture& out) {
+  route_as_deepseek_v3(out.router);
+  out.qk_norm = QkNorm::kHeads;
+  AIRLLM_TRY_VOID(read_common(config, {}, out));
+  AIRLLM_TRY_VOID(read_attention_biases(config, out));
+  AIRLLM_TRY_VOID(read_groups(config, out));
+  AIRLLM_TRY(out.router.normalizes, config.flag("norm_topk_prob", false));
+  AIRLLM_TRY_VOID(read_deepseek_experts(config, out));
+  AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
+  AIRLLM_TRY(const uint64_t first, config.count({"max_window_layers"}, kMaxLayers, 62));
+  return set_windows(config, window, [=](uint64_t layer) { return layer >= first; }, out);
+}
+
 Status read_minicpm3(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(
       read_latent_family(config, {.context = 32768, .tied_head = true, .is_latent = true}, out));
@@ -1222,6 +1235,7 @@ constexpr Family kFamilies[] = {
     {"dbrx", read_dbrx},
     {"deepseek_v2", read_deepseek_v2},
     {"deepseek_v3", read_deepseek_v3},
+    {"dots1", read_dots1},
     {"ernie4_5", read_ernie4_5},
     {"ernie4_5_moe", read_ernie4_5_moe},
     {"exaone4", read_exaone4},
