@@ -105,7 +105,18 @@ Status read_arcee(const ConfigReader& config, Architecture& out) {
 }
 
 // Its activation has parameters of its own in each layer.
-Status read_apertus(const ConfigReader& config, Architecture& out) {
+// Without settings of rotary positions they are stretched, and "rope_theta" means nothing.
+Status read_apertus(const ConfigReader& given, Architecture& out) {
+  Json settings = given.json();
+  if (!given.has("rope_scaling") && !given.has("rope_parameters")) {
+    settings["rope_parameters"] = Json{{"rope_type", "llama3"},
+                                       {"rope_theta", 12e6},
+                                       {"factor", 8.0},
+                                       {"original_max_position_embeddings", 8192U},
+                                       {"low_freq_factor", 1.0},
+                                       {"high_freq_factor", 4.0}};
+  }
+  const ConfigReader config(settings, given.what());
   out.gated = false;
   out.names.attention_norm = "attention_layernorm";
   out.names.mlp_norm = "feedforward_layernorm";
