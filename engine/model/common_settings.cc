@@ -210,7 +210,7 @@ Result<Rope> read_rope(const ConfigReader& config, const ConfigReader& rope,
   const auto width = static_cast<uint64_t>(static_cast<double>(head_dim) * part);
   out.is_odd = width % 2 != 0;
   out.dim = width + width % 2;
-  if (out.dim == 0 || out.dim > head_dim) {
+  if (width < 2 || out.dim > head_dim) {
     const char* key = part < 1                 ? config.spelling(part_keys)
                       : config.has("head_dim") ? "head_dim"
                                                : "num_attention_heads";
