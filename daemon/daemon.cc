@@ -81,6 +81,8 @@ engine::EngineOptions engine_options(const Options& options) {
   out.ram_bytes = options.ram_bytes;
   out.kv_bytes = options.kv_bytes;
   out.threads = options.threads;
+  out.reader = options.reader;
+  out.direct_io = options.direct_io;
   out.max_jobs = options.max_jobs;
   out.max_splits = options.max_splits;
   out.store_quota_bytes = options.store_quota_bytes;

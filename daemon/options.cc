@@ -67,6 +67,28 @@ Status set_group(const std::string& text, std::optional<gid_t>& out) {
                     "make it with groupadd, or name another");
 }
 
+Status set_flag(const std::string& text, bool& out) {
+  if (text != "yes" && text != "no") {
+    return Unexpected(ErrorCode::kUsage, "neither yes nor no: '" + text + "'");
+  }
+  out = text == "yes";
+  return {};
+}
+
+Status set_reader(const std::string& text, engine::WeightReader& out) {
+  using engine::WeightReader;
+  const std::map<std::string_view, WeightReader> kinds = {{"auto", WeightReader::kAuto},
+                                                          {"io_uring", WeightReader::kUring},
+                                                          {"threads", WeightReader::kThreads}};
+  const auto found = kinds.find(text);
+  if (found == kinds.end()) {
+    return Unexpected(ErrorCode::kUsage, "not a way to read: '" + text + "'",
+                      "use auto, io_uring or threads");
+  }
+  out = found->second;
+  return {};
+}
+
 constexpr uint64_t kMinRam = 512 * kKiB;
 // A frame must fit, and a few of the longest ones wait while one is written.
 constexpr uint64_t kMinSendBuffer = 1 * kMiB;
@@ -101,6 +123,10 @@ const auto kSettings = std::to_array<Setting>({
        o.threads = static_cast<unsigned>(count);
        return {};
      }},
+    {"reader", "KIND", "how weights are read: auto, io_uring or threads",
+     [](const std::string& text, Options& o) { return set_reader(text, o.reader); }},
+    {"direct-io", "yes|no", "read weights past the page cache, where the file system allows it",
+     [](const std::string& text, Options& o) { return set_flag(text, o.direct_io); }},
     {"model", "NAME", "the model of requests that name none",
      [](const std::string& text, Options& o) -> Status {
        o.model = text;

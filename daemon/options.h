@@ -27,7 +27,9 @@ struct Options {
   std::optional<uint64_t> ram_bytes;
   std::optional<uint64_t> kv_bytes;
   unsigned threads = 0;  // 0: one per core
-  std::string model;     // the default model; empty: none
+  engine::WeightReader reader = engine::WeightReader::kAuto;
+  bool direct_io = true;
+  std::string model;  // the default model; empty: none
   log::Level log_level = log::Level::kInfo;
   uint64_t stop_timeout_seconds = 10;
   uint64_t send_buffer_bytes = uint64_t{64} << 20;    // per connection

@@ -37,14 +37,19 @@ struct DebugHang {
   uint64_t after = 0;
 };
 
+// How weights come from disk. kAuto: by io_uring where the system allows it, else as kThreads.
+enum class WeightReader { kAuto, kUring, kThreads };
+
 struct EngineOptions {
   std::string store_dir;  // holds models/, users/ and incoming/
   std::optional<uint64_t>
       ram_bytes;  // ring, pinned tiles, activations, logits; unset: from what is free
   std::optional<uint64_t> kv_bytes;  // keys and values of all jobs; unset: from what is free
   unsigned threads = 0;              // 0: one per core this process may use
-  uint64_t max_jobs = 64;            // running and queued; one more is refused (kTemporary)
-  uint64_t max_splits = 4;           // splits and verifications at once; one more is kTemporary
+  WeightReader reader = WeightReader::kAuto;
+  bool direct_io = true;    // weights past the page cache, where the file system allows it
+  uint64_t max_jobs = 64;   // running and queued; one more is refused (kTemporary)
+  uint64_t max_splits = 4;  // splits and verifications at once; one more is kTemporary
   // What the models and unfinished splits of a user may take together; unset: half of the store's
   // file system. Splits say whether it counts for them.
   std::optional<uint64_t> store_quota_bytes;
@@ -354,8 +359,8 @@ class Engine {
   virtual Status share(const ModelRef& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
-  //  "reader","models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer`
-  //  sees.
+  //  "reader","models":[{"name","resident_bytes","ram_bytes","bytes","streams","reader","direct",
+  //  "locked_bytes","huge_pages"}]}, of the models those that `viewer` sees.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).

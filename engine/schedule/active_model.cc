@@ -29,6 +29,11 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
   active->weights_ = std::make_unique<stream::WeightStream>(
       stable, active->model_->stored.shards, active->slab_.memory(), device.backend(),
       stream_options, std::move(interrupted));
+  if (stream_options.reader == stream::ReaderKind::kUring && active->weights_->uring_problem()) {
+    Error error = *active->weights_->uring_problem();
+    error.remedy = "set reader to auto or threads, or see what 'airllm doctor' says of io_uring";
+    return Unexpected(std::move(error));
+  }
   active->forward_ = std::make_unique<model::ForwardPass>(
       architecture, device.backend(), device.pool(), stable.limits,
       active->slab_.memory().first(stable.workspace_bytes));

@@ -39,6 +39,7 @@ class ActiveModel {
   kv::KvPool& kv() { return *kv_; }
   const stream::Plan& plan() const { return plan_; }
   uint64_t ram_bytes() const { return plan_.slab_bytes; }
+  const stream::Slab& slab() const { return slab_; }
   // Whether a whole sweep has been done: the model is loaded.
   bool is_proven() const { return is_proven_; }
   void set_proven() { is_proven_ = true; }

@@ -218,6 +218,7 @@ class EngineImpl : public Engine {
         budgets_(budgets),
         cpu_(device->backend().name),
         device_name_(device->name()),
+        reader_name_(stream::usable_reader(budgets.reader)),
         threads_(device->pool().threads()),
         store_(std::move(store)),
         marks_(std::move(marks)),
@@ -362,6 +363,7 @@ class EngineImpl : public Engine {
   const schedule::SchedulerOptions budgets_;
   const std::string cpu_;
   const std::string device_name_;
+  const std::string reader_name_;
   const unsigned threads_;
   const std::unique_ptr<store::Store> store_;
   const std::unique_ptr<store::LoadMarks> marks_;
@@ -506,13 +508,17 @@ Json EngineImpl::status(const Viewer& viewer) {
                       {"resident_bytes", model.resident_bytes},
                       {"ram_bytes", model.ram_bytes},
                       {"bytes", model.weight_bytes},
-                      {"streams", model.streams}});
+                      {"streams", model.streams},
+                      {"reader", model.reader},
+                      {"direct", model.is_direct},
+                      {"locked_bytes", model.locked_bytes},
+                      {"huge_pages", model.has_huge_pages}});
   }
   return {{"device", device_name_},
           {"cpu", cpu_},
           {"cpu_reason", kernels::backend_reason(cpu_)},
           {"threads", threads_},
-          {"reader", "pread"},
+          {"reader", reader_name_},
           {"ram_bytes", budgets_.ram_bytes},
           {"ram_used_bytes", memory.ram_used_bytes},
           {"kv_bytes", budgets_.kv_bytes},
@@ -520,12 +526,25 @@ Json EngineImpl::status(const Viewer& viewer) {
           {"models", std::move(models)}};
 }
 
+store::Disk& weights_disk(const EngineOptions& options) {
+  return options.direct_io ? store::system_disk() : store::buffered_disk();
+}
+
+stream::ReaderKind reader_kind(WeightReader reader) {
+  switch (reader) {
+    case WeightReader::kAuto: return stream::ReaderKind::kAuto;
+    case WeightReader::kUring: return stream::ReaderKind::kUring;
+    case WeightReader::kThreads: return stream::ReaderKind::kThreads;
+  }
+  return stream::ReaderKind::kAuto;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   AIRLLM_TRY(const kernels::Backend* const backend, kernels::choose_backend());
   AIRLLM_TRY(std::unique_ptr<store::Store> store,
-             store::Store::open(options.store_dir, store::system_disk(), options.store_quota_bytes,
+             store::Store::open(options.store_dir, weights_disk(options), options.store_quota_bytes,
                                 options.on_opening));
   std::unique_ptr<store::LoadMarks> marks =
       store::LoadMarks::open(store::system_disk(), options.store_dir + "/loading.json");
@@ -533,6 +552,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   schedule::SchedulerOptions budgets;
   budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
   budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.reader = reader_kind(options.reader);
   budgets.pause_timeout = options.pause_timeout;
   budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
   budgets.read_timeout = options.read_timeout;

@@ -265,6 +265,7 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
                       "check the disk (dmesg tells of its errors), then restart the daemon");
   }
   stream::StreamOptions stream_options;
+  stream_options.reader = options_.reader;
   if (debug_hang_.concerns_reads()) {
     stream_options.before_read = [this] { debug_hang_.at_read(); };
   }
@@ -568,8 +569,16 @@ void Scheduler::publish_memory() {
   status.ram_used_bytes = ram_in_use();
   for (const auto& active : models_) {
     status.kv_used_bytes += active->kv().used_bytes();
-    status.models.push_back({active->model()->ref(), active->weights().resident_bytes(),
-                             active->ram_bytes(), active->sweep_bytes(), active->plan().streams()});
+    const std::vector<store::Shard>& shards = active->model()->stored.shards;
+    status.models.push_back({.model = active->model()->ref(),
+                             .resident_bytes = active->weights().resident_bytes(),
+                             .ram_bytes = active->ram_bytes(),
+                             .weight_bytes = active->sweep_bytes(),
+                             .streams = active->plan().streams(),
+                             .reader = active->weights().reader_name(),
+                             .is_direct = shards.front().file->is_direct(),
+                             .locked_bytes = active->slab().locked_bytes(),
+                             .has_huge_pages = active->slab().has_huge_pages()});
   }
   const std::lock_guard lock(mutex_);
   memory_ = std::move(status);

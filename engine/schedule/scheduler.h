@@ -30,6 +30,7 @@ struct SchedulerOptions {
   uint64_t ram_bytes = 0;
   uint64_t kv_bytes = 0;
   uint64_t kv_per_user_bytes = 0;
+  stream::ReaderKind reader = stream::ReaderKind::kAuto;
   std::chrono::milliseconds pause_timeout{10000};
   // As in engine::EngineOptions.
   std::chrono::milliseconds read_timeout{120000};
@@ -45,6 +46,10 @@ struct ModelMemory {
   uint64_t ram_bytes = 0;       // taken of the budget
   uint64_t weight_bytes = 0;    // of a whole sweep
   bool streams = false;         // reads from disk in every sweep
+  const char* reader = "";      // stream::WeightStream::reader_name()
+  bool is_direct = false;       // past the page cache
+  uint64_t locked_bytes = 0;
+  bool has_huge_pages = false;
 };
 
 struct MemoryStatus {

@@ -85,6 +85,7 @@ class SystemFile : public DiskFile {
 
   const std::string& path() const override { return path_; }
   bool is_direct() const override { return direct_; }
+  int descriptor() const override { return fd_.get(); }
 
  private:
   Status at_end(uint64_t offset_bytes, size_t wanted, size_t got) const {
@@ -169,7 +170,10 @@ Result<struct statvfs> file_system_of(const std::string& path) {
 
 class SystemDisk : public Disk {
  public:
+  explicit SystemDisk(bool may_bypass_cache) : may_bypass_cache_(may_bypass_cache) {}
+
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
+    if (mode == OpenMode::kReadDirect && !may_bypass_cache_) mode = OpenMode::kRead;
     int flags = open_flags(mode) | O_CLOEXEC;
     UniqueFd fd = open_without_waiting(path, flags);
     if (mode == OpenMode::kReadDirect &&
@@ -285,12 +289,20 @@ class SystemDisk : public Disk {
     }
     return std::unique_ptr<DiskLock>(std::make_unique<SystemLock>(std::move(fd)));
   }
+
+ private:
+  bool may_bypass_cache_;
 };
 
 }  // namespace
 
 Disk& system_disk() {
-  static SystemDisk disk;
+  static SystemDisk disk(true);
+  return disk;
+}
+
+Disk& buffered_disk() {
+  static SystemDisk disk(false);
   return disk;
 }
 

@@ -32,6 +32,8 @@ class DiskFile {
   // Whether read_at bypasses the page cache (O_DIRECT); then offset, length and memory must be
   // multiples of 4096, and a read may end at the end of the file.
   virtual bool is_direct() const = 0;
+  // For reading by other calls of the system; -1 where only read_at() works.
+  virtual int descriptor() const { return -1; }
 };
 
 enum class OpenMode {
@@ -79,6 +81,8 @@ class Disk {
 
 // The operating system's. Lives for ever.
 Disk& system_disk();
+// The same, but kReadDirect is as kRead: everything goes through the page cache.
+Disk& buffered_disk();
 
 // `bytes` bytes from `offset_bytes` on.
 Result<std::string> read_bytes(const DiskFile& file, uint64_t offset_bytes, uint64_t bytes);

@@ -1,14 +1,29 @@
 #include "engine/stream/device.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/units.h"
 
 namespace airllm::stream {
+namespace {
+
+// Debian's kernels say "never" of shared memory, whatever a program asks for.
+bool gives_huge_pages() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  std::string modes;
+  std::getline(file, modes);
+  return !modes.empty() && modes.find("[never]") == std::string::npos &&
+         modes.find("[deny]") == std::string::npos;
+}
+
+}  // namespace
 
 Result<Slab> Slab::create(uint64_t bytes) {
   const std::string what = "cannot take " + format_size(bytes) + " of memory for weights";
@@ -22,24 +37,35 @@ Result<Slab> Slab::create(uint64_t bytes) {
   if (base == MAP_FAILED) return Unexpected(errno_error(what, errno, remedy));
   // Activations follow from prompts. What is refused here, LimitCORE=0 and the filter still keep.
   ::madvise(base, bytes, MADV_DONTDUMP);
+  slab.has_huge_pages_ = ::madvise(base, bytes, MADV_HUGEPAGE) == 0 && gives_huge_pages();
+  // Pages are locked as they are touched, so that nothing is committed before.
+  if (::mlock2(base, bytes, MLOCK_ONFAULT) == 0) slab.locked_bytes_ = bytes;
   slab.memory_ = {static_cast<std::byte*>(base), bytes};
   return slab;
 }
 
 Slab::Slab(Slab&& other) noexcept
-    : fd_(std::move(other.fd_)), memory_(std::exchange(other.memory_, {})) {}
+    : fd_(std::move(other.fd_)),
+      memory_(std::exchange(other.memory_, {})),
+      locked_bytes_(other.locked_bytes_),
+      has_huge_pages_(other.has_huge_pages_) {}
 
 Slab& Slab::operator=(Slab&& other) noexcept {
   std::swap(fd_, other.fd_);
   std::swap(memory_, other.memory_);
+  std::swap(locked_bytes_, other.locked_bytes_);
+  std::swap(has_huge_pages_, other.has_huge_pages_);
   return *this;
 }
 
 void Slab::discard(std::span<std::byte> part) {
-  const auto begin = reinterpret_cast<uintptr_t>(part.data());
-  const uintptr_t first = round_up(begin, kPageBytes);
-  const uintptr_t last = round_down(begin + part.size(), kPageBytes);
-  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_REMOVE);
+  const auto begin = static_cast<uint64_t>(part.data() - memory_.data());
+  const uint64_t first = round_up(begin, kPageBytes);
+  const uint64_t last = round_down(begin + part.size(), kPageBytes);
+  if (last <= first) return;
+  // By the file, since madvise refuses locked memory.
+  ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first),
+              static_cast<off_t>(last - first));
 }
 
 Slab::~Slab() {

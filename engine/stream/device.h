@@ -33,9 +33,17 @@ class Slab {
   // Gives the whole pages within `part` of memory() back to the system; they read as zeros.
   void discard(std::span<std::byte> part);
 
+  // Of the memory that has been touched, how much stays out of swap: all, or nothing where the
+  // limit on locked memory is lower.
+  uint64_t locked_bytes() const { return locked_bytes_; }
+  // Whether the system gives huge pages to such memory.
+  bool has_huge_pages() const { return has_huge_pages_; }
+
  private:
   UniqueFd fd_;
   std::span<std::byte> memory_;
+  uint64_t locked_bytes_ = 0;
+  bool has_huge_pages_ = false;
 };
 
 // Used by one thread, the engine's.

@@ -42,18 +42,45 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
   for (size_t i = 0; i < ring_.size(); ++i) {
     ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
   }
-  readers_running_ = options.readers;
-  for (unsigned i = 0; i < options.readers; ++i) {
-    readers_.emplace_back([this](const std::stop_token& stop) { read_loop(stop); });
+  for (unsigned i = 0; i < options.readers; ++i) make_reader();
+  readers_running_ = readers_.size();
+  for (const auto& reader : readers_) {
+    reader->thread = std::jthread(
+        [this, &reader = *reader](const std::stop_token& stop) { read_loop(reader, stop); });
   }
 }
 
-WeightStream::~WeightStream() {
-  for (std::jthread& reader : readers_) reader.request_stop();
+WeightStream::~WeightStream() { request_stop(); }
+
+// By io_uring as long as the system gives rings.
+void WeightStream::make_reader() {
+  auto reader = std::make_unique<Reader>();
+  if (options_.reader != ReaderKind::kThreads && !uring_problem_) {
+    // What is read in every sweep; the rest is read once.
+    const std::span<std::byte> ring =
+        slab_.subspan(plan_.ring_offset(), plan_.ring_slots * plan_.ring_slot_bytes);
+    auto queue = make_uring_queue(options_.reads_at_once, ring);
+    if (queue) {
+      reader->reads = std::move(*queue);
+      uses_uring_ = true;
+    } else {
+      uring_problem_ = std::move(queue).error();
+    }
+  }
+  if (!reader->reads) reader->reads = make_blocking_queue();
+  reader->places.resize(reader->reads->room());
+  readers_.push_back(std::move(reader));
+}
+
+void WeightStream::request_stop() {
+  for (const auto& reader : readers_) {
+    reader->thread.request_stop();
+    reader->reads->wake();
+  }
 }
 
 bool WeightStream::stop_reading(std::chrono::milliseconds patience) {
-  for (std::jthread& reader : readers_) reader.request_stop();
+  request_stop();
   std::unique_lock lock(mutex_);
   return ready_.wait_for(lock, patience, [this] { return readers_running_ == 0; });
 }
@@ -158,7 +185,7 @@ void WeightStream::feed() {
     }
     ++ahead_.index;
   }
-  if (queued) work_.notify_all();
+  if (queued) wake_readers();
 }
 
 void WeightStream::choose_experts(const std::vector<bool>& used) {
@@ -269,29 +296,22 @@ const Tile& WeightStream::tile_of(const Place& place) const {
   return &place == &embedding_place_ ? embedding_tile_ : plan_.list.tiles[place.tile];
 }
 
-void WeightStream::read_loop(const std::stop_token& stop) {
+void WeightStream::wake_readers() {
+  work_.notify_all();
+  for (const auto& reader : readers_) {
+    if (reader->is_waiting && reader->under_way < reader->places.size()) reader->reads->wake();
+  }
+}
+
+void WeightStream::read_loop(Reader& reader, const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
-  while (work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
-    if (stop.stop_requested()) break;
-    Place& place = *queue_.front();
-    queue_.pop_front();
-    place.state = State::kReading;
-    const Tile& tile = tile_of(place);
-    lock.unlock();
-    if (options_.before_read) options_.before_read();
-    Status status = read_tile(tile, place.memory);
-    lock.lock();
-    if (place.discarded) {
-      free_place(place);
-    } else if (status) {
-      place.state = State::kReady;
-      place.fresh = true;
-      // It stays.
-      if (&place != &embedding_place_ && is_pinned(place.tile))
-        resident_bytes_ += tile.read_bytes();
-    } else {
-      place.state = State::kFailed;
-      place.error = std::move(status).error();
+  for (;;) {
+    begin_reads(reader, lock, stop);
+    if (reader.under_way > 0) {
+      wait_for_read(reader, lock);
+    } else if (stop.stop_requested() ||
+               !work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
+      break;
     }
     if (!stop.stop_requested()) feed();
     ready_.notify_all();
@@ -300,10 +320,59 @@ void WeightStream::read_loop(const std::stop_token& stop) {
   ready_.notify_all();
 }
 
-Status WeightStream::read_tile(const Tile& tile, std::byte* memory) const {
+void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock,
+                               const std::stop_token& stop) {
+  while (!queue_.empty() && reader.under_way < reader.places.size() && !stop.stop_requested()) {
+    Place& place = *queue_.front();
+    queue_.pop_front();
+    place.state = State::kReading;
+    const auto slot = std::find(reader.places.begin(), reader.places.end(), nullptr);
+    *slot = &place;
+    ++reader.under_way;
+    const Tile& tile = tile_of(place);
+    lock.unlock();
+    if (options_.before_read) options_.before_read();
+    const Read read{
+        shards_[tile.shard].file.get(), tile.read_offset(), {place.memory, tile.read_bytes()}};
+    reader.reads->begin(read, static_cast<size_t>(slot - reader.places.begin()));
+    lock.lock();
+  }
+}
+
+void WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock) {
+  reader.is_waiting = true;
+  lock.unlock();
+  std::optional<EndedRead> ended = reader.reads->wait();
+  Place* place = nullptr;
+  if (ended) {
+    place = reader.places[ended->token];
+    if (ended->status) ended->status = check_tile(tile_of(*place), place->memory);
+  }
+  lock.lock();
+  reader.is_waiting = false;
+  if (place == nullptr) return;
+  reader.places[ended->token] = nullptr;
+  --reader.under_way;
+  end_read(*place, std::move(ended->status));
+}
+
+void WeightStream::end_read(Place& place, Status status) {
+  if (place.discarded) {
+    free_place(place);
+  } else if (status) {
+    place.state = State::kReady;
+    place.fresh = true;
+    const bool stays = &place != &embedding_place_ && is_pinned(place.tile);
+    if (stays) resident_bytes_ += tile_of(place).read_bytes();
+  } else {
+    place.state = State::kFailed;
+    place.error = std::move(status).error();
+  }
+}
+
+Status WeightStream::check_tile(const Tile& tile, const std::byte* memory) const {
   const store::Shard& shard = shards_[tile.shard];
   const store::ShardTensor& tensor = shard.tensors[tile.tensor];
-  AIRLLM_TRY_VOID(shard.file->read_at(tile.read_offset(), {memory, tile.read_bytes()}));
   const std::byte* data = memory + (tile.data_offset - tile.read_offset());
   const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
   for (uint64_t i = 0; i < tile.blocks; ++i) {
@@ -401,7 +470,7 @@ Status WeightStream::read_embedding_block(const Tile& block, std::byte* memory) 
   place.memory = memory;
   place.state = State::kQueued;
   queue_.push_front(&place);
-  work_.notify_one();
+  wake_readers();
   Status waited = wait_until(lock, embedding_tile_, [&] {
     return place.state == State::kReady || place.state == State::kFailed;
   });

@@ -2,7 +2,8 @@
 // to the forward pass in order.
 //
 // A weight byte's life: a reader thread reads its tile from the shard into the slab (O_DIRECT where
-// the file system allows), checks the tile's blocks against their checksums, and marks it ready;
+// the file system allows, several at once by io_uring where the system allows), checks the tile's
+// blocks against their checksums, and marks it ready;
 // the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays; a
 // streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
 // far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
@@ -15,6 +16,7 @@
 #include <deque>
 #include <functional>
 #include <list>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -25,6 +27,7 @@
 #include "engine/model/weight_source.h"
 #include "engine/store/shard.h"
 #include "engine/stream/plan.h"
+#include "engine/stream/read_queue.h"
 
 namespace airllm::stream {
 
@@ -36,7 +39,9 @@ struct IoCounters {
 };
 
 struct StreamOptions {
-  unsigned readers = 2;                    // threads that read
+  ReaderKind reader = ReaderKind::kAuto;
+  unsigned readers = 2;                    // threads that read and verify
+  unsigned reads_at_once = 8;              // of each of them, with io_uring
   double read_deadline_seconds = 120;      // a read that takes longer fails the sweep
   std::function<void()> before_read = {};  // for debugging: called by a reader before each read
 };
@@ -59,6 +64,10 @@ class WeightStream : public model::WeightSource {
   void release_tile() override;
   void choose_experts(const std::vector<bool>& used) override;
   Status lookup(size_t tensor, uint64_t row, float* out) override;
+
+  // How tiles are read, "io_uring" or "threads", and why not by io_uring when that was tried.
+  const char* reader_name() const { return uses_uring_ ? kUringName : kThreadsName; }
+  const std::optional<Error>& uring_problem() const { return uring_problem_; }
 
   void set_read_deadline(double seconds) { options_.read_deadline_seconds = seconds; }
   // Whether a read did not come back within the deadline. It may still write to its memory, so the
@@ -117,8 +126,23 @@ class WeightStream : public model::WeightSource {
   template <typename IsOver>
   Status wait_until(std::unique_lock<std::mutex>& lock, const Tile& tile, const IsOver& is_over);
   Unexpected read_is_late(const Tile& tile);
-  void read_loop(const std::stop_token& stop);
-  Status read_tile(const Tile& tile, std::byte* memory) const;
+  // A thread that reads.
+  struct Reader {
+    std::unique_ptr<ReadQueue> reads;
+    std::vector<Place*> places;  // [reads at once]; null: free
+    size_t under_way = 0;
+    bool is_waiting = false;  // for the end of a read
+    std::jthread thread;
+  };
+
+  void make_reader();
+  void read_loop(Reader& reader, const std::stop_token& stop);
+  void begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock, const std::stop_token& stop);
+  void wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock);
+  void end_read(Place& place, Status status);  // lock held
+  void wake_readers();                         // lock held
+  void request_stop();
+  Status check_tile(const Tile& tile, const std::byte* memory) const;
   model::TileView view_of(size_t tile, const std::byte* memory) const;
   const std::byte* resident_row(size_t tensor, uint64_t row);
   Result<const std::byte*> cached_row(size_t tensor, uint64_t row);
@@ -156,7 +180,9 @@ class WeightStream : public model::WeightSource {
   Tile embedding_tile_;
   size_t readers_running_ = 0;
 
-  std::vector<std::jthread> readers_;  // last: joined before all else goes
+  bool uses_uring_ = false;
+  std::optional<Error> uring_problem_;
+  std::vector<std::unique_ptr<Reader>> readers_;  // last: joined before all else goes
 };
 
 }  // namespace airllm::stream
