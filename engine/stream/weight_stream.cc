@@ -308,13 +308,11 @@ void WeightStream::read_loop(Reader& reader, const std::stop_token& stop) {
   for (;;) {
     begin_reads(reader, lock, stop);
     if (reader.under_way > 0) {
-      wait_for_read(reader, lock);
+      if (wait_for_read(reader, lock) && !stop.stop_requested()) feed();
     } else if (stop.stop_requested() ||
                !work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
       break;
     }
-    if (!stop.stop_requested()) feed();
-    ready_.notify_all();
   }
   --readers_running_;
   ready_.notify_all();
@@ -339,7 +337,7 @@ void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& loc
   }
 }
 
-void WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock) {
+bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock) {
   reader.is_waiting = true;
   lock.unlock();
   std::optional<EndedRead> ended = reader.reads->wait();
@@ -350,10 +348,12 @@ void WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
   }
   lock.lock();
   reader.is_waiting = false;
-  if (place == nullptr) return;
+  if (place == nullptr) return false;
   reader.places[ended->token] = nullptr;
   --reader.under_way;
   end_read(*place, std::move(ended->status));
+  ready_.notify_all();
+  return true;
 }
 
 void WeightStream::end_read(Place& place, Status status) {

@@ -138,7 +138,8 @@ class WeightStream : public model::WeightSource {
   void make_reader();
   void read_loop(Reader& reader, const std::stop_token& stop);
   void begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock, const std::stop_token& stop);
-  void wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock);
+  // Whether one has ended.
+  bool wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock);
   void end_read(Place& place, Status status);  // lock held
   void wake_readers();                         // lock held
   void request_stop();

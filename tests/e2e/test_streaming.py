@@ -2,6 +2,9 @@
 
 import concurrent.futures
 import os
+import shutil
+import sys
+import tempfile
 import unittest
 
 import checkpoint
@@ -66,6 +69,92 @@ class Reading(harness.E2eTest):
             daemon.stop()
         self.assertGreater(read["1M"], 1.2 * read["3M"])
         self.assertGreater(read["3M"], 1.2 * read["64M"])
+
+
+class Readers(harness.E2eTest):
+    """How weights are read, and what happens to the file meanwhile."""
+
+    ASK = ("--raw", "--ignore-eos", "--max-tokens", 6, "x")
+
+    def ready(self, name, prefix=(), store=None, **options):
+        daemon = self.daemon(start=False, name=name, store=store or self.path("store"),
+                             **{"ram": "1M", **options}).launch(prefix)
+        harness.wait_until(daemon.answers, what="the daemon")
+        self.split(daemon, harness.DEMO, "demo")
+        return daemon
+
+    def answer(self, daemon):
+        answer = self.ok(daemon.client("ask", "-m", "demo", "--json", "--logprobs", 3,
+                                       *self.ASK)).json
+        return answer["token_ids"], answer["logprobs"]
+
+    def model(self, daemon):
+        [model] = self.ok(daemon.client("status", "--json")).json["models"]
+        return model
+
+    def test_every_way_gives_the_same_answer_and_is_shown(self):
+        daemon = self.ready("auto")
+        expected, usual = self.answer(daemon), self.model(daemon)
+        daemon.stop()
+        for options in ({"reader": "threads"}, {"direct_io": "no"}, {"reader": usual["reader"]}):
+            daemon = self.ready("-".join(options.values()), **options)
+            self.assertEqual(self.answer(daemon), expected, options)
+            shown = self.model(daemon)
+            self.assertEqual(shown["reader"], options.get("reader", usual["reader"]))
+            self.assertEqual(shown["direct"], "direct_io" not in options and usual["direct"])
+            daemon.stop()
+
+    def test_without_io_uring_threads_read(self):
+        prefix = (sys.executable, os.path.join(harness.SOURCE, "tests/e2e/without_io_uring.py"))
+        daemon = self.ready("refused", prefix)
+        expected = self.answer(daemon)
+        self.assertEqual(self.model(daemon)["reader"], "threads")
+        self.assertEqual(daemon.client("status", "--json").json["reader"], "threads")
+        daemon.stop()
+        insisting = self.ready("insisting", prefix, reader="io_uring")
+        refused = self.assert_fails(insisting.client("ask", "-m", "demo", *self.ASK), 77, 74, 71, 78)
+        self.assertIn("io_uring", refused.err)
+        self.assert_lives(insisting)
+        insisting.stop()
+        self.assertEqual(self.answer(self.ready("again")), expected)
+
+    def test_where_o_direct_is_refused_the_page_cache_serves(self):
+        if not os.path.isdir("/dev/shm"):
+            self.skipTest("no /dev/shm")
+        store = tempfile.mkdtemp(dir="/dev/shm")
+        self.addCleanup(shutil.rmtree, store, ignore_errors=True)
+        expected = self.answer(self.ready("disk"))
+        daemon = self.ready("shm", store=store)
+        self.assertEqual(self.answer(daemon), expected)
+        # Newer kernels take O_DIRECT there, too.
+        self.assertIn(self.model(daemon)["direct"], (True, False))
+
+    def test_a_file_that_is_cut_or_changed_under_the_daemon_is_named(self):
+        def cut(path):
+            os.truncate(path, 8192)
+
+        def change(path):
+            size = os.path.getsize(path)
+            with open(path, "r+b") as file:
+                file.seek(size // 2)
+                file.write(b"\xa5" * 4096)
+
+        for damage in (cut, change):
+            for reader in ("auto", "threads"):
+                name = f"{damage.__name__}-{reader}"
+                daemon = self.ready(name, store=self.path(name + "-store"), reader=reader)
+                expected = self.answer(daemon)
+                shards = os.path.join(daemon.store, "models/demo/shards")
+                path = os.path.join(shards, sorted(os.listdir(shards))[4])
+                shutil.copy(path, self.path("whole"))
+                damage(path)
+                broken = self.assert_fails(daemon.client("ask", "-m", "demo", *self.ASK), 65)
+                self.assertIn(os.path.basename(path), broken.err)
+                self.assert_lives(daemon)
+                with open(self.path("whole"), "rb") as whole, open(path, "r+b") as file:
+                    file.write(whole.read())
+                self.assertEqual(self.answer(daemon), expected, name)
+                daemon.stop()
 
 
 class SameBits(harness.E2eTest):
