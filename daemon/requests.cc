@@ -93,7 +93,7 @@ constexpr bool kIsJob =
     std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::TokenizeParams> ||
     std::is_same_v<T, protocol::DetokenizeParams> || std::is_same_v<T, protocol::TemplateParams> ||
     std::is_same_v<T, protocol::SplitParams> || std::is_same_v<T, protocol::VerifyParams> ||
-    std::is_same_v<T, protocol::MeasureDiskParams>;
+    std::is_same_v<T, protocol::MeasureDiskParams> || std::is_same_v<T, protocol::StopParams>;
 
 }  // namespace
 
@@ -208,6 +208,19 @@ Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {
   AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge));
   bridge->accept(job, model.name);
   keep(id, {job, std::move(bridge), nullptr, "verify", model.name});
+  return {};
+}
+
+// A model that a job uses is not stopped, so a shared one may be by everybody.
+Status Requests::start(uint64_t id, const protocol::StopParams& params) {
+  if (params.model.empty()) return Unexpected(ErrorCode::kUsage, "no model is named");
+  AIRLLM_TRY(const engine::FoundModel found,
+             context_.engine.find(params.model, viewer_to_manage(user_)));
+  const std::string& name = found.model.name;
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.stop(found.model, user_.uid, bridge));
+  bridge->accept(job, name);
+  keep(id, {job, std::move(bridge), nullptr, "stop", name});
   return {};
 }
 

@@ -287,7 +287,7 @@ struct SplitRequest {
 struct JobInfo {
   JobId job = 0;
   std::string kind;   // "generate", "tokenize", "detokenize", "template", "split", "verify",
-                      // "measure"
+                      // "measure", "stop"
   uid_t user = 0;     // whose job it is
   ModelRef model;     // no name: of none
   std::string state;  // "queued", "prefill", "decode", "running"
@@ -326,6 +326,11 @@ class Engine {
   virtual Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) = 0;
   virtual Result<JobId> verify(const ModelRef& model, uid_t user,
                                std::shared_ptr<JobEvents> events) = 0;
+
+  // Gives the memory of a model that no generate job uses back, at once, also while another model
+  // runs: {"name","was_in_memory","freed_bytes"}. One that is in use is kTemporary, with its users.
+  virtual Result<JobId> stop(const ModelRef& model, uid_t user,
+                             std::shared_ptr<JobEvents> events) = 0;
 
   // Reads from the store for a second at most: {"path","bytes","seconds","direct"}; not "direct"
   // when the page cache may have answered.

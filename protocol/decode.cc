@@ -147,6 +147,7 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "ps") return Params(PsParams{});
   if (method == "rm") return read_model_params<RemoveParams>(map);
   if (method == "share") return read_model_params<ShareParams>(map);
+  if (method == "stop") return read_model_params<StopParams>(map);
   if (method == "verify") return read_model_params<VerifyParams>(map);
   if (method == "status") return Params(StatusParams{});
   if (method == "doctor") return Params(DoctorParams{});

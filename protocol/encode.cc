@@ -235,6 +235,7 @@ struct MethodName {
   std::string_view operator()(const PsParams&) const { return "ps"; }
   std::string_view operator()(const RemoveParams&) const { return "rm"; }
   std::string_view operator()(const ShareParams&) const { return "share"; }
+  std::string_view operator()(const StopParams&) const { return "stop"; }
   std::string_view operator()(const VerifyParams&) const { return "verify"; }
   std::string_view operator()(const JobParams&) const { return "cancel_job"; }
   std::string_view operator()(const StatusParams&) const { return "status"; }

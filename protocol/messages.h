@@ -98,7 +98,7 @@ struct SplitParams {
   std::vector<std::string> chat_templates = {};
 };
 
-// methods "show", "rm", "share", "verify": a model. "default": sets it, an empty name reads it.
+// methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads it.
 struct ModelParams {
   std::string model;  // empty for show and verify: as for generate
 };
@@ -122,6 +122,7 @@ struct DefaultParams {
 struct ShowParams : ModelParams {};
 struct RemoveParams : ModelParams {};
 struct ShareParams : ModelParams {};
+struct StopParams : ModelParams {};  // gives the memory of an idle model back
 struct VerifyParams : ModelParams {};
 
 // What decoding makes of a method that this version does not know; the daemon answers it with an
@@ -132,8 +133,8 @@ struct UnknownMethod {
 
 using Params = std::variant<GenerateParams, TokenizeParams, DetokenizeParams, TemplateParams,
                             SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
-                            ShareParams, VerifyParams, JobParams, StatusParams, DefaultParams,
-                            DoctorParams, MeasureDiskParams, UnknownMethod>;
+                            ShareParams, StopParams, VerifyParams, JobParams, StatusParams,
+                            DefaultParams, DoctorParams, MeasureDiskParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {

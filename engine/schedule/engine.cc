@@ -81,10 +81,25 @@ class JobTable {
   Status check_unused(const ModelRef& model) const {
     const std::lock_guard lock(mutex_);
     const bool is_used = std::any_of(records_.begin(), records_.end(), [&](const auto& entry) {
-      return entry.second->model() == model && entry.second->kind() != "split";
+      return entry.second->model() == model && entry.second->kind() != "split" &&
+             entry.second->kind() != "stop";
     });
     if (!is_used) return {};
     return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use",
+                      "wait for its jobs (airllm ps), or end them with airllm cancel");
+  }
+
+  // Whether no job needs the model's weights in memory; else who they are.
+  Status check_idle(const ModelRef& model) const {
+    std::string users;
+    for (const JobInfo& info : infos()) {
+      if (info.model != model || info.kind != "generate") continue;
+      users += (users.empty() ? "job " : ", job ") + std::to_string(info.job) + " of user " +
+               user_name(info.user);
+    }
+    if (users.empty()) return {};
+    return Unexpected(ErrorCode::kTemporary,
+                      "the model '" + model.name + "' is in use by " + users,
                       "wait for its jobs (airllm ps), or end them with airllm cancel");
   }
 
@@ -160,7 +175,8 @@ class TableEvents : public JobEvents {
   std::shared_ptr<JobEvents> next_;
 };
 
-// Models whose tokenizers and headers are in memory. Thread-safe.
+// Models whose tokenizers and headers are in memory. One that is released stays as long as jobs use
+// it, and is found again so long, so that a model is never in memory twice. Thread-safe.
 class ModelCache {
  public:
   ModelCache(store::Store& store, store::LoadMarks& marks) : store_(store), marks_(marks) {}
@@ -176,25 +192,39 @@ class ModelCache {
     marks_.end(place);
     if (!model) return model;
     const std::lock_guard lock(mutex_);
-    models_[ref] = *model;
+    models_[ref] = {*model, *model};
     return model;
+  }
+
+  // The model if it is in memory; it then stays there.
+  std::shared_ptr<const LoadedModel> peek(const ModelRef& ref) {
+    const std::lock_guard lock(mutex_);
+    const auto found = models_.find(ref);
+    if (found == models_.end()) return nullptr;
+    found->second.kept = found->second.known.lock();
+    return found->second.kept;
+  }
+
+  void release(const ModelRef& ref) {
+    const std::lock_guard lock(mutex_);
+    const auto found = models_.find(ref);
+    if (found != models_.end()) found->second.kept.reset();
   }
 
   std::shared_ptr<const LoadedModel> take(const ModelRef& ref) {
     const std::lock_guard lock(mutex_);
     const auto found = models_.find(ref);
     if (found == models_.end()) return nullptr;
-    std::shared_ptr<const LoadedModel> model = std::move(found->second);
+    std::shared_ptr<const LoadedModel> model = found->second.known.lock();
     models_.erase(found);
     return model;
   }
 
  private:
-  std::shared_ptr<const LoadedModel> peek(const ModelRef& ref) {
-    const std::lock_guard lock(mutex_);
-    const auto found = models_.find(ref);
-    return found == models_.end() ? nullptr : found->second;
-  }
+  struct Entry {
+    std::shared_ptr<const LoadedModel> kept;
+    std::weak_ptr<const LoadedModel> known;
+  };
 
   Result<std::shared_ptr<const LoadedModel>> load(const ModelRef& ref) {
     AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
@@ -205,7 +235,7 @@ class ModelCache {
   store::LoadMarks& marks_;
   std::mutex loading_;  // taken before mutex_
   std::mutex mutex_;
-  std::map<ModelRef, std::shared_ptr<const LoadedModel>> models_;
+  std::map<ModelRef, Entry> models_;
 };
 
 class EngineImpl : public Engine {
@@ -277,6 +307,22 @@ class EngineImpl : public Engine {
                              if (sound) marks_->clear(store_->place(model));
                              return sound;
                            });
+  }
+
+  Result<JobId> stop(const ModelRef& model, uid_t user,
+                     std::shared_ptr<JobEvents> events) override {
+    AIRLLM_TRY_VOID(table_->check_idle(model));
+    AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add("stop", user, model, 0));
+    const JobId id = record->id();
+    auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
+    scheduler_.release(models_.peek(model), [this, model, wrapped](auto freed_bytes) {
+      if (!freed_bytes) return wrapped->on_error(freed_bytes.error());
+      models_.release(model);
+      wrapped->on_done(Json{{"name", model.name},
+                            {"was_in_memory", freed_bytes->has_value()},
+                            {"freed_bytes", freed_bytes->value_or(0)}});
+    });
+    return id;
   }
 
   Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) override {

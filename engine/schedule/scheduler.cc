@@ -72,11 +72,14 @@ void Scheduler::notice_cancel() {
   changed_.notify_all();
 }
 
-void Scheduler::forget(std::shared_ptr<const LoadedModel> model) {
+void Scheduler::forget(std::shared_ptr<const LoadedModel> model) { release(std::move(model), {}); }
+
+void Scheduler::release(std::shared_ptr<const LoadedModel> model, Released done) {
   {
     const std::lock_guard lock(mutex_);
-    forgotten_.push_back(std::move(model));
+    releases_.push_back({std::move(model), std::move(done)});
   }
+  release_noticed_ = true;
   changed_.notify_all();
 }
 
@@ -95,6 +98,7 @@ void Scheduler::loop() {
   for (auto& job : waiting_) job->finish(engine::FinishReason::kCancelled);
   running_.clear();
   waiting_.clear();
+  give_back_released();
   for (auto& model : models_) retire(std::move(model), kReadPatience);
   models_.clear();
   drop_unused();
@@ -109,7 +113,7 @@ void Scheduler::alive() const {
 // Returns false when the scheduler stops.
 bool Scheduler::wait_for_work() {
   const auto is_wanted = [this] {
-    return stopping_ || !submitted_.empty() || !forgotten_.empty() || !running_.empty() ||
+    return stopping_ || !submitted_.empty() || !releases_.empty() || !running_.empty() ||
            !waiting_.empty() || cancel_noticed_;
   };
   alive();
@@ -128,7 +132,7 @@ bool Scheduler::wait_for_work() {
     }
   }
   take_submissions();
-  drop_forgotten();
+  give_back_released();
   const std::lock_guard lock(mutex_);
   return !stopping_;
 }
@@ -139,29 +143,57 @@ void Scheduler::take_submissions() {
   submitted_.clear();
 }
 
-void Scheduler::drop_forgotten() {
-  std::vector<std::shared_ptr<const LoadedModel>> forgotten;
+// What need not wait for the end of a sweep.
+void Scheduler::give_back() {
+  if (release_noticed_) give_back_released();
+}
+
+void Scheduler::give_back_released() {
+  std::vector<Release> releases;
   {
     const std::lock_guard lock(mutex_);
-    forgotten.swap(forgotten_);
+    releases.swap(releases_);
+    release_noticed_ = false;
   }
-  if (forgotten.empty()) return;
-  for (const auto& model : forgotten) {
-    if (active_ != nullptr && active_->model() == model) {
-      if (!running_.empty()) {  // looked at again after the sweep
-        const std::lock_guard lock(mutex_);
-        forgotten_.push_back(model);
-        continue;
-      }
-      active_ = nullptr;
+  if (releases.empty()) return;
+  for (Release& release : releases) {
+    const auto found = std::find_if(models_.begin(), models_.end(), [&](const auto& active) {
+      return active->model() == release.model;
+    });
+    const bool is_running = active_ != nullptr && active_->model() == release.model &&
+                            !running_.empty();
+    if (release.done && is_wanted(release.model)) {
+      release.done(Unexpected(ErrorCode::kTemporary,
+                              "the model '" + release.model->name() + "' is in use",
+                              "wait for its jobs (airllm ps), or end them with airllm cancel"));
+    } else if (is_running) {  // looked at again after the sweep
+      const std::lock_guard lock(mutex_);
+      releases_.push_back(std::move(release));
+    } else {
+      const bool is_there = found != models_.end();
+      const std::optional<uint64_t> freed = is_there ? std::optional(drop(found)) : std::nullopt;
+      if (release.done) release.done(freed);
     }
-    const auto found = std::find_if(models_.begin(), models_.end(),
-                                    [&](const auto& active) { return active->model() == model; });
-    if (found == models_.end()) continue;
-    retire(std::move(*found), kReadPatience);
-    models_.erase(found);
   }
   publish_memory();
+}
+
+// Whether a job runs with the model or waits for it.
+bool Scheduler::is_wanted(const std::shared_ptr<const LoadedModel>& model) const {
+  const auto uses_it = [&](const auto& job) {
+    return job->model() == model && !job->is_finished();
+  };
+  return std::any_of(running_.begin(), running_.end(), uses_it) ||
+         std::any_of(waiting_.begin(), waiting_.end(), uses_it);
+}
+
+// Gives the memory of an idle model back; its bytes.
+uint64_t Scheduler::drop(std::vector<std::unique_ptr<ActiveModel>>::iterator model) {
+  const uint64_t bytes = (*model)->ram_bytes();
+  if (active_ == model->get()) active_ = nullptr;
+  retire(std::move(*model), kReadPatience);
+  models_.erase(model);
+  return bytes;
 }
 
 // A read of the active model hangs. Its jobs that were not in the sweep begin again with new
@@ -255,8 +287,7 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
   }
   const uint64_t wanted = std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes);
   while (!models_.empty() && options_.ram_bytes - ram_in_use() < wanted) {
-    retire(std::move(models_.front()), kReadPatience);
-    models_.erase(models_.begin());
+    drop(models_.begin());
   }
   if (set_aside_.size() >= kMostSetAside) {
     return Unexpected(ErrorCode::kIo,
@@ -509,12 +540,14 @@ Status Scheduler::check_cancelled() {
 // Asked 50 times a second while a sweep waits for a read.
 Status Scheduler::while_waiting() {
   alive();
+  give_back();
   return check_cancelled();
 }
 
 Status Scheduler::between_tiles() {
   debug_hang_.at_tile();
   alive();
+  give_back();
   const stream::IoCounters& io = active_->weights().counters();
   const uint64_t done = io.read_bytes + io.cache_bytes;
   const size_t rows_per_sweep = active_->forward().limits().rows;

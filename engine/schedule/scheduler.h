@@ -70,6 +70,11 @@ class Scheduler {
   void notice_cancel();
   // Gives the memory of a model that is being removed back, once it is idle.
   void forget(std::shared_ptr<const LoadedModel> model);
+  // Gives a model's memory back at once, also between the tiles of another's sweep, and tells from
+  // the engine thread how many bytes that were: nothing for one that has none. kTemporary when jobs
+  // use it, or wait for it.
+  using Released = std::function<void(Result<std::optional<uint64_t>> freed_bytes)>;
+  void release(std::shared_ptr<const LoadedModel> model, Released done);
   MemoryStatus memory() const;
   void set_timeouts(std::chrono::milliseconds read, std::chrono::milliseconds pause) {
     read_timeout_ = read;
@@ -88,7 +93,10 @@ class Scheduler {
   bool activate(const std::shared_ptr<const LoadedModel>& model);
   Result<ActiveModel*> make_active(const std::shared_ptr<const LoadedModel>& model);
   uint64_t ram_in_use() const;
-  void drop_forgotten();
+  void give_back();
+  void give_back_released();
+  bool is_wanted(const std::shared_ptr<const LoadedModel>& model) const;
+  uint64_t drop(std::vector<std::unique_ptr<ActiveModel>>::iterator model);
   void give_up_active();
   void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
   void drop_unused();
@@ -136,10 +144,15 @@ class Scheduler {
   DebugHang debug_hang_;
   std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_;
   std::atomic<bool> cancel_noticed_{false};
+  std::atomic<bool> release_noticed_{false};
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::unique_ptr<GenerateJob>> submitted_;
-  std::vector<std::shared_ptr<const LoadedModel>> forgotten_;
+  struct Release {
+    std::shared_ptr<const LoadedModel> model;
+    Released done;  // empty: of a model that is being removed
+  };
+  std::vector<Release> releases_;
   MemoryStatus memory_;
   bool stopping_ = false;
 

@@ -73,6 +73,21 @@ TEST(Results, OfShare) {
   EXPECT_EQ(again.run({"share"}).status, 64);
 }
 
+TEST(Results, OfStop) {
+  const char* const text = R"({"name":"demo","was_in_memory":true,"freed_bytes":3145728})";
+  const FakeDaemon daemon(replies(text));
+  EXPECT_EQ(daemon.run({"stop", "a", "b"}).out, "a: 3 MiB given back\nb: 3 MiB given back\n");
+  EXPECT_EQ(daemon.run({"stop", "demo", "--json"}).out,
+            "{\"stopped\":[{\"freed_bytes\":3145728,\"name\":\"demo\",\"was_in_memory\":true}]}\n");
+  const FakeDaemon idle(replies(R"({"name":"demo","was_in_memory":false,"freed_bytes":0})"));
+  EXPECT_EQ(idle.run({"stop", "demo"}).out, "demo: was not in memory\n");
+  EXPECT_EQ(idle.run({"stop"}).status, 64);
+  const FakeDaemon busy(fails(ErrorCode::kTemporary, "in use by job 3 of user ann", "wait"));
+  const Finished refused = busy.run({"stop", "demo"});
+  EXPECT_EQ(refused.status, 75);
+  EXPECT_NE(refused.err.find("job 3 of user ann"), std::string::npos) << refused.err;
+}
+
 TEST(Results, OfRemoveCancelAndVerify) {
   const FakeDaemon daemon(replies(R"({"name":"demo","shards":14,"bytes":2048,"ok":true})"));
   EXPECT_EQ(daemon.run({"rm", "a", "b", "--json"}).out, "{\"removed\":[\"a\",\"b\"]}\n");

@@ -33,6 +33,8 @@ inline std::vector<ClientMessage> sample_client_messages() {
   show.model = "a";
   ShareParams share;
   share.model = "m";
+  StopParams stop;
+  stop.model = "org/m";
   RemoveParams remove;
   remove.model = "b";
   VerifyParams verify;
@@ -50,6 +52,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{7, PsParams{}},
           Request{8, remove},
           Request{15, share},
+          Request{19, stop},
           Request{9, verify},
           Request{10, JobParams{1ULL << 40}},
           Request{11, StatusParams{}},
