@@ -575,10 +575,10 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                                 options.on_opening));
   std::unique_ptr<store::LoadMarks> marks =
       store::LoadMarks::open(store::system_disk(), options.store_dir + "/loading.json");
-  const uint64_t available = schedule::available_memory_bytes();
+  const schedule::FreeMemory memory = schedule::free_memory();
   schedule::SchedulerOptions budgets;
-  budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
-  budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(memory));
+  budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(memory));
   budgets.pause_timeout = options.pause_timeout;
   budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
   budgets.read_timeout = options.read_timeout;
