@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "base/duration.h"
 #include "base/event.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -67,6 +68,11 @@ Status check_prompt(const protocol::GenerateParams& params) {
                         std::to_string(given));
 }
 
+std::chrono::milliseconds to_duration(uint64_t milliseconds) {
+  const bool is_forever = milliseconds > static_cast<uint64_t>(kLongestDuration.count());
+  return is_forever ? kForever : std::chrono::milliseconds(milliseconds);
+}
+
 Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params) {
   AIRLLM_TRY_VOID(check_prompt(params));
   const protocol::SamplingOptions& sampling = params.sampling;
@@ -85,6 +91,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
   request.ignore_eos = params.ignore_eos;
   request.logprobs = params.logprobs;
   request.prompt_logprobs = params.prompt_logprobs;
+  if (params.keep_alive_ms) request.keep_alive = to_duration(*params.keep_alive_ms);
   return request;
 }
 
@@ -148,6 +155,7 @@ Status Requests::start(uint64_t id, const protocol::GenerateParams& params) {
   auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
   const std::string model = request.model.name;
   AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));
+  context_.memory_given_back = false;
   keep(id, {job, std::move(bridge), nullptr, "generate", model});
   return {};
 }
@@ -220,6 +228,7 @@ Status Requests::start(uint64_t id, const protocol::StopParams& params) {
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
   AIRLLM_TRY(const engine::JobId job, context_.engine.stop(found.model, user_.uid, bridge));
   bridge->accept(job, name);
+  context_.memory_given_back = true;
   keep(id, {job, std::move(bridge), nullptr, "stop", name});
   return {};
 }

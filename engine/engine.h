@@ -21,6 +21,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/duration.h"
 #include "base/json_fwd.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -63,6 +64,11 @@ struct EngineOptions {
   std::chrono::milliseconds pause_timeout{10000};
   // A read that does not come back for so long fails its job; the engine goes on without it.
   std::chrono::milliseconds read_timeout{120000};
+
+  // A model that no job has used for so long gives its memory back, unless its last job said another
+  // time, or it is one of the shared models of `keep`, which also make no room for others.
+  std::chrono::milliseconds keep_alive = kForever;
+  std::vector<std::string> keep;
 
   // Called by the engine thread as it goes on, and by nothing else: after each tile and each other
   // piece of work, while it waits for a read, and when idle at least every `alive_interval`. So it
@@ -138,6 +144,8 @@ struct GenerateRequest {
   bool ignore_eos = false;
   uint64_t logprobs = 0;         // how many per generated token; capped at the vocabulary
   uint64_t prompt_logprobs = 0;  // how many per prompt token
+  // How long the model keeps its memory from the job's end on; unset: as the engine's options say.
+  std::optional<std::chrono::milliseconds> keep_alive;
 };
 
 enum class FinishReason { kStop, kStopString, kLength, kContext, kCancelled };
@@ -359,13 +367,15 @@ class Engine {
   virtual Status share(const ModelRef& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
-  //  "reader","models":[{"name","resident_bytes","bytes"}]}, of the models those that `viewer`
-  //  sees.
+  //  "reader","models":[{"name","resident_bytes","ram_bytes","bytes","streams","in_use","kept",
+  //  "expires_seconds"}]}, of the models those that `viewer` sees. expires_seconds tells how long
+  //  they keep their memory if no job comes, from the end of the jobs on that use them; null: for
+  //  ever.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).
   virtual void close_admission() = 0;
-  // Takes over what can change while the engine runs: max_jobs and read_timeout.
+  // Takes over what can change while the engine runs: limits, timeouts, and what keeps models.
   virtual void apply(const EngineOptions& options) = 0;
 };
 

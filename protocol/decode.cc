@@ -87,6 +87,7 @@ Result<GenerateParams> read_generate(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("ignore_eos", params.ignore_eos));
   AIRLLM_TRY_VOID(map.get("logprobs", params.logprobs));
   AIRLLM_TRY_VOID(map.get("prompt_logprobs", params.prompt_logprobs));
+  AIRLLM_TRY_VOID(map.get("keep_alive_ms", params.keep_alive_ms));
   return params;
 }
 

@@ -62,6 +62,8 @@ struct GenerateParams {
   bool ignore_eos = false;
   uint64_t logprobs = 0;
   uint64_t prompt_logprobs = 0;
+  // How long the model keeps its memory when the job has ended; a hundred years or more: for ever.
+  std::optional<uint64_t> keep_alive_ms;
 };
 
 // method "tokenize". The ids come in "tokens" events.

@@ -7,6 +7,7 @@
 
 #include "engine/kv/kv_pool.h"
 #include "engine/model/forward.h"
+#include "engine/schedule/job.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/stream/device.h"
 #include "engine/stream/plan.h"
@@ -42,6 +43,13 @@ class ActiveModel {
   // Whether a whole sweep has been done: the model is loaded.
   bool is_proven() const { return is_proven_; }
   void set_proven() { is_proven_ = true; }
+  // A job has ended, which may say how long the model keeps its memory from now on.
+  void job_ended(Clock::time_point now, std::optional<std::chrono::milliseconds> keep_alive) {
+    idle_since_ = now;
+    keep_alive_ = keep_alive;
+  }
+  Clock::time_point idle_since() const { return idle_since_; }
+  std::optional<std::chrono::milliseconds> keep_alive() const { return keep_alive_; }
   // A sweep's weights, the head's included.
   uint64_t sweep_bytes() const { return sweep_bytes_; }
 
@@ -53,6 +61,8 @@ class ActiveModel {
   stream::Plan plan_;
   uint64_t sweep_bytes_;
   bool is_proven_ = false;
+  Clock::time_point idle_since_ = Clock::now();
+  std::optional<std::chrono::milliseconds> keep_alive_;
   stream::Slab slab_;
   std::unique_ptr<kv::KvPool> kv_;
   std::unique_ptr<stream::WeightStream> weights_;

@@ -253,7 +253,7 @@ class EngineImpl : public Engine {
         marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options)),
         models_(*store_, *marks_),
-        scheduler_(std::move(device), *marks_, budgets) {
+        scheduler_(std::move(device), *marks_, with_expiry(budgets, models_)) {
     text_jobs_.pause_timeout = options.pause_timeout;
   }
 
@@ -378,10 +378,18 @@ class EngineImpl : public Engine {
     max_splits_ = options.max_splits;
     max_logprobs_ = options.max_logprobs;
     scheduler_.set_timeouts(options.read_timeout, options.pause_timeout);
+    scheduler_.set_keeping(options.keep_alive, options.keep);
     text_jobs_.pause_timeout = options.pause_timeout;
   }
 
  private:
+  // What a model is beside its weights goes with them.
+  static schedule::SchedulerOptions with_expiry(schedule::SchedulerOptions options,
+                                                ModelCache& models) {
+    options.on_expired = [&models](const ModelRef& ref) { models.release(ref); };
+    return options;
+  }
+
   struct JobOf {
     std::string kind;
     uid_t user;
@@ -543,6 +551,14 @@ Result<Json> EngineImpl::list(const Viewer& viewer) {
   return out;
 }
 
+// How long the model keeps its memory if nobody asks it: null for ever.
+Json expires_seconds(const schedule::ModelMemory& model) {
+  if (model.is_kept || model.keep_alive == kForever) return nullptr;
+  const schedule::Clock::time_point now = schedule::Clock::now();
+  const auto idle = model.is_in_use ? schedule::Clock::duration(0) : now - model.idle_since;
+  return std::max(0.0, std::chrono::duration<double>(model.keep_alive - idle).count());
+}
+
 Json EngineImpl::status(const Viewer& viewer) {
   const schedule::MemoryStatus memory = scheduler_.memory();
   Json models = Json::array();
@@ -552,7 +568,10 @@ Json EngineImpl::status(const Viewer& viewer) {
                       {"resident_bytes", model.resident_bytes},
                       {"ram_bytes", model.ram_bytes},
                       {"bytes", model.weight_bytes},
-                      {"streams", model.streams}});
+                      {"streams", model.streams},
+                      {"in_use", model.is_in_use},
+                      {"kept", model.is_kept},
+                      {"expires_seconds", expires_seconds(model)}});
   }
   return {{"device", device_name_},
           {"cpu", cpu_},
@@ -585,6 +604,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   budgets.on_alive = options.on_alive;
   budgets.alive_interval = options.alive_interval;
   budgets.debug_hang = options.debug_hang;
+  budgets.keep_alive = options.keep_alive;
+  budgets.keep = options.keep;
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));

@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/duration.h"
 #include "base/event.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "engine/schedule/job_limits.h"
 
 namespace airllm::schedule {
@@ -31,6 +33,11 @@ void remove_cancelled(Jobs& jobs) {
   std::erase_if(jobs, [](const auto& job) { return job->is_finished(); });
 }
 
+Unexpected in_use(const LoadedModel& model) {
+  return Unexpected(ErrorCode::kTemporary, "the model '" + model.name() + "' is in use",
+                    "wait for its jobs (airllm ps), or end them with airllm cancel");
+}
+
 // How often paused jobs are looked at when nobody else runs.
 constexpr auto kPauseInterval = std::chrono::milliseconds(10);
 
@@ -44,6 +51,8 @@ Scheduler::Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& m
       debug_hang_(options.debug_hang),
       read_timeout_(options.read_timeout),
       pause_timeout_(options.pause_timeout),
+      keep_alive_(options.keep_alive),
+      keep_(options.keep),
       thread_([this] { loop(); }) {}
 
 Scheduler::~Scheduler() {
@@ -79,7 +88,17 @@ void Scheduler::release(std::shared_ptr<const LoadedModel> model, Released done)
     const std::lock_guard lock(mutex_);
     releases_.push_back({std::move(model), std::move(done)});
   }
-  release_noticed_ = true;
+  change_noticed_ = true;
+  changed_.notify_all();
+}
+
+void Scheduler::set_keeping(std::chrono::milliseconds keep_alive, std::vector<std::string> keep) {
+  {
+    const std::lock_guard lock(mutex_);
+    keep_alive_ = keep_alive;
+    keep_ = std::move(keep);
+  }
+  change_noticed_ = true;
   changed_.notify_all();
 }
 
@@ -98,7 +117,7 @@ void Scheduler::loop() {
   for (auto& job : waiting_) job->finish(engine::FinishReason::kCancelled);
   running_.clear();
   waiting_.clear();
-  give_back_released();
+  give_back();
   for (auto& model : models_) retire(std::move(model), kReadPatience);
   models_.clear();
   drop_unused();
@@ -114,27 +133,33 @@ void Scheduler::alive() const {
 bool Scheduler::wait_for_work() {
   const auto is_wanted = [this] {
     return stopping_ || !submitted_.empty() || !releases_.empty() || !running_.empty() ||
-           !waiting_.empty() || cancel_noticed_;
+           !waiting_.empty() || cancel_noticed_ || change_noticed_;
   };
   alive();
   drop_unused();
   if (active_ != nullptr && running_.empty()) active_->kv().trim();
   {
     std::unique_lock lock(mutex_);
-    if (!options_.on_alive && set_aside_.empty()) {
-      changed_.wait(lock, is_wanted);
-    }
-    while (!changed_.wait_for(lock, options_.alive_interval, is_wanted)) {
+    while (!changed_.wait_until(lock, next_look(), is_wanted)) {
       lock.unlock();
       alive();
       drop_unused();
+      give_back();
       lock.lock();
     }
   }
   take_submissions();
-  give_back_released();
+  give_back();
   const std::lock_guard lock(mutex_);
   return !stopping_;
+}
+
+// When an idle engine thread has something to do though nobody asks.
+Clock::time_point Scheduler::next_look() const {
+  constexpr auto kSeldom = std::chrono::hours(1);
+  const bool is_watched = options_.on_alive || !set_aside_.empty();
+  const Clock::duration most = is_watched ? Clock::duration(options_.alive_interval) : kSeldom;
+  return std::min(next_expiry_, Clock::now() + most);
 }
 
 void Scheduler::take_submissions() {
@@ -145,7 +170,11 @@ void Scheduler::take_submissions() {
 
 // What need not wait for the end of a sweep.
 void Scheduler::give_back() {
-  if (release_noticed_) give_back_released();
+  if (change_noticed_.exchange(false)) {
+    give_back_released();
+    publish_memory();
+  }
+  if (Clock::now() >= next_expiry_) give_back_expired();
 }
 
 void Scheduler::give_back_released() {
@@ -153,29 +182,64 @@ void Scheduler::give_back_released() {
   {
     const std::lock_guard lock(mutex_);
     releases.swap(releases_);
-    release_noticed_ = false;
   }
-  if (releases.empty()) return;
+  std::vector<std::pair<Released, Result<std::optional<uint64_t>>>> ends;
   for (Release& release : releases) {
-    const auto found = std::find_if(models_.begin(), models_.end(), [&](const auto& active) {
-      return active->model() == release.model;
-    });
-    const bool is_running = active_ != nullptr && active_->model() == release.model &&
-                            !running_.empty();
+    const bool is_running =
+        active_ != nullptr && active_->model() == release.model && !running_.empty();
     if (release.done && is_wanted(release.model)) {
-      release.done(Unexpected(ErrorCode::kTemporary,
-                              "the model '" + release.model->name() + "' is in use",
-                              "wait for its jobs (airllm ps), or end them with airllm cancel"));
+      ends.emplace_back(std::move(release.done), in_use(*release.model));
     } else if (is_running) {  // looked at again after the sweep
       const std::lock_guard lock(mutex_);
       releases_.push_back(std::move(release));
+      change_noticed_ = true;
     } else {
-      const bool is_there = found != models_.end();
-      const std::optional<uint64_t> freed = is_there ? std::optional(drop(found)) : std::nullopt;
-      if (release.done) release.done(freed);
+      ends.emplace_back(std::move(release.done), drop(release.model));
     }
   }
+  if (ends.empty()) return;
   publish_memory();
+  for (auto& [done, freed_bytes] : ends) {
+    if (done) done(std::move(freed_bytes));
+  }
+}
+
+// The models that nobody has used for as long as they are to be kept.
+void Scheduler::give_back_expired() {
+  const Clock::time_point now = Clock::now();
+  std::vector<std::shared_ptr<const LoadedModel>> expired;
+  for (const auto& active : models_) {
+    if (expiry(*active) > now) continue;
+    log::info("model {}: not used for {}", active->model()->name(),
+              format_duration(keep_alive_of(*active)));
+    expired.push_back(active->model());
+  }
+  for (const auto& model : expired) {
+    drop(model);
+    if (options_.on_expired) options_.on_expired(model->ref());
+  }
+  publish_memory();
+}
+
+// max() for a model that is in use or stays for ever.
+Clock::time_point Scheduler::expiry(const ActiveModel& model) const {
+  const bool is_running = active_ == &model && !running_.empty();
+  const std::chrono::milliseconds keep_alive = keep_alive_of(model);
+  if (is_running || is_wanted(model.model()) || is_kept(model) || keep_alive == kForever) {
+    return Clock::time_point::max();
+  }
+  return model.idle_since() + keep_alive;
+}
+
+std::chrono::milliseconds Scheduler::keep_alive_of(const ActiveModel& model) const {
+  return model.keep_alive().value_or(keep_alive_.load());
+}
+
+// The setting names shared models.
+bool Scheduler::is_kept(const ActiveModel& model) const {
+  const engine::ModelRef& ref = model.model()->ref();
+  const std::lock_guard lock(mutex_);
+  return !ref.holder && std::find(keep_.begin(), keep_.end(), ref.name) != keep_.end();
 }
 
 // Whether a job runs with the model or waits for it.
@@ -187,12 +251,15 @@ bool Scheduler::is_wanted(const std::shared_ptr<const LoadedModel>& model) const
          std::any_of(waiting_.begin(), waiting_.end(), uses_it);
 }
 
-// Gives the memory of an idle model back; its bytes.
-uint64_t Scheduler::drop(std::vector<std::unique_ptr<ActiveModel>>::iterator model) {
-  const uint64_t bytes = (*model)->ram_bytes();
-  if (active_ == model->get()) active_ = nullptr;
-  retire(std::move(*model), kReadPatience);
-  models_.erase(model);
+// Gives the memory of an idle model back; its bytes, nothing when it has none.
+std::optional<uint64_t> Scheduler::drop(const std::shared_ptr<const LoadedModel>& model) {
+  const auto found = std::find_if(models_.begin(), models_.end(),
+                                  [&](const auto& active) { return active->model() == model; });
+  if (found == models_.end()) return std::nullopt;
+  const uint64_t bytes = (*found)->ram_bytes();
+  if (active_ == found->get()) active_ = nullptr;
+  retire(std::move(*found), kReadPatience);
+  models_.erase(found);
   return bytes;
 }
 
@@ -233,8 +300,14 @@ void Scheduler::drop_unused() {
 
 void Scheduler::drop_cancelled() {
   if (!cancel_noticed_.exchange(false)) return;
-  remove_cancelled(running_);
+  for (auto& job : running_) {
+    if (job->record().is_cancelled() && !job->is_finished()) {
+      job->finish(engine::FinishReason::kCancelled);
+    }
+  }
+  remove_finished();
   remove_cancelled(waiting_);
+  publish_memory();
 }
 
 // Moves waiting jobs into the running ones as far as model and KV memory allow. Only jobs of users
@@ -259,6 +332,7 @@ void Scheduler::admit() {
     job.attach(active_->kv());
     running_.push_back(std::move(waiting_[at]));
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
+    publish_memory();
   }
 }
 
@@ -277,7 +351,17 @@ bool Scheduler::activate(const std::shared_ptr<const LoadedModel>& model) {
   return true;
 }
 
-// Other models keep their memory when both fit; otherwise the least recently used ones go, whole.
+// Other models keep their memory when both fit; otherwise the least recently used ones go, whole,
+// but for those that the setting keeps.
+void Scheduler::make_room_for(uint64_t ram_bytes) {
+  while (ram_left() < ram_bytes) {
+    const auto victim = std::find_if(models_.begin(), models_.end(),
+                                     [&](const auto& active) { return !is_kept(*active); });
+    if (victim == models_.end()) return;
+    drop((*victim)->model());
+  }
+}
+
 Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedModel>& model) {
   const auto found = std::find_if(models_.begin(), models_.end(),
                                   [&](const auto& active) { return active->model() == model; });
@@ -285,10 +369,7 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
     std::rotate(found, found + 1, models_.end());
     return models_.back().get();
   }
-  const uint64_t wanted = std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes);
-  while (!models_.empty() && options_.ram_bytes - ram_in_use() < wanted) {
-    drop(models_.begin());
-  }
+  make_room_for(std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes));
   if (set_aside_.size() >= kMostSetAside) {
     return Unexpected(ErrorCode::kIo,
                       "model " + model->name() + ": the reads of " +
@@ -300,13 +381,30 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
     stream_options.before_read = [this] { debug_hang_.at_read(); };
   }
   alive();
-  AIRLLM_TRY(
-      std::unique_ptr<ActiveModel> made,
-      ActiveModel::create(model, *device_, options_.ram_bytes - ram_in_use(), options_.kv_bytes,
-                          stream_options, [this] { return while_waiting(); }));
+  Result<std::unique_ptr<ActiveModel>> made =
+      ActiveModel::create(model, *device_, ram_left(), options_.kv_bytes, stream_options,
+                          [this] { return while_waiting(); });
+  if (!made) return Unexpected(without_room(std::move(made).error(), *model));
   alive();
-  models_.push_back(std::move(made));
+  models_.push_back(std::move(*made));
   return models_.back().get();
+}
+
+// `error`, for which `model` cannot run; one about the budget names the models that leave too little
+// of it.
+Error Scheduler::without_room(Error error, const LoadedModel& model) const {
+  if (error.code != ErrorCode::kConfig || models_.empty()) return error;
+  std::string kept;
+  for (const auto& active : models_) kept += (kept.empty() ? "" : ", ") + active->model()->name();
+  error.message = "model " + model.name() + ": the setting keep holds " + kept +
+                  " in memory, which leaves " + format_size(ram_left()) + " of the " +
+                  format_size(options_.ram_bytes) + " of ram: " + error.message;
+  error.remedy = "take " + kept + " out of the daemon's setting keep, or give it more ram";
+  return error;
+}
+
+uint64_t Scheduler::ram_left() const {
+  return options_.ram_bytes - std::min(options_.ram_bytes, ram_in_use());
 }
 
 uint64_t Scheduler::ram_in_use() const {
@@ -593,16 +691,24 @@ void Scheduler::give_logits() {
 }
 
 void Scheduler::remove_finished() {
+  const Clock::time_point now = Clock::now();
+  for (const auto& job : running_) {
+    if (job->is_finished()) active_->job_ended(now, job->keep_alive());
+  }
   std::erase_if(running_, [](const auto& job) { return job->is_finished(); });
 }
 
 void Scheduler::publish_memory() {
   MemoryStatus status;
   status.ram_used_bytes = ram_in_use();
+  next_expiry_ = Clock::time_point::max();
   for (const auto& active : models_) {
+    next_expiry_ = std::min(next_expiry_, expiry(*active));
     status.kv_used_bytes += active->kv().used_bytes();
     status.models.push_back({active->model()->ref(), active->weights().resident_bytes(),
-                             active->ram_bytes(), active->sweep_bytes(), active->plan().streams()});
+                             active->ram_bytes(), active->sweep_bytes(), active->plan().streams(),
+                             is_wanted(active->model()), is_kept(*active), keep_alive_of(*active),
+                             active->idle_since()});
   }
   const std::lock_guard lock(mutex_);
   memory_ = std::move(status);

@@ -36,6 +36,10 @@ struct SchedulerOptions {
   std::function<void()> on_alive;
   std::chrono::milliseconds alive_interval{1000};
   std::optional<engine::DebugHang> debug_hang;
+  std::chrono::milliseconds keep_alive = kForever;
+  std::vector<std::string> keep;
+  // A model has given its memory back since nobody asked it. May be empty.
+  std::function<void(const engine::ModelRef&)> on_expired;
 };
 
 // A row of status(): a model that holds memory.
@@ -45,6 +49,10 @@ struct ModelMemory {
   uint64_t ram_bytes = 0;       // taken of the budget
   uint64_t weight_bytes = 0;    // of a whole sweep
   bool streams = false;         // reads from disk in every sweep
+  bool is_in_use = false;       // jobs run with it or wait for it
+  bool is_kept = false;         // by the setting
+  std::chrono::milliseconds keep_alive{0};
+  Clock::time_point idle_since;
 };
 
 struct MemoryStatus {
@@ -80,6 +88,7 @@ class Scheduler {
     read_timeout_ = read;
     pause_timeout_ = pause;
   }
+  void set_keeping(std::chrono::milliseconds keep_alive, std::vector<std::string> keep);
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
@@ -95,8 +104,16 @@ class Scheduler {
   uint64_t ram_in_use() const;
   void give_back();
   void give_back_released();
+  void give_back_expired();
+  Clock::time_point expiry(const ActiveModel& model) const;
+  std::chrono::milliseconds keep_alive_of(const ActiveModel& model) const;
+  bool is_kept(const ActiveModel& model) const;
+  void make_room_for(uint64_t ram_bytes);
+  uint64_t ram_left() const;
+  Error without_room(Error error, const LoadedModel& model) const;
+  Clock::time_point next_look() const;
   bool is_wanted(const std::shared_ptr<const LoadedModel>& model) const;
-  uint64_t drop(std::vector<std::unique_ptr<ActiveModel>>::iterator model);
+  std::optional<uint64_t> drop(const std::shared_ptr<const LoadedModel>& model);
   void give_up_active();
   void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
   void drop_unused();
@@ -130,6 +147,7 @@ class Scheduler {
   std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
   ActiveModel* active_ = nullptr;
   std::vector<std::unique_ptr<ActiveModel>> set_aside_;  // reads of theirs hang
+  Clock::time_point next_expiry_ = Clock::time_point::max();
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
 
@@ -142,9 +160,9 @@ class Scheduler {
   std::vector<model::Row> rows_;
 
   DebugHang debug_hang_;
-  std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_;
+  std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_, keep_alive_;
   std::atomic<bool> cancel_noticed_{false};
-  std::atomic<bool> release_noticed_{false};
+  std::atomic<bool> change_noticed_{false};  // of releases_ or of what keeps models
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::unique_ptr<GenerateJob>> submitted_;
@@ -153,6 +171,7 @@ class Scheduler {
     Released done;  // empty: of a model that is being removed
   };
   std::vector<Release> releases_;
+  std::vector<std::string> keep_;
   MemoryStatus memory_;
   bool stopping_ = false;
 

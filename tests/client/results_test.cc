@@ -53,6 +53,23 @@ TEST(Results, PsShowsJobs) {
             "4    ben   generate  -      decode   -               1 s\n");
 }
 
+TEST(Results, OfPsTellWhenModelsGo) {
+  const FakeDaemon daemon(replies(
+      R"({"jobs":[],"models":[{"name":"a","ram_bytes":2097152,"resident_bytes":1048576,)"
+      R"("in_use":false,"kept":false,"expires_seconds":90.4},{"name":"b","in_use":true,)"
+      R"("expires_seconds":1800},{"name":"c","expires_seconds":null},)"
+      R"({"name":"d","kept":true,"expires_seconds":null}]})"));
+  const std::string out = daemon.run({"ps"}).out;
+  EXPECT_NE(out.find("\n\n"
+                     "IN MEMORY  TAKES  RESIDENT  GOES\n"
+                     "a          2 MiB  1 MiB     in 90 s\n"
+                     "b          -      -         30 min after its jobs\n"
+                     "c          -      -         never\n"
+                     "d          -      -         never (keep)\n"),
+            std::string::npos)
+      << out;
+}
+
 TEST(Results, NamesAreEscapedOnTerminals) {
   const FakeDaemon daemon(replies(R"([{"name":"a\u001b[2Jb\nc"}])"));
   RunOptions options;

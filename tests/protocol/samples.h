@@ -22,6 +22,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
   chat.ignore_eos = true;
   chat.logprobs = 5;
   chat.prompt_logprobs = 32000;
+  chat.keep_alive_ms = 1800000;
   GenerateParams raw;
   raw.raw_text = std::string(70000, 'x');
   GenerateParams ids;

@@ -29,6 +29,27 @@ class ModelMemory : public EngineTest {
     return job;
   }
 
+  void open_with(std::chrono::milliseconds keep_alive, std::vector<std::string> keep = {},
+                 uint64_t ram_bytes = 64 * kMiB) {
+    EngineOptions options;
+    options.ram_bytes = ram_bytes;
+    options.kv_bytes = 16 * kMiB;
+    options.threads = 2;
+    options.keep_alive = keep_alive;
+    options.keep = std::move(keep);
+    open(options);
+  }
+
+  // What status() says of the model, which must be in memory.
+  Json row(const std::string& name) const {
+    const Json status = engine->status({});
+    for (const Json& model : status["models"]) {
+      if (model["name"] == name) return model;
+    }
+    ADD_FAILURE() << name << " is not in memory";
+    return Json::object();
+  }
+
   // Those in memory, by name.
   std::vector<std::string> in_memory() const {
     std::vector<std::string> names;
@@ -102,6 +123,109 @@ TEST_F(ModelMemory, AStopDoesNotWaitForAnotherModelsJobs) {
   EXPECT_EQ(in_memory(), std::vector<std::string>{"demo"});
   ASSERT_TRUE(engine->cancel(id));
   job->wait();
+}
+
+TEST_F(ModelMemory, AModelThatNobodyAsksGoes) {
+  open_with(std::chrono::milliseconds(300));
+  run(question("Hello"));
+  EXPECT_TRUE(eventually([&] { return in_memory().empty(); }));
+  EXPECT_EQ(engine->status({})["ram_used_bytes"], 0U);
+  EXPECT_GT(run(question("Hello"))->result->read_bytes, 4 * kMiB);
+}
+
+TEST_F(ModelMemory, AModelThatIsInUseStays) {
+  open_with(std::chrono::milliseconds(0));
+  ASSERT_TRUE(split(demo_directory(), "other")->done);
+  JobId id = 0;
+  const auto job = start(endless("demo"), &id);
+  job->wait_for_tokens(1);
+  // It waits for the other one to end, and keeps nothing in memory so long.
+  const auto waiting = start(question("Hello", "other"));
+  job->wait_for_tokens(20);
+  EXPECT_EQ(row("demo")["in_use"], true);
+  ASSERT_TRUE(engine->cancel(id));
+  job->wait();
+  waiting->wait();
+  EXPECT_TRUE(waiting->result);
+  EXPECT_TRUE(eventually([&] { return in_memory().empty(); }));
+}
+
+TEST_F(ModelMemory, AModelGoesThoughAnotherIsAskedAllTheTime) {
+  open_with(std::chrono::milliseconds(100));
+  ASSERT_TRUE(split(demo_directory(), "other")->done);
+  run(question("Hello", "other"));
+  JobId id = 0;
+  const auto job = start(endless("demo"), &id);
+  EXPECT_TRUE(eventually([&] { return in_memory() == std::vector<std::string>{"demo"}; }));
+  EXPECT_FALSE(job->is_over());
+  ASSERT_TRUE(engine->cancel(id));
+  job->wait();
+}
+
+TEST_F(ModelMemory, AJobMaySayHowLongItsModelStays) {
+  open_with(kForever);
+  GenerateRequest request = question("Hello");
+  run(request);
+  EXPECT_EQ(row("demo")["expires_seconds"], nullptr);
+  request.keep_alive = std::chrono::hours(1);
+  run(request);
+  const double seconds = row("demo")["expires_seconds"].get<double>();
+  EXPECT_GT(seconds, 3000);
+  EXPECT_LE(seconds, 3600);
+  EXPECT_EQ(row("demo")["in_use"], false);
+  request.keep_alive = std::chrono::milliseconds(0);
+  run(request);
+  EXPECT_TRUE(eventually([&] { return in_memory().empty(); }));
+}
+
+TEST_F(ModelMemory, TheTimeCanChangeWhileTheEngineRuns) {
+  open_with(kForever);
+  run(question("Hello"));
+  EXPECT_EQ(in_memory(), std::vector<std::string>{"demo"});
+  EngineOptions changed;
+  changed.keep_alive = std::chrono::hours(1);
+  engine->apply(changed);
+  EXPECT_TRUE(eventually([&] { return row("demo")["expires_seconds"] != nullptr; }));
+  changed.keep_alive = std::chrono::milliseconds(1);
+  engine->apply(changed);
+  EXPECT_TRUE(eventually([&] { return in_memory().empty(); }));
+}
+
+TEST_F(ModelMemory, AKeptModelStaysAndIsNamedWhereItLeavesNoRoom) {
+  ASSERT_TRUE(split(demo_directory(), "other")->done);
+  open_with(std::chrono::milliseconds(0), {"demo"}, kMiB);
+  run(question("Hello"));
+  EXPECT_EQ(row("demo")["kept"], true);
+  EXPECT_EQ(row("demo")["expires_seconds"], nullptr);
+  const auto refused = run(question("Hello", "other"));
+  ASSERT_TRUE(refused->error);
+  EXPECT_EQ(refused->error->code, ErrorCode::kConfig);
+  EXPECT_NE(refused->error->message.find("the setting keep holds demo in memory"),
+            std::string::npos)
+      << refused->error->message;
+  EXPECT_NE(refused->error->remedy.find("keep"), std::string::npos);
+  EXPECT_EQ(in_memory(), std::vector<std::string>{"demo"});
+  // Out of the setting, it makes room as others do.
+  EngineOptions changed;
+  changed.keep_alive = kForever;
+  engine->apply(changed);
+  EXPECT_TRUE(run(question("Hello", "other"))->result);
+  EXPECT_EQ(in_memory(), std::vector<std::string>{"other"});
+}
+
+TEST_F(ModelMemory, AStopTakesAKeptModelToo) {
+  open_with(kForever, {"demo"});
+  run(question("Hello"));
+  EXPECT_EQ((*stop("demo")->done)["was_in_memory"], true);
+  EXPECT_TRUE(in_memory().empty());
+}
+
+TEST_F(ModelMemory, AModelMakesNoRoomWhereBothFit) {
+  ASSERT_TRUE(split(demo_directory(), "other")->done);
+  run(question("Hello", "demo"));
+  run(question("Hello", "other"));
+  EXPECT_EQ(in_memory(), (std::vector<std::string>{"demo", "other"}));
+  EXPECT_EQ(run(question("Hello", "demo"))->result->read_bytes, 0U);
 }
 
 }  // namespace
