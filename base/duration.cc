@@ -12,8 +12,8 @@ struct Unit {
   double milliseconds;
 };
 
-constexpr std::array kUnits{Unit{"", 1e3},      Unit{"ms", 1.0},    Unit{"s", 1e3},
-                            Unit{"m", 60e3},    Unit{"min", 60e3},  Unit{"h", 3600e3},
+constexpr std::array kUnits{Unit{"", 1e3},     Unit{"ms", 1.0},   Unit{"s", 1e3},
+                            Unit{"m", 60e3},   Unit{"min", 60e3}, Unit{"h", 3600e3},
                             Unit{"d", 86400e3}};
 
 Unexpected bad_duration(std::string_view text) {

@@ -59,6 +59,18 @@ std::string expiry_cell(const Json& model) {
   return model.value("in_use", Json()) == Json(true) ? text + " after its jobs" : "in " + text;
 }
 
+// Under memory pressure, what is left of the budget.
+std::string format_budget(const Json& status) {
+  const auto bytes = [&](const char* key) {
+    const Json value = status.is_object() ? status.value(key, Json()) : Json();
+    return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+  };
+  const uint64_t budget = bytes("ram_budget_bytes");
+  if (budget == 0 || budget >= bytes("ram_bytes")) return {};
+  return "\nRAM budget: " + format_size(budget) + " of " + format_size(bytes("ram_bytes")) + ": " +
+         cell(status, "ram_budget_reason") + "\n";
+}
+
 // The models in memory; nothing when there are none.
 std::string format_models(const Json& status) {
   const Json models = status.is_object() ? status.value("models", Json()) : Json();
@@ -95,7 +107,7 @@ Result<int> run_ps(const Invocation& call) {
   }
   AIRLLM_TRY(const std::string status, simple_request(connection, protocol::StatusParams{}));
   AIRLLM_TRY(const Json memory, parse_result(status));
-  AIRLLM_TRY_VOID(print_out(format_jobs(jobs) + format_models(memory)));
+  AIRLLM_TRY_VOID(print_out(format_jobs(jobs) + format_models(memory) + format_budget(memory)));
   return 0;
 }
 

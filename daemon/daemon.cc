@@ -151,7 +151,8 @@ class Service {
         status_(io, [this] { return describe(); }) {
     server_.on_jobs_changed([this] { status_.changed(); });
     if (!options_.exit_when_idle) return;
-    idle_exit_.emplace(io, options_.keep_alive, [this] { return need(); }, [this] { end_idle(); });
+    idle_exit_.emplace(
+        io, options_.keep_alive, [this] { return need(); }, [this] { end_idle(); });
     server_.on_clients_changed([this] { idle_exit_->used(); });
   }
 

@@ -65,8 +65,8 @@ struct EngineOptions {
   // A read that does not come back for so long fails its job; the engine goes on without it.
   std::chrono::milliseconds read_timeout{120000};
 
-  // A model that no job has used for so long gives its memory back, unless its last job said another
-  // time, or it is one of the shared models of `keep`, which also make no room for others.
+  // A model that no job has used for so long gives its memory back, unless its last job said
+  // another time, or it is one of the shared models of `keep`, which also make no room for others.
   std::chrono::milliseconds keep_alive = kForever;
   std::vector<std::string> keep;
 

@@ -100,7 +100,8 @@ struct SplitParams {
   std::vector<std::string> chat_templates = {};
 };
 
-// methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads it.
+// methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads
+// it.
 struct ModelParams {
   std::string model;  // empty for show and verify: as for generate
 };

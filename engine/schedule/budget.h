@@ -10,9 +10,9 @@ namespace airllm::schedule {
 struct FreeMemory {
   static constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 
-  uint64_t total_bytes = 0;              // MemTotal; 0: unknown
-  uint64_t available_bytes = 0;          // MemAvailable
-  uint64_t cgroup_bytes = kUnlimited;    // what the cgroups' limits (v2 or v1) leave
+  uint64_t total_bytes = 0;            // MemTotal; 0: unknown
+  uint64_t available_bytes = 0;        // MemAvailable
+  uint64_t cgroup_bytes = kUnlimited;  // what the cgroups' limits (v2 or v1) leave
 };
 
 // As /proc and the cgroups of this process say; a GiB available where they say nothing.

@@ -21,6 +21,7 @@
 #include "engine/schedule/generate_job.h"
 #include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
+#include "engine/schedule/memory_pressure.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/schedule/serial_worker.h"
 #include "engine/schedule/text_job.h"
@@ -98,8 +99,7 @@ class JobTable {
                user_name(info.user);
     }
     if (users.empty()) return {};
-    return Unexpected(ErrorCode::kTemporary,
-                      "the model '" + model.name + "' is in use by " + users,
+    return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use by " + users,
                       "wait for its jobs (airllm ps), or end them with airllm cancel");
   }
 
@@ -255,6 +255,11 @@ class EngineImpl : public Engine {
         models_(*store_, *marks_),
         scheduler_(std::move(device), *marks_, with_expiry(budgets, models_)) {
     text_jobs_.pause_timeout = options.pause_timeout;
+    pressure_.emplace(budgets_.ram_bytes, [this](uint64_t bytes, const std::string& reason) {
+      log::warning("RAM budget: {} of {} from now on: {}", format_size(bytes),
+                   format_size(budgets_.ram_bytes), reason);
+      scheduler_.set_ram_budget(bytes, reason);
+    });
   }
 
   ~EngineImpl() override {
@@ -423,6 +428,7 @@ class EngineImpl : public Engine {
   ModelCache models_;
   schedule::Scheduler scheduler_;
   schedule::TextJobs text_jobs_;
+  std::optional<schedule::PressureWatch> pressure_;
 
   struct Worker {
     std::shared_ptr<JobRecord> record;
@@ -580,6 +586,8 @@ Json EngineImpl::status(const Viewer& viewer) {
           {"reader", "pread"},
           {"ram_bytes", budgets_.ram_bytes},
           {"ram_used_bytes", memory.ram_used_bytes},
+          {"ram_budget_bytes", memory.ram_budget_bytes},
+          {"ram_budget_reason", memory.budget_reason},
           {"kv_bytes", budgets_.kv_bytes},
           {"kv_used_bytes", memory.kv_used_bytes},
           {"models", std::move(models)}};

@@ -48,11 +48,13 @@ Scheduler::Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& m
     : device_(std::move(device)),
       marks_(marks),
       options_(options),
+      ram_budget_bytes_(options.ram_bytes),
       debug_hang_(options.debug_hang),
       read_timeout_(options.read_timeout),
       pause_timeout_(options.pause_timeout),
       keep_alive_(options.keep_alive),
       keep_(options.keep),
+      wanted_budget_bytes_(options.ram_bytes),
       thread_([this] { loop(); }) {}
 
 Scheduler::~Scheduler() {
@@ -97,6 +99,16 @@ void Scheduler::set_keeping(std::chrono::milliseconds keep_alive, std::vector<st
     const std::lock_guard lock(mutex_);
     keep_alive_ = keep_alive;
     keep_ = std::move(keep);
+  }
+  change_noticed_ = true;
+  changed_.notify_all();
+}
+
+void Scheduler::set_ram_budget(uint64_t bytes, std::string reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    wanted_budget_bytes_ = std::min(bytes, options_.ram_bytes);
+    budget_reason_ = std::move(reason);
   }
   change_noticed_ = true;
   changed_.notify_all();
@@ -172,6 +184,7 @@ void Scheduler::take_submissions() {
 void Scheduler::give_back() {
   if (change_noticed_.exchange(false)) {
     give_back_released();
+    take_budget();
     publish_memory();
   }
   if (Clock::now() >= next_expiry_) give_back_expired();
@@ -201,6 +214,26 @@ void Scheduler::give_back_released() {
   publish_memory();
   for (auto& [done, freed_bytes] : ends) {
     if (done) done(std::move(freed_bytes));
+  }
+}
+
+// What does not fit a smaller budget: idle models, the least recently used first, and last those
+// that the setting keeps.
+void Scheduler::take_budget() {
+  {
+    const std::lock_guard lock(mutex_);
+    ram_budget_bytes_ = wanted_budget_bytes_;
+  }
+  for (const bool kept : {false, true}) {
+    for (size_t at = 0; at < models_.size() && ram_in_use() > ram_budget_bytes_;) {
+      const ActiveModel& model = *models_[at];
+      const bool is_running = active_ == &model && !running_.empty();
+      if (is_running || is_kept(model) != kept) {
+        ++at;
+      } else {
+        drop(model.model());
+      }
+    }
   }
 }
 
@@ -267,11 +300,7 @@ std::optional<uint64_t> Scheduler::drop(const std::shared_ptr<const LoadedModel>
 // memory.
 void Scheduler::give_up_active() {
   remove_finished();
-  while (!running_.empty()) {
-    running_.back()->preempt();
-    waiting_.push_front(std::move(running_.back()));
-    running_.pop_back();
-  }
+  restart_running();
   const auto found = std::find_if(models_.begin(), models_.end(),
                                   [&](const auto& model) { return model.get() == active_; });
   AIRLLM_CHECK(found != models_.end());
@@ -369,42 +398,100 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
     std::rotate(found, found + 1, models_.end());
     return models_.back().get();
   }
-  make_room_for(std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes));
+  make_room_for(std::min(ActiveModel::full_ram_bytes(*model), ram_budget_bytes_));
   if (set_aside_.size() >= kMostSetAside) {
     return Unexpected(ErrorCode::kIo,
                       "model " + model->name() + ": the reads of " +
                           std::to_string(set_aside_.size()) + " earlier attempts still hang",
                       "check the disk (dmesg tells of its errors), then restart the daemon");
   }
-  stream::StreamOptions stream_options;
-  if (debug_hang_.concerns_reads()) {
-    stream_options.before_read = [this] { debug_hang_.at_read(); };
-  }
   alive();
   Result<std::unique_ptr<ActiveModel>> made =
-      ActiveModel::create(model, *device_, ram_left(), options_.kv_bytes, stream_options,
+      ActiveModel::create(model, *device_, ram_left(), options_.kv_bytes, stream_options(),
                           [this] { return while_waiting(); });
   if (!made) return Unexpected(without_room(std::move(made).error(), *model));
   alive();
+  (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);
   models_.push_back(std::move(*made));
   return models_.back().get();
 }
 
-// `error`, for which `model` cannot run; one about the budget names the models that leave too little
-// of it.
+stream::StreamOptions Scheduler::stream_options() {
+  stream::StreamOptions options;
+  if (debug_hang_.concerns_reads()) {
+    options.before_read = [this] { debug_hang_.at_read(); };
+  }
+  return options;
+}
+
+// Between two sweeps no row is under way: the model in use gets another plan where the budget has
+// become too small for the one that it has, or, after that, a good deal larger.
+void Scheduler::follow_budget() {
+  const uint64_t now = active_->ram_bytes();
+  const uint64_t others = ram_in_use() - now;
+  const uint64_t room = ram_budget_bytes_ - std::min(ram_budget_bytes_, others);
+  const bool may_grow = active_->is_shrunk() && active_->plan().streams() && room >= now + now / 4;
+  if ((now <= room && !may_grow) || !active_->consider(room)) return;
+  replan_active(room);
+}
+
+void Scheduler::replan_active(uint64_t ram_bytes) {
+  Result<stream::Plan> plan = ActiveModel::plan_within(*active_->model(), ram_bytes);
+  if (!plan) {
+    log::warning("model {}: stays as it is under memory pressure: {}", active_->model()->name(),
+                 plan.error().message);
+    return;
+  }
+  const std::shared_ptr<const LoadedModel> model = active_->model();
+  const bool is_proven = active_->is_proven();
+  std::unique_ptr<kv::KvPool> kv = active_->take_kv();
+  drop(model);  // before the new plan's memory is taken
+  alive();
+  Result<std::unique_ptr<ActiveModel>> made = ActiveModel::create(
+      model, *device_, std::move(*plan), kv, stream_options(), [this] { return while_waiting(); });
+  if (!made) {
+    log::error("model {}: {}", model->name(), made.error().message);
+    return restart_running();
+  }
+  (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);
+  if (is_proven) (*made)->set_proven();
+  models_.push_back(std::move(*made));
+  active_ = models_.back().get();
+  publish_memory();
+}
+
+// The running jobs begin again with new memory, in the same order.
+void Scheduler::restart_running() {
+  while (!running_.empty()) {
+    running_.back()->preempt();
+    waiting_.push_front(std::move(running_.back()));
+    running_.pop_back();
+  }
+}
+
+// `error`, for which `model` cannot run; one about the budget names what leaves too little of it:
+// models that the setting keeps, and memory pressure.
 Error Scheduler::without_room(Error error, const LoadedModel& model) const {
-  if (error.code != ErrorCode::kConfig || models_.empty()) return error;
-  std::string kept;
-  for (const auto& active : models_) kept += (kept.empty() ? "" : ", ") + active->model()->name();
-  error.message = "model " + model.name() + ": the setting keep holds " + kept +
-                  " in memory, which leaves " + format_size(ram_left()) + " of the " +
-                  format_size(options_.ram_bytes) + " of ram: " + error.message;
-  error.remedy = "take " + kept + " out of the daemon's setting keep, or give it more ram";
+  if (error.code != ErrorCode::kConfig) return error;
+  if (!models_.empty()) {
+    std::string kept;
+    for (const auto& active : models_) kept += (kept.empty() ? "" : ", ") + active->model()->name();
+    error.message = "model " + model.name() + ": the setting keep holds " + kept +
+                    " in memory, which leaves " + format_size(ram_left()) + " of the " +
+                    format_size(ram_budget_bytes_) + " of ram: " + error.message;
+    error.remedy = "take " + kept + " out of the daemon's setting keep, or give it more ram";
+  }
+  if (ram_budget_bytes_ < options_.ram_bytes) {
+    error.code = ErrorCode::kTemporary;
+    error.message += "; under memory pressure, the " + format_size(options_.ram_bytes) +
+                     " of ram are " + format_size(ram_budget_bytes_) + " now";
+    error.remedy = "try again when memory is free (airllm ps)";
+  }
   return error;
 }
 
 uint64_t Scheduler::ram_left() const {
-  return options_.ram_bytes - std::min(options_.ram_bytes, ram_in_use());
+  return ram_budget_bytes_ - std::min(ram_budget_bytes_, ram_in_use());
 }
 
 uint64_t Scheduler::ram_in_use() const {
@@ -414,6 +501,8 @@ uint64_t Scheduler::ram_in_use() const {
 }
 
 void Scheduler::sweep() {
+  follow_budget();
+  if (running_.empty()) return;
   plan_rows();
   if (rows_.empty()) {
     remove_finished();
@@ -710,7 +799,9 @@ void Scheduler::publish_memory() {
                              is_wanted(active->model()), is_kept(*active), keep_alive_of(*active),
                              active->idle_since()});
   }
+  status.ram_budget_bytes = ram_budget_bytes_;
   const std::lock_guard lock(mutex_);
+  status.budget_reason = budget_reason_;
   memory_ = std::move(status);
 }
 

@@ -57,6 +57,8 @@ struct ModelMemory {
 
 struct MemoryStatus {
   uint64_t ram_used_bytes = 0;
+  uint64_t ram_budget_bytes = 0;  // less than the setting under memory pressure
+  std::string budget_reason;      // of the last change; empty: none yet
   uint64_t kv_used_bytes = 0;
   std::vector<ModelMemory> models;
 };
@@ -89,6 +91,9 @@ class Scheduler {
     pause_timeout_ = pause;
   }
   void set_keeping(std::chrono::milliseconds keep_alive, std::vector<std::string> keep);
+  // The RAM budget from now on, at most the setting, and why. Under a smaller one idle models go
+  // first; one in use gets a smaller plan between two sweeps, and its sequences go on.
+  void set_ram_budget(uint64_t bytes, std::string reason);
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
@@ -110,6 +115,11 @@ class Scheduler {
   bool is_kept(const ActiveModel& model) const;
   void make_room_for(uint64_t ram_bytes);
   uint64_t ram_left() const;
+  void take_budget();
+  void follow_budget();
+  void replan_active(uint64_t ram_bytes);
+  void restart_running();
+  stream::StreamOptions stream_options();
   Error without_room(Error error, const LoadedModel& model) const;
   Clock::time_point next_look() const;
   bool is_wanted(const std::shared_ptr<const LoadedModel>& model) const;
@@ -147,6 +157,7 @@ class Scheduler {
   std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
   ActiveModel* active_ = nullptr;
   std::vector<std::unique_ptr<ActiveModel>> set_aside_;  // reads of theirs hang
+  uint64_t ram_budget_bytes_;
   Clock::time_point next_expiry_ = Clock::time_point::max();
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
@@ -162,7 +173,7 @@ class Scheduler {
   DebugHang debug_hang_;
   std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_, keep_alive_;
   std::atomic<bool> cancel_noticed_{false};
-  std::atomic<bool> change_noticed_{false};  // of releases_ or of what keeps models
+  std::atomic<bool> change_noticed_{false};  // of releases_, budget, or what keeps models
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::unique_ptr<GenerateJob>> submitted_;
@@ -172,6 +183,8 @@ class Scheduler {
   };
   std::vector<Release> releases_;
   std::vector<std::string> keep_;
+  uint64_t wanted_budget_bytes_;
+  std::string budget_reason_;
   MemoryStatus memory_;
   bool stopping_ = false;
 

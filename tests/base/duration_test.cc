@@ -24,8 +24,8 @@ TEST(ParseDuration, TakesUnitsSecondsAndForever) {
 }
 
 TEST(ParseDuration, RefusesWhatIsNone) {
-  for (const char* text : {"", "m", "-1", "-0s", "5 m", "5x", "1e3s", "nan", "inf", "0x10", "36501d",
-                           "99999999999999999999h", "5m 3s", "for ever"}) {
+  for (const char* text : {"", "m", "-1", "-0s", "5 m", "5x", "1e3s", "nan", "inf", "0x10",
+                           "36501d", "99999999999999999999h", "5m 3s", "for ever"}) {
     const auto duration = parse_duration(text);
     ASSERT_FALSE(duration) << text;
     EXPECT_EQ(duration.error().code, ErrorCode::kUsage);

@@ -54,11 +54,11 @@ TEST(Results, PsShowsJobs) {
 }
 
 TEST(Results, OfPsTellWhenModelsGo) {
-  const FakeDaemon daemon(replies(
-      R"({"jobs":[],"models":[{"name":"a","ram_bytes":2097152,"resident_bytes":1048576,)"
-      R"("in_use":false,"kept":false,"expires_seconds":90.4},{"name":"b","in_use":true,)"
-      R"("expires_seconds":1800},{"name":"c","expires_seconds":null},)"
-      R"({"name":"d","kept":true,"expires_seconds":null}]})"));
+  const FakeDaemon daemon(
+      replies(R"({"jobs":[],"models":[{"name":"a","ram_bytes":2097152,"resident_bytes":1048576,)"
+              R"("in_use":false,"kept":false,"expires_seconds":90.4},{"name":"b","in_use":true,)"
+              R"("expires_seconds":1800},{"name":"c","expires_seconds":null},)"
+              R"({"name":"d","kept":true,"expires_seconds":null}]})"));
   const std::string out = daemon.run({"ps"}).out;
   EXPECT_NE(out.find("\n\n"
                      "IN MEMORY  TAKES  RESIDENT  GOES\n"

@@ -25,6 +25,11 @@ class MemoryTest(harness.E2eTest):
         status = self.ok(daemon.client("status", "--json")).json
         return {row["name"]: row for row in status["models"]}
 
+    def idle_row(self, daemon):
+        """That of the bundled model, once its last job has left the engine."""
+        return harness.wait_until(lambda: next(
+            (row for row in self.in_memory(daemon).values() if not row["in_use"]), None))
+
 
 class Stopped(MemoryTest):
     """airllm stop."""
@@ -65,10 +70,10 @@ class KeptAlive(MemoryTest):
     def test_a_question_may_say_how_long(self):
         daemon = self.ready(keep_alive="forever")
         self.ask(daemon)
-        self.assertIsNone(self.in_memory(daemon)["demo"]["expires_seconds"])
+        self.assertIsNone(self.idle_row(daemon)["expires_seconds"])
         self.assertIn("never", self.ok(daemon.client("ps")).out)
         self.ask(daemon, "--keep-alive", "2h")
-        self.assertAlmostEqual(self.in_memory(daemon)["demo"]["expires_seconds"], 7200, delta=600)
+        self.assertAlmostEqual(self.idle_row(daemon)["expires_seconds"], 7200, delta=600)
         self.assertIn("in 2 h", self.ok(daemon.client("ps")).out)
         self.ask(daemon, "--keep-alive", "0")
         self.wait_until_empty(daemon)
@@ -83,7 +88,7 @@ class KeptAlive(MemoryTest):
         for env, minutes in ({}, 5), ({"AIRLLM_KEEP_ALIVE": "30m"}, 30):
             daemon = self.ready(env=env, name=f"s{minutes}", store=self.path(f"store{minutes}"))
             self.ask(daemon)
-            expires = self.in_memory(daemon)["demo"]["expires_seconds"]
+            expires = self.idle_row(daemon)["expires_seconds"]
             self.assertAlmostEqual(expires, minutes * 60, delta=60 * harness.SLOWNESS)
 
     def test_a_reload_changes_it(self):
@@ -93,7 +98,7 @@ class KeptAlive(MemoryTest):
         # As under a service manager: on a terminal, SIGHUP means its end.
         daemon = self.ready(config=config, env={"NOTIFY_SOCKET": self.path("manager")})
         self.ask(daemon)
-        self.assertIsNone(self.in_memory(daemon)["demo"]["expires_seconds"])
+        self.assertIsNone(self.idle_row(daemon)["expires_seconds"])
         with open(config, "w", encoding="ascii") as file:
             file.write("keep-alive = 1\n")
         daemon.process.send_signal(signal.SIGHUP)
@@ -172,6 +177,38 @@ class Spawned(harness.E2eTest):
         pid = self.ask()
         time.sleep(3)
         self.assertEqual(self.run_client("status", "--json").json["pid"], pid)
+
+
+class UnderPressure(MemoryTest):
+    """What the kernel says of memory, by a file in its place."""
+
+    def say(self, some, full):
+        with open(self.path("new"), "w", encoding="ascii") as file:
+            file.write(f"some avg10={some} avg60=0 avg300=0 total=1\nfull avg10={full} total=1\n")
+        os.rename(self.path("new"), self.path("pressure"))
+
+    def test_the_budget_shrinks_and_ps_says_why(self):
+        self.say(0, 0)
+        daemon = self.ready(env={"AIRLLM_DEBUG_PRESSURE": self.path("pressure")})
+        self.ask(daemon)
+        self.assertNotIn("RAM budget", self.ok(daemon.client("ps")).out)
+        self.say(30, 12.5)
+        status = harness.wait_until(
+            lambda: self.smaller(daemon, 64 * MIB), what="a smaller budget")
+        self.assertEqual(status["ram_bytes"], 64 * MIB)
+        self.assertIn("full 12.5 %", status["ram_budget_reason"])
+        self.assertIn("RAM budget: 48 MiB of 64 MiB", self.ok(daemon.client("ps")).out)
+        self.assertIn("RAM budget: 48 MiB of 64 MiB", daemon.log)
+        self.assertIn("Paris", self.ask(daemon)["text"])
+
+    def smaller(self, daemon, size):
+        status = self.ok(daemon.client("status", "--json")).json
+        return status if status["ram_budget_bytes"] < size else None
+
+    def test_without_the_files_nothing_happens(self):
+        daemon = self.ready()
+        self.ask(daemon)
+        self.assertIsNone(self.smaller(daemon, 64 * MIB))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <thread>
 
@@ -48,6 +51,12 @@ class ModelMemory : public EngineTest {
     }
     ADD_FAILURE() << name << " is not in memory";
     return Json::object();
+  }
+
+  // The same once its last job has left the engine, which is a moment after its last event.
+  Json idle_row(const std::string& name) const {
+    EXPECT_TRUE(eventually([&] { return row(name)["in_use"] == false; }));
+    return row(name);
   }
 
   // Those in memory, by name.
@@ -166,13 +175,13 @@ TEST_F(ModelMemory, AJobMaySayHowLongItsModelStays) {
   open_with(kForever);
   GenerateRequest request = question("Hello");
   run(request);
-  EXPECT_EQ(row("demo")["expires_seconds"], nullptr);
+  EXPECT_EQ(idle_row("demo")["expires_seconds"], nullptr);
   request.keep_alive = std::chrono::hours(1);
   run(request);
-  const double seconds = row("demo")["expires_seconds"].get<double>();
-  EXPECT_GT(seconds, 3000);
-  EXPECT_LE(seconds, 3600);
-  EXPECT_EQ(row("demo")["in_use"], false);
+  const Json seconds = idle_row("demo")["expires_seconds"];
+  ASSERT_TRUE(seconds.is_number());
+  EXPECT_GT(seconds.get<double>(), 3000);
+  EXPECT_LE(seconds.get<double>(), 3600);
   request.keep_alive = std::chrono::milliseconds(0);
   run(request);
   EXPECT_TRUE(eventually([&] { return in_memory().empty(); }));
@@ -226,6 +235,72 @@ TEST_F(ModelMemory, AModelMakesNoRoomWhereBothFit) {
   run(question("Hello", "other"));
   EXPECT_EQ(in_memory(), (std::vector<std::string>{"demo", "other"}));
   EXPECT_EQ(run(question("Hello", "demo"))->result->read_bytes, 0U);
+}
+
+class UnderPressure : public ModelMemory {
+ protected:
+  UnderPressure() {
+    say("some avg10=0.00\nfull avg10=0.00\n");
+    ::setenv("AIRLLM_DEBUG_PRESSURE", path().c_str(), 1);
+  }
+  ~UnderPressure() override { ::setenv("AIRLLM_DEBUG_PRESSURE", "/nonexistent", 1); }
+
+  std::string path() const { return file_.path() + "/pressure"; }
+  void say(const std::string& text) const {
+    std::ofstream(path() + ".new") << text;
+    replace();
+  }
+  void replace() const { std::filesystem::rename(path() + ".new", path()); }
+  void say_high() const { say("some avg10=50.00\nfull avg10=20.00\n"); }
+
+  uint64_t budget() const { return engine->status({})["ram_budget_bytes"].get<uint64_t>(); }
+  // What the model takes when all of it fits.
+  uint64_t whole() {
+    open_with(kForever);
+    run(question("Hello"));
+    return engine->status({})["ram_used_bytes"].get<uint64_t>();
+  }
+
+ private:
+  testing::TemporaryFolder file_;
+};
+
+TEST_F(UnderPressure, AnIdleModelThatDoesNotFitAnyMoreGoes) {
+  const uint64_t ram = whole();
+  open_with(kForever, {}, ram);
+  run(question("Hello"));
+  EXPECT_EQ(budget(), ram);
+  say_high();
+  EXPECT_TRUE(eventually([&] { return in_memory().empty(); }));
+  EXPECT_EQ(budget(), ram - ram / 4);
+  const Json status = engine->status({});
+  EXPECT_NE(status["ram_budget_reason"].get<std::string>().find("full 20.0 %"), std::string::npos);
+  // The next one keeps to what is left, and answers alike.
+  const auto job = run(question("What is the capital of France?"));
+  ASSERT_TRUE(job->result);
+  EXPECT_NE(job->text.find("Paris"), std::string::npos);
+  EXPECT_LE(engine->status({})["ram_used_bytes"].get<uint64_t>(), ram - ram / 4);
+}
+
+TEST_F(UnderPressure, AModelInUseGetsASmallerPlanAndItsJobGoesOnAsIfNothingHadBeen) {
+  const uint64_t all = whole();
+  for (const uint64_t ram : {all, 3 * kMiB}) {  // all of it in memory, and most of it streamed
+    say("some avg10=0.00\nfull avg10=0.00\n");
+    open_with(kForever, {}, ram);
+    const auto alone = run(endless("demo"));
+    ASSERT_TRUE(alone->result);
+    const auto job = start(endless("demo"));
+    job->wait_for_tokens(5);
+    say_high();
+    EXPECT_TRUE(eventually(
+        [&] { return engine->status({})["ram_used_bytes"].get<uint64_t>() <= ram - ram / 4; }));
+    EXPECT_FALSE(job->is_over());
+    job->wait();
+    ASSERT_TRUE(job->result);
+    EXPECT_EQ(job->ids, alone->ids);
+    // Nothing was computed twice.
+    EXPECT_EQ(job->result->sweeps, alone->result->sweeps);
+  }
 }
 
 }  // namespace
