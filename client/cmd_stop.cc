@@ -26,6 +26,9 @@ Result<int> run_stop(const Invocation& call) {
   ArgParser parser("airllm stop", "Give the memory of idle models back at once.");
   parser.usage("airllm stop [OPTIONS] MODEL...");
   parser.words("MODEL", names, 1, std::numeric_limits<size_t>::max(), "The models");
+  parser.epilogue(
+      "To stop a job: airllm cancel JOB. To stop the daemon: systemctl --user stop airllmd, or end "
+      "the process that 'airllm status' names.");
   parser.add_globals(globals);
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;

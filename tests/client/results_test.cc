@@ -95,7 +95,7 @@ TEST(Results, OfStop) {
   const FakeDaemon daemon(replies(text));
   EXPECT_EQ(daemon.run({"stop", "a", "b"}).out, "a: 3 MiB given back\nb: 3 MiB given back\n");
   EXPECT_EQ(daemon.run({"stop", "demo", "--json"}).out,
-            "{\"stopped\":[{\"freed_bytes\":3145728,\"name\":\"demo\",\"was_in_memory\":true}]}\n");
+            "{\"stopped\":[" + std::string(text) + "]}\n");
   const FakeDaemon idle(replies(R"({"name":"demo","was_in_memory":false,"freed_bytes":0})"));
   EXPECT_EQ(idle.run({"stop", "demo"}).out, "demo: was not in memory\n");
   EXPECT_EQ(idle.run({"stop"}).status, 64);
