@@ -2,6 +2,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/duration.h"
 #include "client/answer.h"
 #include "client/argv.h"
 #include "client/command.h"
@@ -28,6 +29,7 @@ struct AskOptions {
   bool verbose = false;
   std::optional<uint64_t> logprobs;
   std::optional<uint64_t> prompt_logprobs;
+  std::optional<std::string> keep_alive;
   protocol::GenerateParams params;
 };
 
@@ -46,6 +48,8 @@ void add_prompt_options(ArgParser& parser, AskOptions& options) {
               "Take texts such as <s> in the prompt for the tokens of that name, as --raw does");
   parser.text("--prompt-ids", options.prompt_ids, "ID,...", "The prompt as token ids");
   parser.flag("--no-stdin", options.no_stdin, "Do not read standard input");
+  parser.text("--keep-alive", options.keep_alive, "DURATION",
+              "How long the model keeps its memory after the answer, such as 30m, 0 or forever");
 }
 
 void add_sampling_options(ArgParser& parser, AskOptions& options) {
@@ -115,6 +119,18 @@ Status check_options(const AskOptions& options) {
                  " times");
   }
   return options.system ? check_text(*options.system, "--system") : Status();
+}
+
+Status set_keep_alive(AskOptions& options) {
+  if (!options.keep_alive) return {};
+  auto duration = parse_duration(*options.keep_alive);
+  if (!duration) {
+    Error error = std::move(duration).error();
+    error.message = "--keep-alive: " + error.message;
+    return Unexpected(std::move(error));
+  }
+  options.params.keep_alive_ms = static_cast<uint64_t>(duration->count());
+  return {};
 }
 
 // So that ps(1) does not show them while the command waits.
@@ -199,6 +215,7 @@ Result<int> run_ask(const Invocation& call) {
   if (!go) return 0;
   hide_texts(options);
   AIRLLM_TRY_VOID(check_options(options));
+  AIRLLM_TRY_VOID(set_keep_alive(options));
   if (options.params.sampling.top_k == -1) options.params.sampling.top_k = 0;
   AIRLLM_TRY(options.chosen, choose_model(options.model));
   if (options.chosen) options.params.model = options.chosen->name;

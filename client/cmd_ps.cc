@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 
+#include "base/duration.h"
 #include "base/json.h"
 #include "base/units.h"
 #include "client/command.h"
@@ -11,6 +14,8 @@
 
 namespace airllm::client {
 namespace {
+
+constexpr double kMostSeconds = 1e9;
 
 std::string progress_cell(const Json& job) {
   if (!job.contains("done")) return "-";  // another user's
@@ -44,11 +49,52 @@ std::string format_jobs(const Json& jobs) {
   return format_table(rows);
 }
 
+std::string expiry_cell(const Json& model) {
+  if (model.value("kept", Json()) == Json(true)) return "never (keep)";
+  const Json seconds = model.value("expires_seconds", Json());
+  if (!seconds.is_number()) return "never";
+  const std::chrono::duration<double> time(std::min(seconds.get<double>(), kMostSeconds));
+  const std::string text =
+      format_duration(std::chrono::duration_cast<std::chrono::milliseconds>(time));
+  return model.value("in_use", Json()) == Json(true) ? text + " after its jobs" : "in " + text;
+}
+
+std::string reader_cell(const Json& model) {
+  const bool is_buffered = model.value("direct", Json()) == Json(false);
+  return cell(model, "reader") + (is_buffered ? ", buffered" : "");
+}
+
+// Under memory pressure, what is left of the budget.
+std::string format_budget(const Json& status) {
+  const auto bytes = [&](const char* key) {
+    const Json value = status.is_object() ? status.value(key, Json()) : Json();
+    return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+  };
+  const uint64_t budget = bytes("ram_budget_bytes");
+  if (budget == 0 || budget >= bytes("ram_bytes")) return {};
+  return "\nRAM budget: " + format_size(budget) + " of " + format_size(bytes("ram_bytes")) + ": " +
+         cell(status, "ram_budget_reason") + "\n";
+}
+
+// The models in memory; nothing when there are none.
+std::string format_models(const Json& status) {
+  const Json models = status.is_object() ? status.value("models", Json()) : Json();
+  if (!models.is_array() || models.empty()) return {};
+  std::vector<std::vector<std::string>> rows{
+      {"IN MEMORY", "TAKES", "RESIDENT", "READ BY", "GOES"}};
+  for (const Json& model : models) {
+    if (!model.is_object()) continue;
+    rows.push_back({cell(model, "name"), cell(model, "ram_bytes"), cell(model, "resident_bytes"),
+                    reader_cell(model), expiry_cell(model)});
+  }
+  return "\n" + format_table(rows);
+}
+
 }  // namespace
 
 Result<int> run_ps(const Invocation& call) {
   Globals globals = call.globals;
-  ArgParser parser("airllm ps", "List the jobs that wait and run.");
+  ArgParser parser("airllm ps", "List the jobs that wait and run, and the models in memory.");
   parser.add_globals(globals);
   AIRLLM_TRY(const bool go, parser.parse(call));
   if (!go) return 0;
@@ -65,7 +111,9 @@ Result<int> run_ps(const Invocation& call) {
     value.erase("jobs");
     AIRLLM_TRY_VOID(print_out(format_object(value)));
   }
-  AIRLLM_TRY_VOID(print_out(format_jobs(jobs)));
+  AIRLLM_TRY(const std::string status, simple_request(connection, protocol::StatusParams{}));
+  AIRLLM_TRY(const Json memory, parse_result(status));
+  AIRLLM_TRY_VOID(print_out(format_jobs(jobs) + format_models(memory) + format_budget(memory)));
   return 0;
 }
 

@@ -23,6 +23,7 @@ constexpr std::array kCommands{
     Command{"default", "Show or set the model that is asked when none is named", run_default},
     Command{"ps", "List the jobs that wait and run", run_ps},
     Command{"cancel", "Cancel jobs", run_cancel},
+    Command{"stop", "Give the memory of idle models back", run_stop},
     Command{"status", "Show the daemon's memory, device and models", run_status},
     Command{"doctor", "Check whether asking works, and say what to do", run_doctor},
     Command{"tokenize", "Show the tokens of a text", run_tokenize},
@@ -46,7 +47,7 @@ constexpr std::string_view kServe =
     "airllmd'";
 constexpr std::string_view kStop =
     "to stop the daemon: 'systemctl --user stop airllmd', or end the process that 'airllm status' "
-    "names; to stop a job: 'airllm cancel JOB'";
+    "names; to stop a job: 'airllm cancel JOB'; to give a model's memory back: 'airllm stop MODEL'";
 constexpr std::string_view kPull =
     "models cannot be downloaded by airllm yet; download one with another program, then: airllm "
     "split DIR";
@@ -60,8 +61,8 @@ constexpr std::array kForeign{
     Foreign{"server", kServe},
     Foreign{"start", kServe},
     Foreign{"daemon", kServe},
-    Foreign{"stop", kStop},
     Foreign{"quit", kStop},
+    Foreign{"unload", "give a model's memory back: airllm stop MODEL"},
     Foreign{"pull", kPull},
     Foreign{"download", kPull},
     Foreign{"get", kPull},

@@ -33,6 +33,7 @@ Result<int> run_share(const Invocation& call);
 Result<int> run_show(const Invocation& call);
 Result<int> run_split(const Invocation& call);
 Result<int> run_status(const Invocation& call);
+Result<int> run_stop(const Invocation& call);
 Result<int> run_template(const Invocation& call);
 Result<int> run_tokenize(const Invocation& call);
 Result<int> run_verify(const Invocation& call);

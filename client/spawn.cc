@@ -200,8 +200,8 @@ Result<UniqueFd> spawn_daemon(const std::string& socket_path,
   }
   log.start = size_of(log.path);
   const std::string program = find_daemon();
-  std::vector<std::string> command{program.empty() ? "airllmd" : program, "--foreground",
-                                   "--socket", socket};
+  std::vector<std::string> command{program.empty() ? "airllmd" : program, "--exit-when-idle",
+                                   "--foreground", "--socket", socket};
   if (store) command.insert(command.end(), {"--store", absolute(*store)});
   AIRLLM_TRY(const pid_t child, start(std::move(command), file.get()));
   return wait_for_answer(child, socket_path, log);

@@ -51,6 +51,8 @@ struct Context {
   // Bytes that wait for clients. Outboxes, which hold it, may outlive the server.
   std::shared_ptr<ByteBudget> sent;
   bool stopping = false;
+  // Somebody has given a model's memory back by hand, and nobody has asked a model since.
+  bool memory_given_back = false;
 };
 
 }  // namespace airllm::daemon

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "base/version.h"
+#include "daemon/idle_exit.h"
 #include "daemon/journal.h"
 #include "daemon/listener.h"
 #include "daemon/options.h"
@@ -94,6 +95,8 @@ engine::EngineOptions engine_options(const Options& options) {
   out.pause_timeout = std::chrono::seconds(options.send_timeout_seconds);
   out.max_logprobs = options.max_logprobs;
   out.read_timeout = std::chrono::seconds(options.read_timeout_seconds);
+  out.keep_alive = options.keep_alive;
+  out.keep = options.keep;
   out.debug_hang = options.debug_hang;
   return out;
 }
@@ -149,6 +152,10 @@ class Service {
                 [&io] { io.stop(); }),
         status_(io, [this] { return describe(); }) {
     server_.on_jobs_changed([this] { status_.changed(); });
+    if (!options_.exit_when_idle) return;
+    idle_exit_.emplace(
+        io, options_.keep_alive, [this] { return need(); }, [this] { end_idle(); });
+    server_.on_clients_changed([this] { idle_exit_->used(); });
   }
 
   Status start() {
@@ -198,6 +205,7 @@ class Service {
     log::set_level(options.log_level);
     engine_.apply(engine_options(options));
     server_.apply(server_options(options, listener_), options.model);
+    if (idle_exit_) idle_exit_->set_keep_alive(options.keep_alive);
     log::event_happened(log::event::kSettingsReloaded, {}, "settings read again; changed: {}",
                         change.live.empty() ? "none" : joined(change.live));
     if (!change.need_restart.empty()) {
@@ -211,6 +219,20 @@ class Service {
       if (found != options.given.end()) options_.given.insert(*found);
     }
     options_.stop_timeout_seconds = options.stop_timeout_seconds;
+  }
+
+  IdleExit::Need need() const {
+    if (server_.jobs() > 0 || server_.connections() > 0) return IdleExit::Need::kNow;
+    const Json status = engine_.status({std::nullopt, true});
+    const auto models = status.find("models");
+    if (models != status.end() && !models->empty()) return IdleExit::Need::kNow;
+    return server_.memory_given_back() ? IdleExit::Need::kNone : IdleExit::Need::kPerhaps;
+  }
+
+  void end_idle() {
+    log::event_happened(log::event::kStopping, {}, "stopping: nobody needs the daemon any more");
+    status_.close();
+    server_.stop();
   }
 
   static std::string joined(const std::vector<std::string>& names) {
@@ -235,6 +257,7 @@ class Service {
   const std::function<Result<Options>()> read_options_;
   Server server_;
   StatusLine status_;
+  std::optional<IdleExit> idle_exit_;
 };
 
 Status serve(Options options, const std::function<Result<Options>()>& read_options,

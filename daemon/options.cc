@@ -89,6 +89,23 @@ Status set_reader(const std::string& text, engine::WeightReader& out) {
   return {};
 }
 
+Status set_duration(const std::string& text, std::chrono::milliseconds& out) {
+  AIRLLM_TRY(out, parse_duration(text));
+  return {};
+}
+
+// Names with commas or blanks between them.
+Status set_names(std::string_view text, std::vector<std::string>& out) {
+  constexpr std::string_view kBetween = ", \t";
+  out.clear();
+  for (size_t at = 0; (at = text.find_first_not_of(kBetween, at)) != text.npos;) {
+    const size_t end = std::min(text.find_first_of(kBetween, at), text.size());
+    out.emplace_back(text.substr(at, end - at));
+    at = end;
+  }
+  return {};
+}
+
 constexpr uint64_t kMinRam = 512 * kKiB;
 // A frame must fit, and a few of the longest ones wait while one is written.
 constexpr uint64_t kMinSendBuffer = 1 * kMiB;
@@ -99,7 +116,8 @@ struct Setting {
   const char* value;  // how help names it
   const char* help;
   Status (*set)(const std::string& text, Options& options);
-  bool live = false;  // can change while the daemon runs
+  bool live = false;     // can change while the daemon runs
+  bool is_list = false;  // the flag may be given again, for one more
 };
 
 const auto kSettings = std::to_array<Setting>({
@@ -133,6 +151,10 @@ const auto kSettings = std::to_array<Setting>({
        return {};
      },
      true},
+    {"keep-alive", "DURATION", "how long a model that nobody asks keeps its memory",
+     [](const std::string& text, Options& o) { return set_duration(text, o.keep_alive); }, true},
+    {"keep", "MODEL", "a shared model that keeps its memory; may be given again",
+     [](const std::string& text, Options& o) { return set_names(text, o.keep); }, true, true},
     {"log-level", "LEVEL", "debug, info, warning or error",
      [](const std::string& text, Options& o) -> Status {
        if (log::parse_level(text, o.log_level)) return {};
@@ -317,6 +339,14 @@ Status fill_store(const Environment& environment, Options& options) {
   return {};
 }
 
+// AIRLLM_KEEP_ALIVE is the default of the setting.
+Status set_default_keep_alive(const std::string& text, Options& options) {
+  if (text.empty()) return {};
+  if (set_duration(text, options.keep_alive)) return {};
+  return Unexpected(ErrorCode::kConfig, "AIRLLM_KEEP_ALIVE is '" + text + "'",
+                    "use a duration such as 30m, or 'forever'");
+}
+
 // "engine:N" or "read:N".
 Status set_debug_hang(const std::string& text, Options& options) {
   if (text.empty()) return {};
@@ -370,14 +400,16 @@ struct Flags {
 void declare_flags(CLI::App& app, Flags& flags, Options& options) {
   app.set_version_flag("--version", std::string("airllmd ") + kProgramVersion);
   app.add_flag("--foreground", options.foreground, "log to stderr even when systemd started it");
+  app.add_flag("--exit-when-idle", options.exit_when_idle,
+               "end when it holds no model and nothing was asked for the time of --keep-alive");
   app.add_option("--config", flags.config, "the configuration file")
       ->type_name("FILE")
       ->take_last();
   for (size_t i = 0; i < kSettings.size(); ++i) {
     const Setting& setting = kSettings[i];
     flags.given[i] = app.add_option("--" + std::string(setting.name), flags.values[i], setting.help)
-                         ->type_name(setting.value)
-                         ->take_last();
+                         ->type_name(setting.value);
+    setting.is_list ? flags.given[i]->join(',') : flags.given[i]->take_last();
   }
 }
 
@@ -402,7 +434,8 @@ Environment Environment::current() {
           runtime_dir(),
           from_environment("XDG_DATA_HOME"),
           from_environment("XDG_CONFIG_HOME"),
-          from_environment("AIRLLM_DEBUG_HANG")};
+          from_environment("AIRLLM_DEBUG_HANG"),
+          from_environment("AIRLLM_KEEP_ALIVE")};
 }
 
 Status apply_config(std::string_view text, const std::string& path, Options& options) {
@@ -455,6 +488,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
     }
     return Unexpected(ErrorCode::kUsage, error.what(), "airllmd --help lists the options");
   }
+  AIRLLM_TRY_VOID(set_default_keep_alive(environment.keep_alive, line.options));
   AIRLLM_TRY_VOID(load_config(flags.config, environment, line.options));
   AIRLLM_TRY_VOID(apply_flags(flags, line.options));
   AIRLLM_TRY_VOID(set_debug_hang(environment.debug_hang, line.options));

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/duration.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "engine/engine.h"
@@ -54,6 +56,11 @@ struct Options {
   std::optional<uint64_t> max_jobs_per_user;
   std::optional<uint64_t> max_prompts_per_user_bytes;
   std::optional<uint64_t> kv_per_user_bytes;
+  // Of models that nobody asks; those of `keep` stay.
+  std::chrono::milliseconds keep_alive = std::chrono::minutes(5);
+  std::vector<std::string> keep;
+  // Ends when it holds no model and nothing was asked for the time of keep_alive.
+  bool exit_when_idle = false;
   std::optional<engine::DebugHang> debug_hang;  // AIRLLM_DEBUG_HANG
 
   // The text of each setting that the file or a flag gave, by name.
@@ -87,6 +94,7 @@ struct Environment {
   std::string xdg_data_home;
   std::string xdg_config_home;
   std::string debug_hang;
+  std::string keep_alive;
   static Environment current();
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "base/duration.h"
 #include "base/event.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -67,6 +68,11 @@ Status check_prompt(const protocol::GenerateParams& params) {
                         std::to_string(given));
 }
 
+std::chrono::milliseconds to_duration(uint64_t milliseconds) {
+  const bool is_forever = milliseconds > static_cast<uint64_t>(kLongestDuration.count());
+  return is_forever ? kForever : std::chrono::milliseconds(milliseconds);
+}
+
 Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params) {
   AIRLLM_TRY_VOID(check_prompt(params));
   const protocol::SamplingOptions& sampling = params.sampling;
@@ -85,6 +91,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
   request.ignore_eos = params.ignore_eos;
   request.logprobs = params.logprobs;
   request.prompt_logprobs = params.prompt_logprobs;
+  if (params.keep_alive_ms) request.keep_alive = to_duration(*params.keep_alive_ms);
   return request;
 }
 
@@ -93,7 +100,7 @@ constexpr bool kIsJob =
     std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::TokenizeParams> ||
     std::is_same_v<T, protocol::DetokenizeParams> || std::is_same_v<T, protocol::TemplateParams> ||
     std::is_same_v<T, protocol::SplitParams> || std::is_same_v<T, protocol::VerifyParams> ||
-    std::is_same_v<T, protocol::MeasureDiskParams>;
+    std::is_same_v<T, protocol::MeasureDiskParams> || std::is_same_v<T, protocol::StopParams>;
 
 }  // namespace
 
@@ -148,6 +155,7 @@ Status Requests::start(uint64_t id, const protocol::GenerateParams& params) {
   auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
   const std::string model = request.model.name;
   AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));
+  context_.memory_given_back = false;
   keep(id, {job, std::move(bridge), nullptr, "generate", model});
   return {};
 }
@@ -208,6 +216,20 @@ Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {
   AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge));
   bridge->accept(job, model.name);
   keep(id, {job, std::move(bridge), nullptr, "verify", model.name});
+  return {};
+}
+
+// A model that a job uses is not stopped, so a shared one may be by everybody.
+Status Requests::start(uint64_t id, const protocol::StopParams& params) {
+  if (params.model.empty()) return Unexpected(ErrorCode::kUsage, "no model is named");
+  AIRLLM_TRY(const engine::FoundModel found,
+             context_.engine.find(params.model, viewer_to_manage(user_)));
+  const std::string& name = found.model.name;
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.stop(found.model, user_.uid, bridge));
+  bridge->accept(job, name);
+  context_.memory_given_back = true;
+  keep(id, {job, std::move(bridge), nullptr, "stop", name});
   return {};
 }
 

@@ -57,6 +57,7 @@ class Requests {
   Status start(uint64_t id, const protocol::TemplateParams& params);
   Status start(uint64_t id, const protocol::SplitParams& params);
   Status start(uint64_t id, const protocol::VerifyParams& params);
+  Status start(uint64_t id, const protocol::StopParams& params);
   Status start(uint64_t id, const protocol::MeasureDiskParams& params);
   Status start_text(uint64_t id, const std::string& model, engine::TextWork work);
   void keep(uint64_t id, Running running);

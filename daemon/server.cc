@@ -109,6 +109,7 @@ void Server::admit(UniqueFd client) {
                                           [this](Connection& gone) { closed(gone); }));
   const auto connection = connections_.back();
   connection->start();
+  if (on_clients_) on_clients_();
   if (!room) connection->refuse(room.error());
 }
 
@@ -137,6 +138,7 @@ void Server::close_oldest_ending() {
 
 void Server::closed(Connection& connection) {
   std::erase(connections_, connection.shared_from_this());
+  if (on_clients_) on_clients_();
   trim_memory_soon();
   check_stopped();
 }

@@ -39,6 +39,9 @@ class Server {
   void on_jobs_changed(std::function<void()> callback) { jobs_.on_change(std::move(callback)); }
   size_t jobs() const { return jobs_.size(); }
   size_t connections() const { return connections_.size(); }
+  // Called when a client has come or gone.
+  void on_clients_changed(std::function<void()> callback) { on_clients_ = std::move(callback); }
+  bool memory_given_back() const { return context_.memory_given_back; }
 
  private:
   void wait_for_clients();
@@ -62,6 +65,7 @@ class Server {
   DefaultModel default_model_;
   Context context_;
   std::function<void()> on_stopped_;
+  std::function<void()> on_clients_;
   asio::posix::stream_descriptor listening_;
   asio::steady_timer accept_timer_;
   asio::steady_timer stop_timer_;

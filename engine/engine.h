@@ -21,6 +21,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/duration.h"
 #include "base/json_fwd.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -68,6 +69,11 @@ struct EngineOptions {
   std::chrono::milliseconds pause_timeout{10000};
   // A read that does not come back for so long fails its job; the engine goes on without it.
   std::chrono::milliseconds read_timeout{120000};
+
+  // A model that no job has used for so long gives its memory back, unless its last job said
+  // another time, or it is one of the shared models of `keep`, which also make no room for others.
+  std::chrono::milliseconds keep_alive = kForever;
+  std::vector<std::string> keep;
 
   // Called by the engine thread as it goes on, and by nothing else: after each tile and each other
   // piece of work, while it waits for a read, and when idle at least every `alive_interval`. So it
@@ -143,6 +149,8 @@ struct GenerateRequest {
   bool ignore_eos = false;
   uint64_t logprobs = 0;         // how many per generated token; capped at the vocabulary
   uint64_t prompt_logprobs = 0;  // how many per prompt token
+  // How long the model keeps its memory from the job's end on; unset: as the engine's options say.
+  std::optional<std::chrono::milliseconds> keep_alive;
 };
 
 enum class FinishReason { kStop, kStopString, kLength, kContext, kCancelled };
@@ -292,7 +300,7 @@ struct SplitRequest {
 struct JobInfo {
   JobId job = 0;
   std::string kind;   // "generate", "tokenize", "detokenize", "template", "split", "verify",
-                      // "measure"
+                      // "measure", "stop"
   uid_t user = 0;     // whose job it is
   ModelRef model;     // no name: of none
   std::string state;  // "queued", "prefill", "decode", "running"
@@ -332,6 +340,11 @@ class Engine {
   virtual Result<JobId> verify(const ModelRef& model, uid_t user,
                                std::shared_ptr<JobEvents> events) = 0;
 
+  // Gives the memory of a model that no generate job uses back, at once, also while another model
+  // runs: {"name","was_in_memory","freed_bytes"}. One that is in use is kTemporary, with its users.
+  virtual Result<JobId> stop(const ModelRef& model, uid_t user,
+                             std::shared_ptr<JobEvents> events) = 0;
+
   // Reads from the store for a second at most: {"path","bytes","seconds","direct"}; not "direct"
   // when the page cache may have answered.
   virtual Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) = 0;
@@ -360,12 +373,14 @@ class Engine {
   virtual std::vector<JobInfo> jobs() = 0;
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
   //  "reader","models":[{"name","resident_bytes","ram_bytes","bytes","streams","reader","direct",
-  //  "locked_bytes","huge_pages"}]}, of the models those that `viewer` sees.
+  //  "locked_bytes","huge_pages","in_use","kept","expires_seconds"}]}, of the models those that
+  //  `viewer` sees. expires_seconds tells how long they keep their memory if no job comes, from the
+  //  end of the jobs on that use them; null: for ever.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).
   virtual void close_admission() = 0;
-  // Takes over what can change while the engine runs: max_jobs and read_timeout.
+  // Takes over what can change while the engine runs: limits, timeouts, and what keeps models.
   virtual void apply(const EngineOptions& options) = 0;
 };
 

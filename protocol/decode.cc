@@ -87,6 +87,7 @@ Result<GenerateParams> read_generate(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("ignore_eos", params.ignore_eos));
   AIRLLM_TRY_VOID(map.get("logprobs", params.logprobs));
   AIRLLM_TRY_VOID(map.get("prompt_logprobs", params.prompt_logprobs));
+  AIRLLM_TRY_VOID(map.get("keep_alive_ms", params.keep_alive_ms));
   return params;
 }
 
@@ -147,6 +148,7 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "ps") return Params(PsParams{});
   if (method == "rm") return read_model_params<RemoveParams>(map);
   if (method == "share") return read_model_params<ShareParams>(map);
+  if (method == "stop") return read_model_params<StopParams>(map);
   if (method == "verify") return read_model_params<VerifyParams>(map);
   if (method == "status") return Params(StatusParams{});
   if (method == "doctor") return Params(DoctorParams{});

@@ -155,7 +155,8 @@ void write(Writer& out, const Hello& hello) {
 }
 
 void write_params(Writer& out, const GenerateParams& params) {
-  out.map(8 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens));
+  out.map(8 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens) +
+          count(params.keep_alive_ms));
   out.field("model", params.model);
   out.field("messages", params.messages);
   optional_field(out, "raw_text", params.raw_text);
@@ -168,6 +169,7 @@ void write_params(Writer& out, const GenerateParams& params) {
   out.field("ignore_eos", params.ignore_eos);
   out.field("logprobs", params.logprobs);
   out.field("prompt_logprobs", params.prompt_logprobs);
+  optional_field(out, "keep_alive_ms", params.keep_alive_ms);
 }
 
 void write_params(Writer& out, const TokenizeParams& params) {
@@ -235,6 +237,7 @@ struct MethodName {
   std::string_view operator()(const PsParams&) const { return "ps"; }
   std::string_view operator()(const RemoveParams&) const { return "rm"; }
   std::string_view operator()(const ShareParams&) const { return "share"; }
+  std::string_view operator()(const StopParams&) const { return "stop"; }
   std::string_view operator()(const VerifyParams&) const { return "verify"; }
   std::string_view operator()(const JobParams&) const { return "cancel_job"; }
   std::string_view operator()(const StatusParams&) const { return "status"; }

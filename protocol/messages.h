@@ -62,6 +62,8 @@ struct GenerateParams {
   bool ignore_eos = false;
   uint64_t logprobs = 0;
   uint64_t prompt_logprobs = 0;
+  // How long the model keeps its memory when the job has ended; a hundred years or more: for ever.
+  std::optional<uint64_t> keep_alive_ms;
 };
 
 // method "tokenize". The ids come in "tokens" events.
@@ -98,7 +100,8 @@ struct SplitParams {
   std::vector<std::string> chat_templates = {};
 };
 
-// methods "show", "rm", "share", "verify": a model. "default": sets it, an empty name reads it.
+// methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads
+// it.
 struct ModelParams {
   std::string model;  // empty for show and verify: as for generate
 };
@@ -122,6 +125,7 @@ struct DefaultParams {
 struct ShowParams : ModelParams {};
 struct RemoveParams : ModelParams {};
 struct ShareParams : ModelParams {};
+struct StopParams : ModelParams {};  // gives the memory of an idle model back
 struct VerifyParams : ModelParams {};
 
 // What decoding makes of a method that this version does not know; the daemon answers it with an
@@ -132,8 +136,8 @@ struct UnknownMethod {
 
 using Params = std::variant<GenerateParams, TokenizeParams, DetokenizeParams, TemplateParams,
                             SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
-                            ShareParams, VerifyParams, JobParams, StatusParams, DefaultParams,
-                            DoctorParams, MeasureDiskParams, UnknownMethod>;
+                            ShareParams, StopParams, VerifyParams, JobParams, StatusParams,
+                            DefaultParams, DoctorParams, MeasureDiskParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {

@@ -20,11 +20,25 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
     std::shared_ptr<const LoadedModel> model, stream::Device& device, uint64_t ram_bytes,
     uint64_t kv_bytes, const stream::StreamOptions& stream_options,
     std::function<Status()> interrupted) {
-  AIRLLM_TRY(stream::Plan plan, stream::make_plan(plan_input(*model), ram_bytes));
+  AIRLLM_TRY(stream::Plan plan, plan_within(*model, ram_bytes));
+  AIRLLM_TRY(std::unique_ptr<kv::KvPool> kv,
+             kv::KvPool::create(model::kv_shape(model->architecture()), kv_bytes));
+  return create(std::move(model), device, std::move(plan), kv, stream_options,
+                std::move(interrupted));
+}
+
+Result<stream::Plan> ActiveModel::plan_within(const LoadedModel& model, uint64_t ram_bytes) {
+  return stream::make_plan(plan_input(model), ram_bytes);
+}
+
+Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
+    std::shared_ptr<const LoadedModel> model, stream::Device& device, stream::Plan plan,
+    std::unique_ptr<kv::KvPool>& kv, const stream::StreamOptions& stream_options,
+    std::function<Status()> interrupted) {
   std::unique_ptr<ActiveModel> active(new ActiveModel(std::move(model), std::move(plan)));
   const model::Architecture& architecture = active->model_->architecture();
   AIRLLM_TRY(active->slab_, device.allocate(active->plan_.slab_bytes));
-  AIRLLM_TRY(active->kv_, kv::KvPool::create(model::kv_shape(architecture), kv_bytes));
+  active->kv_ = std::move(kv);
   const stream::Plan& stable = active->plan_;
   active->weights_ = std::make_unique<stream::WeightStream>(
       stable, active->model_->stored.shards, active->slab_.memory(), device.backend(),

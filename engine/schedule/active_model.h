@@ -4,9 +4,11 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "engine/kv/kv_pool.h"
 #include "engine/model/forward.h"
+#include "engine/schedule/job.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/stream/device.h"
 #include "engine/stream/plan.h"
@@ -24,6 +26,17 @@ class ActiveModel {
                                                      uint64_t kv_bytes,
                                                      const stream::StreamOptions& stream_options,
                                                      std::function<Status()> interrupted);
+  // Another plan for a model that has stopped, whose keys and values, and so the sequences in them,
+  // go on: takes `kv` over when it succeeds.
+  static Result<std::unique_ptr<ActiveModel>> create(std::shared_ptr<const LoadedModel> model,
+                                                     stream::Device& device, stream::Plan plan,
+                                                     std::unique_ptr<kv::KvPool>& kv,
+                                                     const stream::StreamOptions& stream_options,
+                                                     std::function<Status()> interrupted);
+  // The plan that create() would make.
+  static Result<stream::Plan> plan_within(const LoadedModel& model, uint64_t ram_bytes);
+  // Gives up its keys and values, before stop().
+  std::unique_ptr<kv::KvPool> take_kv() { return std::move(kv_); }
   // Ends the reading, and gives all memory back but what reads under way may still write to. True
   // when none is under way after `patience`. Otherwise destroy the model only once is_unused():
   // before, that would wait for the reads. No sequence may be left; nothing else may be called.
@@ -43,6 +56,18 @@ class ActiveModel {
   // Whether a whole sweep has been done: the model is loaded.
   bool is_proven() const { return is_proven_; }
   void set_proven() { is_proven_ = true; }
+  // The budget was smaller than the setting when it was planned: it may grow with the budget.
+  bool is_shrunk() const { return is_shrunk_; }
+  void set_shrunk(bool is_shrunk) { is_shrunk_ = is_shrunk; }
+  // Whether a plan of so many bytes is worth a try: not twice in a row.
+  bool consider(uint64_t ram_bytes) { return std::exchange(considered_, ram_bytes) != ram_bytes; }
+  // A job has ended, which may say how long the model keeps its memory from now on.
+  void job_ended(Clock::time_point now, std::optional<std::chrono::milliseconds> keep_alive) {
+    idle_since_ = now;
+    keep_alive_ = keep_alive;
+  }
+  Clock::time_point idle_since() const { return idle_since_; }
+  std::optional<std::chrono::milliseconds> keep_alive() const { return keep_alive_; }
   // A sweep's weights, the head's included.
   uint64_t sweep_bytes() const { return sweep_bytes_; }
 
@@ -54,6 +79,10 @@ class ActiveModel {
   stream::Plan plan_;
   uint64_t sweep_bytes_;
   bool is_proven_ = false;
+  bool is_shrunk_ = false;
+  uint64_t considered_ = 0;
+  Clock::time_point idle_since_ = Clock::now();
+  std::optional<std::chrono::milliseconds> keep_alive_;
   stream::Slab slab_;
   std::unique_ptr<kv::KvPool> kv_;
   std::unique_ptr<stream::WeightStream> weights_;

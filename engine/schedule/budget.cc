@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <limits>
 #include <optional>
 #include <string>
 #include <thread>
@@ -14,7 +13,8 @@
 namespace airllm::schedule {
 namespace {
 
-constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
+constexpr uint64_t kUnlimited = FreeMemory::kUnlimited;
+constexpr uint64_t kLeastBytes = 16 * kMiB;
 
 std::optional<uint64_t> read_number(const std::string& path) {
   std::ifstream file(path);
@@ -23,16 +23,19 @@ std::optional<uint64_t> read_number(const std::string& path) {
   return std::nullopt;
 }
 
-uint64_t meminfo_available() {
+FreeMemory read_meminfo() {
+  FreeMemory memory;
+  memory.available_bytes = kGiB;
   std::ifstream file("/proc/meminfo");
   std::string key;
   uint64_t kib = 0;
   std::string unit;
   while (file >> key >> kib) {
-    if (key == "MemAvailable:") return kib * kKiB;
+    if (key == "MemTotal:") memory.total_bytes = kib * kKiB;
+    if (key == "MemAvailable:") memory.available_bytes = kib * kKiB;
     std::getline(file, unit);
   }
-  return kGiB;
+  return memory;
 }
 
 // limit - use of one cgroup folder; kUnlimited without a limit.
@@ -70,16 +73,28 @@ uint64_t cgroup_available() {
   return room;
 }
 
-}  // namespace
-
-uint64_t available_memory_bytes() { return std::min(meminfo_available(), cgroup_available()); }
-
-uint64_t default_ram_bytes(uint64_t available_bytes) {
-  return std::max(available_bytes / 2, 16 * kMiB);
+// Weights, keys and values together.
+uint64_t default_bytes(const FreeMemory& memory) {
+  const uint64_t usable = std::min(memory.available_bytes, memory.cgroup_bytes);
+  const uint64_t spare =
+      memory.available_bytes - std::min(memory.available_bytes, memory.total_bytes / 4);
+  return std::min(usable / 8 * 5, spare);
 }
 
-uint64_t default_kv_bytes(uint64_t available_bytes) {
-  return std::max(available_bytes / 8, 16 * kMiB);
+}  // namespace
+
+FreeMemory free_memory() {
+  FreeMemory memory = read_meminfo();
+  memory.cgroup_bytes = cgroup_available();
+  return memory;
+}
+
+uint64_t default_ram_bytes(const FreeMemory& memory) {
+  return std::max(default_bytes(memory) / 5 * 4, kLeastBytes);
+}
+
+uint64_t default_kv_bytes(const FreeMemory& memory) {
+  return std::max(default_bytes(memory) / 5, kLeastBytes);
 }
 
 unsigned available_cores() {

@@ -21,6 +21,7 @@
 #include "engine/schedule/generate_job.h"
 #include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
+#include "engine/schedule/memory_pressure.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/schedule/serial_worker.h"
 #include "engine/schedule/text_job.h"
@@ -81,10 +82,24 @@ class JobTable {
   Status check_unused(const ModelRef& model) const {
     const std::lock_guard lock(mutex_);
     const bool is_used = std::any_of(records_.begin(), records_.end(), [&](const auto& entry) {
-      return entry.second->model() == model && entry.second->kind() != "split";
+      return entry.second->model() == model && entry.second->kind() != "split" &&
+             entry.second->kind() != "stop";
     });
     if (!is_used) return {};
     return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use",
+                      "wait for its jobs (airllm ps), or end them with airllm cancel");
+  }
+
+  // Whether no job needs the model's weights in memory; else who they are.
+  Status check_idle(const ModelRef& model) const {
+    std::string users;
+    for (const JobInfo& info : infos()) {
+      if (info.model != model || info.kind != "generate") continue;
+      users += (users.empty() ? "job " : ", job ") + std::to_string(info.job) + " of user " +
+               user_name(info.user);
+    }
+    if (users.empty()) return {};
+    return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use by " + users,
                       "wait for its jobs (airllm ps), or end them with airllm cancel");
   }
 
@@ -160,7 +175,8 @@ class TableEvents : public JobEvents {
   std::shared_ptr<JobEvents> next_;
 };
 
-// Models whose tokenizers and headers are in memory. Thread-safe.
+// Models whose tokenizers and headers are in memory. One that is released stays as long as jobs use
+// it, and is found again so long, so that a model is never in memory twice. Thread-safe.
 class ModelCache {
  public:
   ModelCache(store::Store& store, store::LoadMarks& marks) : store_(store), marks_(marks) {}
@@ -176,25 +192,39 @@ class ModelCache {
     marks_.end(place);
     if (!model) return model;
     const std::lock_guard lock(mutex_);
-    models_[ref] = *model;
+    models_[ref] = {*model, *model};
     return model;
+  }
+
+  // The model if it is in memory; it then stays there.
+  std::shared_ptr<const LoadedModel> peek(const ModelRef& ref) {
+    const std::lock_guard lock(mutex_);
+    const auto found = models_.find(ref);
+    if (found == models_.end()) return nullptr;
+    found->second.kept = found->second.known.lock();
+    return found->second.kept;
+  }
+
+  void release(const ModelRef& ref) {
+    const std::lock_guard lock(mutex_);
+    const auto found = models_.find(ref);
+    if (found != models_.end()) found->second.kept.reset();
   }
 
   std::shared_ptr<const LoadedModel> take(const ModelRef& ref) {
     const std::lock_guard lock(mutex_);
     const auto found = models_.find(ref);
     if (found == models_.end()) return nullptr;
-    std::shared_ptr<const LoadedModel> model = std::move(found->second);
+    std::shared_ptr<const LoadedModel> model = found->second.known.lock();
     models_.erase(found);
     return model;
   }
 
  private:
-  std::shared_ptr<const LoadedModel> peek(const ModelRef& ref) {
-    const std::lock_guard lock(mutex_);
-    const auto found = models_.find(ref);
-    return found == models_.end() ? nullptr : found->second;
-  }
+  struct Entry {
+    std::shared_ptr<const LoadedModel> kept;
+    std::weak_ptr<const LoadedModel> known;
+  };
 
   Result<std::shared_ptr<const LoadedModel>> load(const ModelRef& ref) {
     AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
@@ -205,7 +235,7 @@ class ModelCache {
   store::LoadMarks& marks_;
   std::mutex loading_;  // taken before mutex_
   std::mutex mutex_;
-  std::map<ModelRef, std::shared_ptr<const LoadedModel>> models_;
+  std::map<ModelRef, Entry> models_;
 };
 
 class EngineImpl : public Engine {
@@ -224,8 +254,13 @@ class EngineImpl : public Engine {
         marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options)),
         models_(*store_, *marks_),
-        scheduler_(std::move(device), *marks_, budgets) {
+        scheduler_(std::move(device), *marks_, with_expiry(budgets, models_)) {
     text_jobs_.pause_timeout = options.pause_timeout;
+    pressure_.emplace(budgets_.ram_bytes, [this](uint64_t bytes, const std::string& reason) {
+      log::warning("RAM budget: {} of {} from now on: {}", format_size(bytes),
+                   format_size(budgets_.ram_bytes), reason);
+      scheduler_.set_ram_budget(bytes, reason);
+    });
   }
 
   ~EngineImpl() override {
@@ -278,6 +313,22 @@ class EngineImpl : public Engine {
                              if (sound) marks_->clear(store_->place(model));
                              return sound;
                            });
+  }
+
+  Result<JobId> stop(const ModelRef& model, uid_t user,
+                     std::shared_ptr<JobEvents> events) override {
+    AIRLLM_TRY_VOID(table_->check_idle(model));
+    AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add("stop", user, model, 0));
+    const JobId id = record->id();
+    auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
+    scheduler_.release(models_.peek(model), [this, model, wrapped](auto freed_bytes) {
+      if (!freed_bytes) return wrapped->on_error(freed_bytes.error());
+      models_.release(model);
+      wrapped->on_done(Json{{"name", model.name},
+                            {"was_in_memory", freed_bytes->has_value()},
+                            {"freed_bytes", freed_bytes->value_or(0)}});
+    });
+    return id;
   }
 
   Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) override {
@@ -333,10 +384,18 @@ class EngineImpl : public Engine {
     max_splits_ = options.max_splits;
     max_logprobs_ = options.max_logprobs;
     scheduler_.set_timeouts(options.read_timeout, options.pause_timeout);
+    scheduler_.set_keeping(options.keep_alive, options.keep);
     text_jobs_.pause_timeout = options.pause_timeout;
   }
 
  private:
+  // What a model is beside its weights goes with them.
+  static schedule::SchedulerOptions with_expiry(schedule::SchedulerOptions options,
+                                                ModelCache& models) {
+    options.on_expired = [&models](const ModelRef& ref) { models.release(ref); };
+    return options;
+  }
+
   struct JobOf {
     std::string kind;
     uid_t user;
@@ -371,6 +430,7 @@ class EngineImpl : public Engine {
   ModelCache models_;
   schedule::Scheduler scheduler_;
   schedule::TextJobs text_jobs_;
+  std::optional<schedule::PressureWatch> pressure_;
 
   struct Worker {
     std::shared_ptr<JobRecord> record;
@@ -499,6 +559,14 @@ Result<Json> EngineImpl::list(const Viewer& viewer) {
   return out;
 }
 
+// How long the model keeps its memory if nobody asks it: null for ever.
+Json expires_seconds(const schedule::ModelMemory& model) {
+  if (model.is_kept || model.keep_alive == kForever) return nullptr;
+  const schedule::Clock::time_point now = schedule::Clock::now();
+  const auto idle = model.is_in_use ? schedule::Clock::duration(0) : now - model.idle_since;
+  return std::max(0.0, std::chrono::duration<double>(model.keep_alive - idle).count());
+}
+
 Json EngineImpl::status(const Viewer& viewer) {
   const schedule::MemoryStatus memory = scheduler_.memory();
   Json models = Json::array();
@@ -512,7 +580,10 @@ Json EngineImpl::status(const Viewer& viewer) {
                       {"reader", model.reader},
                       {"direct", model.is_direct},
                       {"locked_bytes", model.locked_bytes},
-                      {"huge_pages", model.has_huge_pages}});
+                      {"huge_pages", model.has_huge_pages},
+                      {"in_use", model.is_in_use},
+                      {"kept", model.is_kept},
+                      {"expires_seconds", expires_seconds(model)}});
   }
   return {{"device", device_name_},
           {"cpu", cpu_},
@@ -521,6 +592,8 @@ Json EngineImpl::status(const Viewer& viewer) {
           {"reader", reader_name_},
           {"ram_bytes", budgets_.ram_bytes},
           {"ram_used_bytes", memory.ram_used_bytes},
+          {"ram_budget_bytes", memory.ram_budget_bytes},
+          {"ram_budget_reason", memory.budget_reason},
           {"kv_bytes", budgets_.kv_bytes},
           {"kv_used_bytes", memory.kv_used_bytes},
           {"models", std::move(models)}};
@@ -548,10 +621,10 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                                 options.on_opening));
   std::unique_ptr<store::LoadMarks> marks =
       store::LoadMarks::open(store::system_disk(), options.store_dir + "/loading.json");
-  const uint64_t available = schedule::available_memory_bytes();
+  const schedule::FreeMemory memory = schedule::free_memory();
   schedule::SchedulerOptions budgets;
-  budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(available));
-  budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(available));
+  budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(memory));
+  budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(memory));
   budgets.reader = reader_kind(options.reader);
   budgets.pause_timeout = options.pause_timeout;
   budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
@@ -559,6 +632,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   budgets.on_alive = options.on_alive;
   budgets.alive_interval = options.alive_interval;
   budgets.debug_hang = options.debug_hang;
+  budgets.keep_alive = options.keep_alive;
+  budgets.keep = options.keep;
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));

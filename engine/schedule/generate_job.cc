@@ -70,6 +70,7 @@ GenerateJob::GenerateJob(std::shared_ptr<JobRecord> record,
       logprobs_(std::min(request.logprobs, model_->architecture().vocabulary)),
       prompt_logprobs_(std::min(request.prompt_logprobs, model_->architecture().vocabulary)),
       max_tokens_(request.max_tokens),
+      keep_alive_(request.keep_alive),
       tokens_(std::move(prompt)),
       prompt_count_(tokens_.size()),
       sampler_([&] {

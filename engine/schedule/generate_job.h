@@ -30,6 +30,8 @@ class GenerateJob {
   JobRecord& record() { return *record_; }
   const std::shared_ptr<const LoadedModel>& model() const { return model_; }
   bool is_finished() const { return finished_; }
+  // How long its model is to keep its memory when the job has ended, if the request says so.
+  std::optional<std::chrono::milliseconds> keep_alive() const { return keep_alive_; }
 
   // ---- what a sweep needs ----
   const std::vector<int32_t>& tokens() const { return tokens_; }  // prompt and answer
@@ -88,6 +90,7 @@ class GenerateJob {
   size_t logprobs_;
   size_t prompt_logprobs_;
   std::optional<uint64_t> max_tokens_;
+  std::optional<std::chrono::milliseconds> keep_alive_;
 
   std::vector<int32_t> tokens_;
   size_t prompt_count_;

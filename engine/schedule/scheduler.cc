@@ -41,9 +41,13 @@ Scheduler::Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& m
     : device_(std::move(device)),
       marks_(marks),
       options_(options),
+      ram_budget_bytes_(options.ram_bytes),
       debug_hang_(options.debug_hang),
       read_timeout_(options.read_timeout),
       pause_timeout_(options.pause_timeout),
+      keep_alive_(options.keep_alive),
+      keep_(options.keep),
+      wanted_budget_bytes_(options.ram_bytes),
       thread_([this] { loop(); }) {}
 
 Scheduler::~Scheduler() {
@@ -72,11 +76,14 @@ void Scheduler::notice_cancel() {
   changed_.notify_all();
 }
 
-void Scheduler::forget(std::shared_ptr<const LoadedModel> model) {
+void Scheduler::forget(std::shared_ptr<const LoadedModel> model) { release(std::move(model), {}); }
+
+void Scheduler::release(std::shared_ptr<const LoadedModel> model, Released done) {
   {
     const std::lock_guard lock(mutex_);
-    forgotten_.push_back(std::move(model));
+    releases_.push_back({std::move(model), std::move(done)});
   }
+  change_noticed_ = true;
   changed_.notify_all();
 }
 
@@ -95,6 +102,7 @@ void Scheduler::loop() {
   for (auto& job : waiting_) job->finish(engine::FinishReason::kCancelled);
   running_.clear();
   waiting_.clear();
+  give_back();
   for (auto& model : models_) retire(std::move(model), kReadPatience);
   models_.clear();
   drop_unused();
@@ -109,28 +117,34 @@ void Scheduler::alive() const {
 // Returns false when the scheduler stops.
 bool Scheduler::wait_for_work() {
   const auto is_wanted = [this] {
-    return stopping_ || !submitted_.empty() || !forgotten_.empty() || !running_.empty() ||
-           !waiting_.empty() || cancel_noticed_;
+    return stopping_ || !submitted_.empty() || !releases_.empty() || !running_.empty() ||
+           !waiting_.empty() || cancel_noticed_ || change_noticed_;
   };
   alive();
   drop_unused();
   if (active_ != nullptr && running_.empty()) active_->kv().trim();
   {
     std::unique_lock lock(mutex_);
-    if (!options_.on_alive && set_aside_.empty()) {
-      changed_.wait(lock, is_wanted);
-    }
-    while (!changed_.wait_for(lock, options_.alive_interval, is_wanted)) {
+    while (!changed_.wait_until(lock, next_look(), is_wanted)) {
       lock.unlock();
       alive();
       drop_unused();
+      give_back();
       lock.lock();
     }
   }
   take_submissions();
-  drop_forgotten();
+  give_back();
   const std::lock_guard lock(mutex_);
   return !stopping_;
+}
+
+// When an idle engine thread has something to do though nobody asks.
+Clock::time_point Scheduler::next_look() const {
+  constexpr auto kSeldom = std::chrono::hours(1);
+  const bool is_watched = options_.on_alive || !set_aside_.empty();
+  const Clock::duration most = is_watched ? Clock::duration(options_.alive_interval) : kSeldom;
+  return std::min(next_expiry_, Clock::now() + most);
 }
 
 void Scheduler::take_submissions() {
@@ -139,40 +153,32 @@ void Scheduler::take_submissions() {
   submitted_.clear();
 }
 
-void Scheduler::drop_forgotten() {
-  std::vector<std::shared_ptr<const LoadedModel>> forgotten;
-  {
-    const std::lock_guard lock(mutex_);
-    forgotten.swap(forgotten_);
-  }
-  if (forgotten.empty()) return;
-  for (const auto& model : forgotten) {
-    if (active_ != nullptr && active_->model() == model) {
-      if (!running_.empty()) {  // looked at again after the sweep
-        const std::lock_guard lock(mutex_);
-        forgotten_.push_back(model);
-        continue;
-      }
-      active_ = nullptr;
-    }
-    const auto found = std::find_if(models_.begin(), models_.end(),
-                                    [&](const auto& active) { return active->model() == model; });
-    if (found == models_.end()) continue;
-    retire(std::move(*found), kReadPatience);
-    models_.erase(found);
-  }
-  publish_memory();
+// Whether a job runs with the model or waits for it.
+bool Scheduler::is_wanted(const std::shared_ptr<const LoadedModel>& model) const {
+  const auto uses_it = [&](const auto& job) {
+    return job->model() == model && !job->is_finished();
+  };
+  return std::any_of(running_.begin(), running_.end(), uses_it) ||
+         std::any_of(waiting_.begin(), waiting_.end(), uses_it);
+}
+
+// Gives the memory of an idle model back; its bytes, nothing when it has none.
+std::optional<uint64_t> Scheduler::drop(const std::shared_ptr<const LoadedModel>& model) {
+  const auto found = std::find_if(models_.begin(), models_.end(),
+                                  [&](const auto& active) { return active->model() == model; });
+  if (found == models_.end()) return std::nullopt;
+  const uint64_t bytes = (*found)->ram_bytes();
+  if (active_ == found->get()) active_ = nullptr;
+  retire(std::move(*found), kReadPatience);
+  models_.erase(found);
+  return bytes;
 }
 
 // A read of the active model hangs. Its jobs that were not in the sweep begin again with new
 // memory.
 void Scheduler::give_up_active() {
   remove_finished();
-  while (!running_.empty()) {
-    running_.back()->preempt();
-    waiting_.push_front(std::move(running_.back()));
-    running_.pop_back();
-  }
+  restart_running();
   const auto found = std::find_if(models_.begin(), models_.end(),
                                   [&](const auto& model) { return model.get() == active_; });
   AIRLLM_CHECK(found != models_.end());
@@ -201,8 +207,14 @@ void Scheduler::drop_unused() {
 
 void Scheduler::drop_cancelled() {
   if (!cancel_noticed_.exchange(false)) return;
-  remove_cancelled(running_);
+  for (auto& job : running_) {
+    if (job->record().is_cancelled() && !job->is_finished()) {
+      job->finish(engine::FinishReason::kCancelled);
+    }
+  }
+  remove_finished();
   remove_cancelled(waiting_);
+  publish_memory();
 }
 
 // Moves waiting jobs into the running ones as far as model and KV memory allow. Only jobs of users
@@ -227,6 +239,7 @@ void Scheduler::admit() {
     job.attach(active_->kv());
     running_.push_back(std::move(waiting_[at]));
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
+    publish_memory();
   }
 }
 
@@ -245,7 +258,6 @@ bool Scheduler::activate(const std::shared_ptr<const LoadedModel>& model) {
   return true;
 }
 
-// Other models keep their memory when both fit; otherwise the least recently used ones go, whole.
 Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedModel>& model) {
   const auto found = std::find_if(models_.begin(), models_.end(),
                                   [&](const auto& active) { return active->model() == model; });
@@ -253,30 +265,44 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
     std::rotate(found, found + 1, models_.end());
     return models_.back().get();
   }
-  const uint64_t wanted = std::min(ActiveModel::full_ram_bytes(*model), options_.ram_bytes);
-  while (!models_.empty() && options_.ram_bytes - ram_in_use() < wanted) {
-    retire(std::move(models_.front()), kReadPatience);
-    models_.erase(models_.begin());
-  }
+  make_room_for(std::min(ActiveModel::full_ram_bytes(*model), ram_budget_bytes_));
   if (set_aside_.size() >= kMostSetAside) {
     return Unexpected(ErrorCode::kIo,
                       "model " + model->name() + ": the reads of " +
                           std::to_string(set_aside_.size()) + " earlier attempts still hang",
                       "check the disk (dmesg tells of its errors), then restart the daemon");
   }
-  stream::StreamOptions stream_options;
-  stream_options.reader = options_.reader;
-  if (debug_hang_.concerns_reads()) {
-    stream_options.before_read = [this] { debug_hang_.at_read(); };
-  }
   alive();
-  AIRLLM_TRY(
-      std::unique_ptr<ActiveModel> made,
-      ActiveModel::create(model, *device_, options_.ram_bytes - ram_in_use(), options_.kv_bytes,
-                          stream_options, [this] { return while_waiting(); }));
+  Result<std::unique_ptr<ActiveModel>> made =
+      ActiveModel::create(model, *device_, ram_left(), options_.kv_bytes, stream_options(),
+                          [this] { return while_waiting(); });
+  if (!made) return Unexpected(without_room(std::move(made).error(), *model));
   alive();
-  models_.push_back(std::move(made));
+  (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);
+  models_.push_back(std::move(*made));
   return models_.back().get();
+}
+
+stream::StreamOptions Scheduler::stream_options() {
+  stream::StreamOptions options;
+  options.reader = options_.reader;
+  if (debug_hang_.concerns_reads()) {
+    options.before_read = [this] { debug_hang_.at_read(); };
+  }
+  return options;
+}
+
+// The running jobs begin again with new memory, in the same order.
+void Scheduler::restart_running() {
+  while (!running_.empty()) {
+    running_.back()->preempt();
+    waiting_.push_front(std::move(running_.back()));
+    running_.pop_back();
+  }
+}
+
+uint64_t Scheduler::ram_left() const {
+  return ram_budget_bytes_ - std::min(ram_budget_bytes_, ram_in_use());
 }
 
 uint64_t Scheduler::ram_in_use() const {
@@ -286,6 +312,8 @@ uint64_t Scheduler::ram_in_use() const {
 }
 
 void Scheduler::sweep() {
+  follow_budget();
+  if (running_.empty()) return;
   plan_rows();
   if (rows_.empty()) {
     remove_finished();
@@ -510,12 +538,14 @@ Status Scheduler::check_cancelled() {
 // Asked 50 times a second while a sweep waits for a read.
 Status Scheduler::while_waiting() {
   alive();
+  give_back();
   return check_cancelled();
 }
 
 Status Scheduler::between_tiles() {
   debug_hang_.at_tile();
   alive();
+  give_back();
   const stream::IoCounters& io = active_->weights().counters();
   const uint64_t done = io.read_bytes + io.cache_bytes;
   const size_t rows_per_sweep = active_->forward().limits().rows;
@@ -561,13 +591,19 @@ void Scheduler::give_logits() {
 }
 
 void Scheduler::remove_finished() {
+  const Clock::time_point now = Clock::now();
+  for (const auto& job : running_) {
+    if (job->is_finished()) active_->job_ended(now, job->keep_alive());
+  }
   std::erase_if(running_, [](const auto& job) { return job->is_finished(); });
 }
 
 void Scheduler::publish_memory() {
   MemoryStatus status;
   status.ram_used_bytes = ram_in_use();
+  next_expiry_ = Clock::time_point::max();
   for (const auto& active : models_) {
+    next_expiry_ = std::min(next_expiry_, expiry(*active));
     status.kv_used_bytes += active->kv().used_bytes();
     const std::vector<store::Shard>& shards = active->model()->stored.shards;
     status.models.push_back({.model = active->model()->ref(),
@@ -578,9 +614,15 @@ void Scheduler::publish_memory() {
                              .reader = active->weights().reader_name(),
                              .is_direct = shards.front().file->is_direct(),
                              .locked_bytes = active->slab().locked_bytes(),
-                             .has_huge_pages = active->slab().has_huge_pages()});
+                             .has_huge_pages = active->slab().has_huge_pages(),
+                             .is_in_use = is_wanted(active->model()),
+                             .is_kept = is_kept(*active),
+                             .keep_alive = keep_alive_of(*active),
+                             .idle_since = active->idle_since()});
   }
+  status.ram_budget_bytes = ram_budget_bytes_;
   const std::lock_guard lock(mutex_);
+  status.budget_reason = budget_reason_;
   memory_ = std::move(status);
 }
 

@@ -37,6 +37,10 @@ struct SchedulerOptions {
   std::function<void()> on_alive;
   std::chrono::milliseconds alive_interval{1000};
   std::optional<engine::DebugHang> debug_hang;
+  std::chrono::milliseconds keep_alive = kForever;
+  std::vector<std::string> keep;
+  // A model has given its memory back since nobody asked it. May be empty.
+  std::function<void(const engine::ModelRef&)> on_expired;
 };
 
 // A row of status(): a model that holds memory.
@@ -50,10 +54,16 @@ struct ModelMemory {
   bool is_direct = false;       // past the page cache
   uint64_t locked_bytes = 0;
   bool has_huge_pages = false;
+  bool is_in_use = false;       // jobs run with it or wait for it
+  bool is_kept = false;         // by the setting
+  std::chrono::milliseconds keep_alive{0};
+  Clock::time_point idle_since;
 };
 
 struct MemoryStatus {
   uint64_t ram_used_bytes = 0;
+  uint64_t ram_budget_bytes = 0;  // less than the setting under memory pressure
+  std::string budget_reason;      // of the last change; empty: none yet
   uint64_t kv_used_bytes = 0;
   std::vector<ModelMemory> models;
 };
@@ -75,11 +85,20 @@ class Scheduler {
   void notice_cancel();
   // Gives the memory of a model that is being removed back, once it is idle.
   void forget(std::shared_ptr<const LoadedModel> model);
+  // Gives a model's memory back at once, also between the tiles of another's sweep, and tells from
+  // the engine thread how many bytes that were: nothing for one that has none. kTemporary when jobs
+  // use it, or wait for it.
+  using Released = std::function<void(Result<std::optional<uint64_t>> freed_bytes)>;
+  void release(std::shared_ptr<const LoadedModel> model, Released done);
   MemoryStatus memory() const;
   void set_timeouts(std::chrono::milliseconds read, std::chrono::milliseconds pause) {
     read_timeout_ = read;
     pause_timeout_ = pause;
   }
+  void set_keeping(std::chrono::milliseconds keep_alive, std::vector<std::string> keep);
+  // The RAM budget from now on, at most the setting, and why. Under a smaller one idle models go
+  // first; one in use gets a smaller plan between two sweeps, and its sequences go on.
+  void set_ram_budget(uint64_t bytes, std::string reason);
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
@@ -93,7 +112,23 @@ class Scheduler {
   bool activate(const std::shared_ptr<const LoadedModel>& model);
   Result<ActiveModel*> make_active(const std::shared_ptr<const LoadedModel>& model);
   uint64_t ram_in_use() const;
-  void drop_forgotten();
+  void give_back();
+  void give_back_released();
+  void give_back_expired();
+  Clock::time_point expiry(const ActiveModel& model) const;
+  std::chrono::milliseconds keep_alive_of(const ActiveModel& model) const;
+  bool is_kept(const ActiveModel& model) const;
+  void make_room_for(uint64_t ram_bytes);
+  uint64_t ram_left() const;
+  void take_budget();
+  void follow_budget();
+  void replan_active(uint64_t ram_bytes);
+  void restart_running();
+  stream::StreamOptions stream_options();
+  Error without_room(Error error, const LoadedModel& model) const;
+  Clock::time_point next_look() const;
+  bool is_wanted(const std::shared_ptr<const LoadedModel>& model) const;
+  std::optional<uint64_t> drop(const std::shared_ptr<const LoadedModel>& model);
   void give_up_active();
   void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
   void drop_unused();
@@ -127,6 +162,8 @@ class Scheduler {
   std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
   ActiveModel* active_ = nullptr;
   std::vector<std::unique_ptr<ActiveModel>> set_aside_;  // reads of theirs hang
+  uint64_t ram_budget_bytes_;
+  Clock::time_point next_expiry_ = Clock::time_point::max();
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
 
@@ -139,12 +176,20 @@ class Scheduler {
   std::vector<model::Row> rows_;
 
   DebugHang debug_hang_;
-  std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_;
+  std::atomic<std::chrono::milliseconds> read_timeout_, pause_timeout_, keep_alive_;
   std::atomic<bool> cancel_noticed_{false};
+  std::atomic<bool> change_noticed_{false};  // of releases_, budget, or what keeps models
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::unique_ptr<GenerateJob>> submitted_;
-  std::vector<std::shared_ptr<const LoadedModel>> forgotten_;
+  struct Release {
+    std::shared_ptr<const LoadedModel> model;
+    Released done;  // empty: of a model that is being removed
+  };
+  std::vector<Release> releases_;
+  std::vector<std::string> keep_;
+  uint64_t wanted_budget_bytes_;
+  std::string budget_reason_;
   MemoryStatus memory_;
   bool stopping_ = false;
 

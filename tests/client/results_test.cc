@@ -53,6 +53,24 @@ TEST(Results, PsShowsJobs) {
             "4    ben   generate  -      decode   -               1 s\n");
 }
 
+TEST(Results, OfPsTellWhenModelsGo) {
+  const FakeDaemon daemon(
+      replies(R"({"jobs":[],"models":[{"name":"a","ram_bytes":2097152,"resident_bytes":1048576,)"
+              R"("in_use":false,"kept":false,"expires_seconds":90.4,"reader":"io_uring",)"
+              R"("direct":true},{"name":"b","in_use":true,"reader":"threads","direct":false,)"
+              R"("expires_seconds":1800},{"name":"c","expires_seconds":null},)"
+              R"({"name":"d","kept":true,"expires_seconds":null}]})"));
+  const std::string out = daemon.run({"ps"}).out;
+  EXPECT_NE(out.find("\n\n"
+                     "IN MEMORY  TAKES  RESIDENT  READ BY            GOES\n"
+                     "a          2 MiB  1 MiB     io_uring           in 90 s\n"
+                     "b          -      -         threads, buffered  30 min after its jobs\n"
+                     "c          -      -         -                  never\n"
+                     "d          -      -         -                  never (keep)\n"),
+            std::string::npos)
+      << out;
+}
+
 TEST(Results, NamesAreEscapedOnTerminals) {
   const FakeDaemon daemon(replies(R"([{"name":"a\u001b[2Jb\nc"}])"));
   RunOptions options;
@@ -71,6 +89,21 @@ TEST(Results, OfShare) {
   const FakeDaemon again(replies(R"({"name":"demo","shared":true,"unchanged":true})"));
   EXPECT_EQ(again.run({"share", "demo"}).out, "demo: shared already\n");
   EXPECT_EQ(again.run({"share"}).status, 64);
+}
+
+TEST(Results, OfStop) {
+  const char* const text = R"({"name":"demo","was_in_memory":true,"freed_bytes":3145728})";
+  const FakeDaemon daemon(replies(text));
+  EXPECT_EQ(daemon.run({"stop", "a", "b"}).out, "a: 3 MiB given back\nb: 3 MiB given back\n");
+  EXPECT_EQ(daemon.run({"stop", "demo", "--json"}).out,
+            "{\"stopped\":[" + std::string(text) + "]}\n");
+  const FakeDaemon idle(replies(R"({"name":"demo","was_in_memory":false,"freed_bytes":0})"));
+  EXPECT_EQ(idle.run({"stop", "demo"}).out, "demo: was not in memory\n");
+  EXPECT_EQ(idle.run({"stop"}).status, 64);
+  const FakeDaemon busy(fails(ErrorCode::kTemporary, "in use by job 3 of user ann", "wait"));
+  const Finished refused = busy.run({"stop", "demo"});
+  EXPECT_EQ(refused.status, 75);
+  EXPECT_NE(refused.err.find("job 3 of user ann"), std::string::npos) << refused.err;
 }
 
 TEST(Results, OfRemoveCancelAndVerify) {

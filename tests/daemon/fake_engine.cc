@@ -155,6 +155,13 @@ Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
   });
 }
 
+Result<JobId> FakeEngine::stop(const engine::ModelRef& model, uid_t user,
+                               std::shared_ptr<JobEvents> events) {
+  return start("stop", user, model, std::move(events), [model](JobId, JobEvents& out) {
+    out.on_done(Json{{"name", model.name}, {"was_in_memory", true}, {"freed_bytes", 4096}});
+  });
+}
+
 Result<JobId> FakeEngine::measure_disk(uid_t user, std::shared_ptr<JobEvents> events) {
   return start("measure", user, {}, std::move(events), [](JobId, JobEvents& out) {
     out.on_done(Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});

@@ -6,7 +6,8 @@
 //   "flood"    tokens of 64 KiB as fast as they go until it is cancelled, or 4096 of them
 //   "deaf"     takes 300 ms to notice that it is cancelled
 // Tokens are bytes; a template gives back its input. A split asks for kSplitNames and ends with
-// their sizes. A verify ends at once.
+// their sizes. A verify ends at once, and
+// a stop says that the model was in memory.
 #pragma once
 
 #include <array>
@@ -39,6 +40,8 @@ class FakeEngine : public engine::Engine {
                               std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> verify(const engine::ModelRef& model, uid_t user,
                                std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> stop(const engine::ModelRef& model, uid_t user,
+                             std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> measure_disk(uid_t user,
                                      std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;

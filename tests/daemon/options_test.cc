@@ -78,6 +78,32 @@ TEST_F(OptionsTest, WhatUsersMay) {
   EXPECT_NE(unknown.error().message.find("no-such-group"), std::string::npos);
 }
 
+TEST_F(OptionsTest, HowLongModelsStay) {
+  const auto none = parse_command_line({}, user());
+  EXPECT_EQ(none->options.keep_alive, std::chrono::minutes(5));
+  EXPECT_TRUE(none->options.keep.empty());
+  EXPECT_FALSE(none->options.exit_when_idle);
+  Environment service = user();
+  service.keep_alive = "30m";
+  EXPECT_EQ(parse_command_line({}, service)->options.keep_alive, std::chrono::minutes(30));
+  const std::string path = config("keep-alive = forever\nkeep = a, org/b  c\n");
+  const auto file = parse_command_line({"--config", path, "--exit-when-idle"}, service);
+  ASSERT_TRUE(file.has_value()) << file.error().message;
+  EXPECT_EQ(file->options.keep_alive, kForever);
+  EXPECT_EQ(file->options.keep, (std::vector<std::string>{"a", "org/b", "c"}));
+  EXPECT_TRUE(file->options.exit_when_idle);
+  const auto flags = parse_command_line(
+      {"--config", path, "--keep", "x", "--keep-alive", "90s", "--keep", "y"}, service);
+  ASSERT_TRUE(flags.has_value()) << flags.error().message;
+  EXPECT_EQ(flags->options.keep_alive, std::chrono::seconds(90));
+  EXPECT_EQ(flags->options.keep, (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(changed_settings(file->options, flags->options).live,
+            (std::vector<std::string>{"keep-alive", "keep"}));
+  EXPECT_EQ(parse_command_line({"--keep-alive", "soon"}, user()).error().code, ErrorCode::kUsage);
+  service.keep_alive = "soon";
+  EXPECT_EQ(parse_command_line({}, service).error().code, ErrorCode::kConfig);
+}
+
 TEST_F(OptionsTest, WithoutARuntimeDirASocketMustBeGiven) {
   Environment environment = user();
   environment.xdg_runtime_dir.clear();

@@ -283,6 +283,15 @@ TEST_F(Users, OwnersAndAdministratorsShare) {
   EXPECT_TRUE(engine_.has("his"));
 }
 
+TEST_F(Users, WhoeverSeesAModelMayGiveItsMemoryBack) {
+  EXPECT_EQ(ben_.ask(about<protocol::StopParams>("short")).value()["name"], "short");
+  EXPECT_EQ(ben_.ask(about<protocol::StopParams>("given")).value()["was_in_memory"], true);
+  EXPECT_EQ(ben_.ask(about<protocol::StopParams>("hers")).error().code, ErrorCode::kNoInput);
+  EXPECT_TRUE(ann_.ask(about<protocol::StopParams>("hers")).has_value());
+  EXPECT_TRUE(admin_.ask(about<protocol::StopParams>("his")).has_value());
+  EXPECT_EQ(ann_.ask(about<protocol::StopParams>("")).error().code, ErrorCode::kUsage);
+}
+
 TEST_F(Users, TheDefaultForAllIsASharedModelThatAnAdministratorChose) {
   const Error error = ann_.ask(protocol::DefaultParams{"short"}).error();
   EXPECT_EQ(error.code, ErrorCode::kNoPermission);

@@ -70,7 +70,8 @@ class Result:
 def environment(home, extra=None):
     """Nothing of the caller's settings reaches the programs."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("AIRLLM_", "XDG_"))}
-    env.update(HOME=home, XDG_RUNTIME_DIR=os.path.join(home, "run"), LC_ALL="C.UTF-8", TERM="xterm")
+    env.update(HOME=home, XDG_RUNTIME_DIR=os.path.join(home, "run"), LC_ALL="C.UTF-8", TERM="xterm",
+               AIRLLM_DEBUG_PRESSURE="/nonexistent")  # the machine's memory is no part of a test
     for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
         if name in os.environ:
             env[name] = os.environ[name]

@@ -204,7 +204,8 @@ class Commands(harness.SharedDaemonTest):
         self.assertEqual(self.ok(self.shared.client("default", "--json")).json["model"], "demo")
 
     def test_what_other_programs_call_it_names_ours(self):
-        for word, ours in (("run", "ask"), ("serve", "airllmd"), ("stop", "cancel")):
+        for word, ours in (("run", "ask"), ("serve", "airllmd"), ("quit", "cancel"),
+                           ("unload", "airllm stop")):
             result = self.assert_fails(self.shared.client(word), 64)
             self.assertIn(ours, result.err)
 
@@ -212,7 +213,7 @@ class Commands(harness.SharedDaemonTest):
         self.assertIn("list", self.assert_fails(self.shared.client("lsit"), 64).err)
 
     def test_help_of_every_command(self):
-        for command in ("ask", "split", "list", "show", "ps", "rm", "verify", "cancel", "status",
+        for command in ("ask", "split", "list", "show", "ps", "rm", "verify", "cancel", "stop", "status",
                         "doctor", "default", "version"):
             self.assertIn(command, self.ok(self.shared.client(command, "--help")).out)
 

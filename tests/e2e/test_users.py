@@ -189,6 +189,8 @@ class Jobs(UsersTest):
         # A model that is being asked stays where it is.
         self.refused(ann.client("share", "mine"), 75, "in use")
         self.refused(ann.client("rm", "-y", "mine"), 75, "in use")
+        self.refused(daemon.client("stop", "mine"), 75, f"job {row['job']} of user {ANN}")
+        self.refused(ben.client("stop", "mine"), 66)
         self.ok(daemon.client("cancel", row["job"]))
         running.communicate(timeout=20 * harness.SLOWNESS)
         self.assertEqual(running.returncode, 130)

@@ -222,6 +222,7 @@ std::vector<Target> message_targets() {
       request<PsParams>("ps"),
       request<RemoveParams>("rm"),
       request<ShareParams>("share"),
+      request<StopParams>("stop"),
       request<VerifyParams>("verify"),
       request<JobParams>("cancel_job"),
       request<StatusParams>("status"),

@@ -22,6 +22,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
   chat.ignore_eos = true;
   chat.logprobs = 5;
   chat.prompt_logprobs = 32000;
+  chat.keep_alive_ms = 1800000;
   GenerateParams raw;
   raw.raw_text = std::string(70000, 'x');
   GenerateParams ids;
@@ -33,6 +34,8 @@ inline std::vector<ClientMessage> sample_client_messages() {
   show.model = "a";
   ShareParams share;
   share.model = "m";
+  StopParams stop;
+  stop.model = "org/m";
   RemoveParams remove;
   remove.model = "b";
   VerifyParams verify;
@@ -50,6 +53,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{7, PsParams{}},
           Request{8, remove},
           Request{15, share},
+          Request{19, stop},
           Request{9, verify},
           Request{10, JobParams{1ULL << 40}},
           Request{11, StatusParams{}},

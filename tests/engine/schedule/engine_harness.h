@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -124,6 +125,9 @@ class TemporaryFolder {
 
 class EngineTest : public ::testing::Test {
  protected:
+  // The machine's memory pressure is no part of what is tested.
+  EngineTest() { ::setenv("AIRLLM_DEBUG_PRESSURE", "/nonexistent", 1); }
+
   void open(uint64_t ram_bytes, uint64_t kv_bytes = uint64_t{64} << 20, unsigned threads = 2) {
     engine::EngineOptions options;
     options.ram_bytes = ram_bytes;
