@@ -109,12 +109,10 @@ Status read_arcee(const ConfigReader& config, Architecture& out) {
 Status read_apertus(const ConfigReader& given, Architecture& out) {
   Json settings = given.json();
   if (!given.has("rope_scaling") && !given.has("rope_parameters")) {
-    settings["rope_parameters"] = Json{{"rope_type", "llama3"},
-                                       {"rope_theta", 12e6},
-                                       {"factor", 8.0},
-                                       {"original_max_position_embeddings", 8192U},
-                                       {"low_freq_factor", 1.0},
-                                       {"high_freq_factor", 4.0}};
+    settings["rope_parameters"] =
+        Json{{"rope_type", "llama3"},  {"rope_theta", 12e6},
+             {"factor", 8.0},          {"original_max_position_embeddings", 8192U},
+             {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}};
   }
   const ConfigReader config(settings, given.what());
   out.gated = false;
@@ -1219,7 +1217,8 @@ Status read_dots1(const ConfigReader& config, Architecture& out) {
   AIRLLM_TRY_VOID(read_deepseek_experts(config, out));
   AIRLLM_TRY(const uint64_t window, read_window(config, 4096));
   AIRLLM_TRY(const uint64_t first, config.count({"max_window_layers"}, kMaxLayers, 62));
-  return set_windows(config, window, [=](uint64_t layer) { return layer >= first; }, out);
+  return set_windows(
+      config, window, [=](uint64_t layer) { return layer >= first; }, out);
 }
 
 Status read_minicpm3(const ConfigReader& config, Architecture& out) {

@@ -78,6 +78,10 @@ class Scheduler {
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
+  struct BatchJob {
+    GenerateJob* job;
+    size_t rows;
+  };
 
   void loop();
   void alive() const;
@@ -109,6 +113,10 @@ class Scheduler {
   Status between_tiles();
   Status while_waiting();
   Status check_cancelled();
+  // For the jobs of the batch that asked for a profile.
+  void begin_recording();
+  void tell_recorded();
+  void tell_sweep(const BatchJob& entry, const stream::IoCounters& io);
   void finish_sweep(const Status& status);
   void give_logits();
   void remove_finished();
@@ -125,11 +133,8 @@ class Scheduler {
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
 
-  struct BatchJob {
-    GenerateJob* job;
-    size_t rows;
-  };
   uint64_t sweep_number_ = 0;
+  Clock::time_point sweep_began_;
   std::vector<BatchJob> batch_;
   std::vector<model::Row> rows_;
 

@@ -44,7 +44,7 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
   }
   readers_running_ = options.readers;
   for (unsigned i = 0; i < options.readers; ++i) {
-    readers_.emplace_back([this](const std::stop_token& stop) { read_loop(stop); });
+    readers_.emplace_back([this, i](const std::stop_token& stop) { read_loop(stop, i + 1); });
   }
 }
 
@@ -183,6 +183,7 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
   }
   done = false;
   AIRLLM_CHECK(in_use_ == nullptr);
+  recorder_.enter_stage(plan_.list.tiles[next_].stage, counters_);
   AIRLLM_TRY_VOID(wait_ready(lock));
   Place& place = *next_place();
   const uint64_t bytes = plan_.list.tiles[next_].read_bytes();
@@ -214,6 +215,7 @@ Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& 
                                 const IsOver& is_over) {
   if (is_over()) return {};
   const Clock::time_point start = Clock::now();
+  const std::optional<Recorder::Mark> mark = recorder_.mark();
   while (!ready_.wait_for(lock, kInterruptInterval, is_over)) {
     lock.unlock();
     Status wanted = interrupted_();
@@ -222,6 +224,7 @@ Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& 
     if (seconds_since(start) > options_.read_deadline_seconds) return read_is_late(tile);
   }
   counters_.wait_seconds += seconds_since(start);
+  recorder_.add(mark, Span{});
   return {};
 }
 
@@ -269,7 +272,7 @@ const Tile& WeightStream::tile_of(const Place& place) const {
   return &place == &embedding_place_ ? embedding_tile_ : plan_.list.tiles[place.tile];
 }
 
-void WeightStream::read_loop(const std::stop_token& stop) {
+void WeightStream::read_loop(const std::stop_token& stop, uint32_t reader) {
   std::unique_lock lock(mutex_);
   while (work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
     if (stop.stop_requested()) break;
@@ -278,6 +281,7 @@ void WeightStream::read_loop(const std::stop_token& stop) {
     place.state = State::kReading;
     const Tile& tile = tile_of(place);
     lock.unlock();
+    const std::optional<Recorder::Mark> began = recorder_.mark();
     if (options_.before_read) options_.before_read();
     Status status = read_tile(tile, place.memory);
     lock.lock();
@@ -286,6 +290,7 @@ void WeightStream::read_loop(const std::stop_token& stop) {
     } else if (status) {
       place.state = State::kReady;
       place.fresh = true;
+      record_read(began, place, reader);
       // It stays.
       if (&place != &embedding_place_ && is_pinned(place.tile))
         resident_bytes_ += tile.read_bytes();
@@ -298,6 +303,19 @@ void WeightStream::read_loop(const std::stop_token& stop) {
   }
   --readers_running_;
   ready_.notify_all();
+}
+
+void WeightStream::record_read(const std::optional<Recorder::Mark>& begin, const Place& place,
+                               uint32_t reader) {
+  const Tile& tile = tile_of(place);
+  Span span;
+  span.kind = Span::Kind::kRead;
+  span.reader = reader;
+  span.index = tile.shard;
+  span.tells_rows = &place == &embedding_place_ || tile.expert.has_value();
+  span.offset_bytes = tile.read_offset();
+  span.read_bytes = tile.read_bytes();
+  recorder_.add(begin, span);
 }
 
 Status WeightStream::read_tile(const Tile& tile, std::byte* memory) const {

@@ -25,15 +25,9 @@
 #include "engine/model/weight_source.h"
 #include "engine/store/shard.h"
 #include "engine/stream/plan.h"
+#include "engine/stream/recorder.h"
 
 namespace airllm::stream {
-
-// Weights used, by where they came from.
-struct IoCounters {
-  uint64_t read_bytes = 0;   // read from disk for this use
-  uint64_t cache_bytes = 0;  // lay in memory already
-  double wait_seconds = 0;   // the engine thread waited for reading
-};
 
 struct StreamOptions {
   unsigned readers = 2;                    // threads that read
@@ -75,6 +69,8 @@ class WeightStream : public model::WeightSource {
   // What was used since take_counters().
   const IoCounters& counters() const { return counters_; }
   IoCounters take_counters();
+  // Records stages, waits and reads while it is on.
+  Recorder& recorder() { return recorder_; }
   // Bytes of pinned tiles that are in memory now.
   uint64_t resident_bytes() const;
 
@@ -117,7 +113,9 @@ class WeightStream : public model::WeightSource {
   template <typename IsOver>
   Status wait_until(std::unique_lock<std::mutex>& lock, const Tile& tile, const IsOver& is_over);
   Unexpected read_is_late(const Tile& tile);
-  void read_loop(const std::stop_token& stop);
+  void read_loop(const std::stop_token& stop, uint32_t reader);
+  // Of a read that has ended well.
+  void record_read(const std::optional<Recorder::Mark>& begin, const Place& place, uint32_t reader);
   Status read_tile(const Tile& tile, std::byte* memory) const;
   model::TileView view_of(size_t tile, const std::byte* memory) const;
   const std::byte* resident_row(size_t tensor, uint64_t row);
@@ -130,6 +128,8 @@ class WeightStream : public model::WeightSource {
   const kernels::Backend& backend_;
   StreamOptions options_;
   const std::function<Status()> interrupted_;
+
+  Recorder recorder_;
 
   // The engine thread's own.
   IoCounters counters_;
