@@ -85,6 +85,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
   request.ignore_eos = params.ignore_eos;
   request.logprobs = params.logprobs;
   request.prompt_logprobs = params.prompt_logprobs;
+  request.profile = params.profile;
   return request;
 }
 
