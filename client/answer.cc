@@ -74,6 +74,17 @@ std::string verbose_summary(const protocol::Generated& generated) {
 
 Status Answer::on_accepted(const protocol::Accepted& accepted) {
   accepted_ = accepted;
+  if (profile_ == nullptr) return {};
+  profile_->summary = {};
+  return profile_->file.begin(accepted);
+}
+
+Status Answer::on_profile(const protocol::Profile& profile) {
+  if (profile_ == nullptr) return unexpected_event();
+  profile_->summary.add(profile);
+  for (const protocol::ProfileEvent& event : profile.events) {
+    AIRLLM_TRY_VOID(profile_->file.add(event));
+  }
   return {};
 }
 
@@ -139,7 +150,7 @@ Status JsonAnswer::print_event(const std::string& line) {
 }
 
 Status JsonAnswer::on_accepted(const protocol::Accepted& accepted) {
-  accepted_ = accepted;
+  AIRLLM_TRY_VOID(Answer::on_accepted(accepted));
   if (!stream_) return {};
   return print_event(json_for_stdout(Json{{"type", "accepted"},
                                           {"job", accepted.job},

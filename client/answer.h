@@ -7,17 +7,29 @@
 #include <vector>
 
 #include "base/json_fwd.h"
+#include "client/profile_summary.h"
 #include "client/progress.h"
 #include "client/session.h"
 #include "client/spool.h"
+#include "client/trace_file.h"
 #include "protocol/messages.h"
 
 namespace airllm::client {
 
+// Where the events of a profile go.
+struct ProfileOutput {
+  TraceFile file;
+  ProfileSummary summary;
+};
+
 class Answer : public EventHandler {
  public:
+  // Borrows it. Without one, events of a profile do not belong to the request.
+  void set_profile(ProfileOutput* profile) { profile_ = profile; }
+
   Status on_accepted(const protocol::Accepted& accepted) override;
   Status on_progress(const protocol::Progress& progress) override;
+  Status on_profile(const protocol::Profile& profile) override;
   bool has_begun() const override { return begun_; }
   // Call when the request ended, however it ended, before anything else is printed.
   virtual void finish() { line_.clear(); }
@@ -32,6 +44,7 @@ class Answer : public EventHandler {
   protocol::Generated generated_;
   ProgressLine line_;
   bool begun_ = false;
+  ProfileOutput* profile_ = nullptr;
 };
 
 // Only the text on stdout, each piece written at once; on a terminal a newline at the end.

@@ -27,6 +27,7 @@ struct AskOptions {
   bool no_stdin = false;
   bool stream_json = false;
   bool verbose = false;
+  std::optional<std::string> profile;
   std::optional<uint64_t> logprobs;
   std::optional<uint64_t> prompt_logprobs;
   std::optional<std::string> keep_alive;
@@ -79,6 +80,9 @@ void add_output_options(ArgParser& parser, AskOptions& options) {
                  "With JSON: the N likeliest tokens after each token of the prompt");
   parser.flag("--stream-json", options.stream_json, "Print each event as a line of JSON");
   parser.flag("-v,--verbose", options.verbose, "Print times and bytes read on standard error");
+  parser.text("--profile", options.profile, "FILE",
+              "Write where the time goes to FILE, a trace for Perfetto, and a summary on standard "
+              "error");
   parser.add_globals(options.globals);
 }
 
@@ -183,17 +187,36 @@ std::unique_ptr<Answer> make_answer(const AskOptions& options) {
   return std::make_unique<TextAnswer>();
 }
 
+// What was asked for besides the answer, on stderr.
+void print_summaries(const AskOptions& options, const Answer& answer,
+                     const std::optional<ProfileOutput>& profile) {
+  std::string text;
+  if (options.verbose) text += verbose_summary(answer.generated());
+  if (profile) text += profile->summary.text(answer.generated());
+  if (text.empty()) return;
+  const bool begins_a_line = !answer.leaves_line_open() || !stderr_shows_stdout();
+  print_err((begins_a_line ? "" : "\n") + text);
+}
+
+// Before anything is asked, so that nobody waits for a trace that cannot be written.
+Result<std::optional<ProfileOutput>> open_profile(const AskOptions& options) {
+  if (!options.profile) return std::optional<ProfileOutput>();
+  AIRLLM_TRY(TraceFile file, TraceFile::create(*options.profile));
+  return std::optional<ProfileOutput>({std::move(file), {}});
+}
+
 // Runs the request that `options` describes.
 Result<int> ask(AskOptions& options) {
+  AIRLLM_TRY(std::optional<ProfileOutput> profile, open_profile(options));
   AIRLLM_TRY(Connection connection, Connection::open(options.globals));
   const std::unique_ptr<Answer> answer = make_answer(options);
+  if (profile) answer->set_profile(&*profile);
   const Status status = run_request(connection, options.params, *answer);
   answer->finish();
+  const Status traced = profile ? profile->file.finish() : Status();
   if (!status) return Unexpected(with_source_of_name(status.error(), options.chosen));
-  if (options.verbose) {
-    const bool begins_a_line = !answer->leaves_line_open() || !stderr_shows_stdout();
-    print_err((begins_a_line ? "" : "\n") + verbose_summary(answer->generated()));
-  }
+  AIRLLM_TRY_VOID(traced);
+  print_summaries(options, *answer, profile);
   if (answer->finish_reason() != "cancelled") return 0;
   if (caught_signal() == 0 && !is_json(options)) {
     print_err("airllm: the job was cancelled\n");
@@ -221,6 +244,7 @@ Result<int> run_ask(const Invocation& call) {
   if (options.chosen) options.params.model = options.chosen->name;
   options.params.logprobs = options.logprobs.value_or(0);
   options.params.prompt_logprobs = options.prompt_logprobs.value_or(0);
+  options.params.profile = options.profile.has_value();
   AIRLLM_TRY_VOID(set_prompt(options));
   return ask(options);
 }

@@ -80,8 +80,7 @@ std::string format_budget(const Json& status) {
 std::string format_models(const Json& status) {
   const Json models = status.is_object() ? status.value("models", Json()) : Json();
   if (!models.is_array() || models.empty()) return {};
-  std::vector<std::vector<std::string>> rows{
-      {"IN MEMORY", "TAKES", "RESIDENT", "READ BY", "GOES"}};
+  std::vector<std::vector<std::string>> rows{{"IN MEMORY", "TAKES", "RESIDENT", "READ BY", "GOES"}};
   for (const Json& model : models) {
     if (!model.is_object()) continue;
     rows.push_back({cell(model, "name"), cell(model, "ram_bytes"), cell(model, "resident_bytes"),

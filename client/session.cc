@@ -26,6 +26,7 @@ Result<bool> dispatch(Connection& connection, const protocol::Event& event, Even
           [&](const Progress& body) { return handler.on_progress(body); },
           [&](const Token& body) { return handler.on_token(body); },
           [&](const PromptLogprobs& body) { return handler.on_prompt_logprobs(body); },
+          [&](const Profile& body) { return handler.on_profile(body); },
           [&](const Tokens& body) { return handler.on_tokens(body); },
           [&](const Text& body) { return handler.on_text(body); },
           [&](const OpenFiles& body) { return handler.on_open_files(connection, event.id, body); },

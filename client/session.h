@@ -25,6 +25,7 @@ class EventHandler {
   virtual Status on_progress(const protocol::Progress&) { return {}; }
   virtual Status on_prompt_logprobs(const protocol::PromptLogprobs&) { return unexpected_event(); }
   virtual Status on_token(const protocol::Token&) { return unexpected_event(); }
+  virtual Status on_profile(const protocol::Profile&) { return unexpected_event(); }
   virtual Status on_tokens(const protocol::Tokens&) { return unexpected_event(); }
   virtual Status on_text(const protocol::Text&) { return unexpected_event(); }
   virtual Status on_open_files(Connection&, uint64_t /*id*/, const protocol::OpenFiles&) {

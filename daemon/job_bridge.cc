@@ -33,6 +33,17 @@ const char* finish_word(engine::FinishReason reason) {
   return "stop";
 }
 
+const char* kind_word(engine::ProfileEvent::Kind kind) {
+  switch (kind) {
+    case engine::ProfileEvent::Kind::kSweep: return "sweep";
+    case engine::ProfileEvent::Kind::kStage: return "stage";
+    case engine::ProfileEvent::Kind::kWait: return "wait";
+    case engine::ProfileEvent::Kind::kRead: return "read";
+    case engine::ProfileEvent::Kind::kSample: return "sample";
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string encode_event(uint64_t request, protocol::EventBody body) {
@@ -152,6 +163,17 @@ void JobBridge::on_prompt_logprobs(uint64_t position,
 
 void JobBridge::on_token(const engine::GeneratedToken& token) {
   send(protocol::Token{token.id, token.text, to_protocol(token.logprobs)}, false);
+}
+
+void JobBridge::on_profile(std::span<const engine::ProfileEvent> events, uint64_t lost) {
+  protocol::Profile profile{{}, lost};
+  profile.events.reserve(events.size());
+  for (const engine::ProfileEvent& event : events) {
+    profile.events.push_back({kind_word(event.kind), event.thread, event.begin_ns,
+                              event.duration_ns, event.name, event.offset_bytes, event.read_bytes,
+                              event.cache_bytes, event.rows, event.other_rows});
+  }
+  send(std::move(profile), false);
 }
 
 void JobBridge::on_tokens(std::span<const int32_t> ids, std::span<const std::string> pieces) {

@@ -38,6 +38,7 @@ class JobBridge : public engine::JobEvents {
   void on_prompt_logprobs(uint64_t position,
                           std::span<const engine::TokenLogprob> logprobs) override;
   void on_token(const engine::GeneratedToken& token) override;
+  void on_profile(std::span<const engine::ProfileEvent> events, uint64_t lost) override;
   void on_tokens(std::span<const int32_t> ids, std::span<const std::string> pieces) override;
   void on_text(std::string_view text) override;
   void on_generated(const engine::GenerateResult& result) override;

@@ -92,6 +92,7 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
   request.logprobs = params.logprobs;
   request.prompt_logprobs = params.prompt_logprobs;
   if (params.keep_alive_ms) request.keep_alive = to_duration(*params.keep_alive_ms);
+  request.profile = params.profile;
   return request;
 }
 

@@ -151,6 +151,7 @@ struct GenerateRequest {
   uint64_t prompt_logprobs = 0;  // how many per prompt token
   // How long the model keeps its memory from the job's end on; unset: as the engine's options say.
   std::optional<std::chrono::milliseconds> keep_alive;
+  bool profile = false;  // on_profile() tells where the time goes
 };
 
 enum class FinishReason { kStop, kStopString, kLength, kContext, kCancelled };
@@ -191,6 +192,29 @@ struct GenerateResult {
   uint64_t sweeps = 0;
   uint64_t read_bytes = 0;   // weights read from disk
   uint64_t cache_bytes = 0;  // weights that lay in RAM already
+};
+
+// What took a while in a sweep that carried the job.
+struct ProfileEvent {
+  enum class Kind {
+    kSweep,   // weights went through the batch, from the first stage to the last
+    kStage,   // one of its stages
+    kWait,    // the engine thread waited for reading
+    kRead,    // a reader read, and checked what it read
+    kSample,  // a token was chosen
+  };
+  Kind kind = Kind::kSweep;
+  uint64_t thread = 0;   // 0: the engine thread; else the number of a reader
+  int64_t begin_ns = 0;  // since acceptance; reading ahead may have begun before
+  uint64_t duration_ns = 0;
+  // Of kStage: "layer 3". Of kRead: the shard; empty, with offset 0, where that would tell what
+  // other users' rows hold.
+  std::string name = {};
+  uint64_t offset_bytes = 0;  // of kRead, in the shard's file
+  uint64_t read_bytes = 0;    // of kRead: its length; of kSweep and kStage as in GenerateResult
+  uint64_t cache_bytes = 0;   // likewise
+  uint64_t rows = 0;          // of kSweep: the job's own
+  uint64_t other_rows = 0;    // of kSweep: of all other jobs
 };
 
 // ---- text without weights ----------------------------------------------------------------------
@@ -251,6 +275,9 @@ class JobEvents {
   // The distribution after prompt token `position` (0-based), descending.
   virtual void on_prompt_logprobs(uint64_t /*position*/, std::span<const TokenLogprob>) {}
   virtual void on_token(const GeneratedToken&) {}
+  // Some hundred events at most, in no order; `lost` have been left out so far because there were
+  // too many, or no room for them.
+  virtual void on_profile(std::span<const ProfileEvent> /*events*/, uint64_t /*lost*/) {}
   // Ids of a text, in order; `pieces` are their tokens' texts when these are asked for, else empty.
   virtual void on_tokens(std::span<const int32_t> /*ids*/,
                          std::span<const std::string> /*pieces*/) {}
@@ -259,9 +286,9 @@ class JobEvents {
   virtual void on_generated(const GenerateResult&) {}  // the end of a generate job
   virtual void on_done(const Json& /*result*/) {}      // the end of any other job
   virtual void on_error(const Error&) {}               // the end of a job that failed
-  // How many bytes the receiver takes now, of log-probabilities or of a text job's results. A
-  // generate or text job whose receiver takes none pauses until it does, and fails when that takes
-  // too long; the others go on.
+  // How many bytes the receiver takes now, of log-probabilities, of a profile or of a text job's
+  // results. A generate or text job whose receiver takes none pauses until it does, and fails when
+  // that takes too long; the others go on.
   virtual uint64_t room_bytes() const { return kUnlimitedRoom; }
 };
 

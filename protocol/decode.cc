@@ -28,6 +28,20 @@ Status read_value(std::string_view bytes, const std::string& where, TokenLogprob
   return protocol::read_value(logprob, where, out.logprob);
 }
 
+Status read_value(std::string_view bytes, const std::string& where, ProfileEvent& out) {
+  AIRLLM_TRY(const MapView map, MapView::parse(bytes, where));
+  AIRLLM_TRY_VOID(map.get("kind", out.kind));
+  AIRLLM_TRY_VOID(map.get("thread", out.thread));
+  AIRLLM_TRY_VOID(map.get("begin_ns", out.begin_ns));
+  AIRLLM_TRY_VOID(map.get("duration_ns", out.duration_ns));
+  AIRLLM_TRY_VOID(map.get("name", out.name));
+  AIRLLM_TRY_VOID(map.get("offset", out.offset));
+  AIRLLM_TRY_VOID(map.get("read_bytes", out.read_bytes));
+  AIRLLM_TRY_VOID(map.get("cache_bytes", out.cache_bytes));
+  AIRLLM_TRY_VOID(map.get("rows", out.rows));
+  return map.get("other_rows", out.other_rows);
+}
+
 // MapView::get_list for the element types of this file.
 template <typename T>
 Status get_structs(const MapView& map, std::string_view key, uint64_t max_count,
@@ -88,6 +102,7 @@ Result<GenerateParams> read_generate(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("logprobs", params.logprobs));
   AIRLLM_TRY_VOID(map.get("prompt_logprobs", params.prompt_logprobs));
   AIRLLM_TRY_VOID(map.get("keep_alive_ms", params.keep_alive_ms));
+  AIRLLM_TRY_VOID(map.get("profile", params.profile));
   return params;
 }
 
@@ -224,6 +239,13 @@ Result<EventBody> read_prompt_logprobs(const MapView& map) {
   return EventBody(std::move(body));
 }
 
+Result<EventBody> read_profile(const MapView& map) {
+  Profile body;
+  AIRLLM_TRY_VOID(get_structs(map, "events", kMaxProfileEvents, body.events));
+  AIRLLM_TRY_VOID(map.get("lost", body.lost));
+  return EventBody(std::move(body));
+}
+
 Result<EventBody> read_tokens(const MapView& map) {
   Tokens body;
   AIRLLM_TRY_VOID(map.get_list("ids", kAnyCount, body.ids));
@@ -288,6 +310,7 @@ Result<EventBody> read_event_body(const std::string& kind, const MapView& map) {
   if (kind == "progress") return read_progress(map);
   if (kind == "token") return read_token(map);
   if (kind == "prompt_logprobs") return read_prompt_logprobs(map);
+  if (kind == "profile") return read_profile(map);
   if (kind == "tokens") return read_tokens(map);
   if (kind == "text") return read_text(map);
   if (kind == "open_files") return read_open_files(map);

@@ -71,6 +71,25 @@ class Writer {
     value(pair.id);
     value(pair.logprob);
   }
+  // What is 0 or empty is left out: there are many of these.
+  void value(const ProfileEvent& event) {
+    const auto fields = std::array{std::pair{"thread", event.thread},
+                                   std::pair{"offset", event.offset},
+                                   std::pair{"read_bytes", event.read_bytes},
+                                   std::pair{"cache_bytes", event.cache_bytes},
+                                   std::pair{"rows", event.rows},
+                                   std::pair{"other_rows", event.other_rows}};
+    size_t pairs = 3 + (event.name.empty() ? 0 : 1);
+    for (const auto& [name, number] : fields) pairs += number == 0 ? 0 : 1;
+    map(pairs);
+    field("kind", event.kind);
+    field("begin_ns", event.begin_ns);
+    field("duration_ns", event.duration_ns);
+    if (!event.name.empty()) field("name", event.name);
+    for (const auto& [name, number] : fields) {
+      if (number != 0) field(name, number);
+    }
+  }
 
   template <typename T>
   void field(std::string_view name, const T& content) {
@@ -155,7 +174,7 @@ void write(Writer& out, const Hello& hello) {
 }
 
 void write_params(Writer& out, const GenerateParams& params) {
-  out.map(8 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens) +
+  out.map(9 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens) +
           count(params.keep_alive_ms));
   out.field("model", params.model);
   out.field("messages", params.messages);
@@ -170,6 +189,7 @@ void write_params(Writer& out, const GenerateParams& params) {
   out.field("logprobs", params.logprobs);
   out.field("prompt_logprobs", params.prompt_logprobs);
   optional_field(out, "keep_alive_ms", params.keep_alive_ms);
+  out.field("profile", params.profile);
 }
 
 void write_params(Writer& out, const TokenizeParams& params) {
@@ -307,6 +327,12 @@ void write_body(Writer& out, const PromptLogprobs& body) {
   out.field("logprobs", body.logprobs);
 }
 
+void write_body(Writer& out, const Profile& body) {
+  out.map(2);
+  out.field("events", body.events);
+  out.field("lost", body.lost);
+}
+
 void write_body(Writer& out, const Tokens& body) {
   out.map(body.pieces.empty() ? 1 : 2);
   out.field("ids", body.ids);
@@ -353,6 +379,7 @@ struct EventName {
   std::string_view operator()(const Progress&) const { return "progress"; }
   std::string_view operator()(const Token&) const { return "token"; }
   std::string_view operator()(const PromptLogprobs&) const { return "prompt_logprobs"; }
+  std::string_view operator()(const Profile&) const { return "profile"; }
   std::string_view operator()(const Tokens&) const { return "tokens"; }
   std::string_view operator()(const Text&) const { return "text"; }
   std::string_view operator()(const OpenFiles&) const { return "open_files"; }

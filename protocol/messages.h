@@ -26,6 +26,8 @@ inline constexpr size_t kMaxDescriptors = 64;
 inline constexpr uint64_t kMaxChatMessages = 65536;
 inline constexpr uint64_t kMaxStopStrings = 1024;
 inline constexpr uint64_t kMaxChatTemplates = 32;
+// Events that one "profile" event holds.
+inline constexpr uint64_t kMaxProfileEvents = 4096;
 
 // type "hello": the first message of both sides.
 struct Hello {
@@ -64,6 +66,7 @@ struct GenerateParams {
   uint64_t prompt_logprobs = 0;
   // How long the model keeps its memory when the job has ended; a hundred years or more: for ever.
   std::optional<uint64_t> keep_alive_ms;
+  bool profile = false;  // "profile" events tell where the time goes
 };
 
 // method "tokenize". The ids come in "tokens" events.
@@ -195,6 +198,26 @@ struct PromptLogprobs {
   std::vector<TokenLogprob> logprobs;
 };
 
+// Something that took a while in a sweep that carried the job.
+struct ProfileEvent {
+  std::string kind;      // "sweep", "stage", "wait", "read", "sample"
+  uint64_t thread = 0;   // 0: the engine thread; else the number of a reader
+  int64_t begin_ns = 0;  // since acceptance; reading ahead may have begun before
+  uint64_t duration_ns = 0;
+  std::string name;         // of a stage; of the shard that is read, unless that is not told
+  uint64_t offset = 0;      // of a read, in the shard's file
+  uint64_t read_bytes = 0;  // of a read: its length; of a sweep or stage, as in "generated"
+  uint64_t cache_bytes = 0;
+  uint64_t rows = 0;        // of a sweep: the job's own
+  uint64_t other_rows = 0;  // and those of all other jobs
+};
+
+// kind "profile": events in no order.
+struct Profile {
+  std::vector<ProfileEvent> events;
+  uint64_t lost = 0;  // left out so far: too many, or the client was behind
+};
+
 // kind "tokens": ids of a tokenize request, in order, some with each event.
 struct Tokens {
   std::vector<int32_t> ids;
@@ -235,8 +258,8 @@ struct Failed {
   Error error;
 };
 
-using EventBody = std::variant<Accepted, Progress, Token, PromptLogprobs, Tokens, Text, OpenFiles,
-                               Generated, Done, Failed>;
+using EventBody = std::variant<Accepted, Progress, Token, PromptLogprobs, Profile, Tokens, Text,
+                               OpenFiles, Generated, Done, Failed>;
 
 // type "event": {"type","id","event":kind,"body":{...}}.
 struct Event {

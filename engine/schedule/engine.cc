@@ -151,6 +151,9 @@ class TableEvents : public JobEvents {
     next_->on_prompt_logprobs(position, logprobs);
   }
   void on_token(const GeneratedToken& event) override { next_->on_token(event); }
+  void on_profile(std::span<const ProfileEvent> events, uint64_t lost) override {
+    next_->on_profile(events, lost);
+  }
   void on_tokens(std::span<const int32_t> ids, std::span<const std::string> pieces) override {
     next_->on_tokens(ids, pieces);
   }

@@ -69,6 +69,7 @@ GenerateJob::GenerateJob(std::shared_ptr<JobRecord> record,
       ignore_eos_(request.ignore_eos),
       logprobs_(std::min(request.logprobs, model_->architecture().vocabulary)),
       prompt_logprobs_(std::min(request.prompt_logprobs, model_->architecture().vocabulary)),
+      wants_profile_(request.profile),
       max_tokens_(request.max_tokens),
       keep_alive_(request.keep_alive),
       tokens_(std::move(prompt)),
@@ -90,6 +91,10 @@ GenerateJob::GenerateJob(std::shared_ptr<JobRecord> record,
 void GenerateJob::accept() {
   accepted_at_ = Clock::now();
   last_progress_ = accepted_at_;
+  if (wants_profile_) {
+    profile_ =
+        std::make_unique<JobProfile>(*events_, model::stages(model_->architecture()), accepted_at_);
+  }
   record_->update([&](engine::JobInfo& info) { info.prompt_tokens = prompt_count_; });
   events_->on_accepted(accepted_);
 }
@@ -146,7 +151,7 @@ void GenerateJob::take_logits(size_t index, std::span<const float> logits) {
   if (max_tokens_ == 0U) return finish(engine::FinishReason::kLength);
   if (is_context_full()) return finish(engine::FinishReason::kContext);
 
-  const int32_t id = sampler_.sample(logits, tokens_);
+  const int32_t id = sample(logits);
   tokens_.push_back(id);
   if (++result_.completion_tokens == 1) {
     result_.first_token_ms = milliseconds_between(accepted_at_, Clock::now());
@@ -154,6 +159,14 @@ void GenerateJob::take_logits(size_t index, std::span<const float> logits) {
   record_->update(
       [&](engine::JobInfo& info) { info.completion_tokens = result_.completion_tokens; });
   emit_token(id, logits);
+}
+
+int32_t GenerateJob::sample(std::span<const float> logits) {
+  if (profile_ == nullptr) return sampler_.sample(logits, tokens_);
+  const Clock::time_point begin = Clock::now();
+  const int32_t id = sampler_.sample(logits, tokens_);
+  profile_->add_sample(begin);
+  return id;
 }
 
 void GenerateJob::emit_prompt_logprobs(size_t index, std::span<const float> logits) {
@@ -207,12 +220,14 @@ void GenerateJob::finish(engine::FinishReason reason) {
   const Clock::time_point now = Clock::now();
   result_.total_ms = milliseconds_between(accepted_at_, now);
   if (!started_at_) result_.queued_ms = result_.total_ms;
+  if (profile_ != nullptr) profile_->end();
   events_->on_generated(result_);
   release();
 }
 
 void GenerateJob::fail(const Error& error) {
   AIRLLM_CHECK(!finished_);
+  if (profile_ != nullptr) profile_->end();
   events_->on_error(error);
   release();
 }
@@ -228,6 +243,7 @@ void GenerateJob::end_without_room(const char* setting) {
 // The KV stays until the sweep that uses it is over; see Scheduler.
 void GenerateJob::release() {
   finished_ = true;
+  profile_.reset();
   events_.reset();
 }
 

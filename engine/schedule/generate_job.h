@@ -10,6 +10,7 @@
 #include "engine/kv/kv_pool.h"
 #include "engine/sampling/sampler.h"
 #include "engine/schedule/job.h"
+#include "engine/schedule/job_profile.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/stop_matcher.h"
 #include "engine/stream/weight_stream.h"
@@ -63,6 +64,8 @@ class GenerateJob {
   void take_logits(size_t index, std::span<const float> logits);
   void advance(size_t rows) { computed_ += rows; }
   void count_sweep(const stream::IoCounters& io);
+  // Null unless the job asked for one.
+  JobProfile* profile() { return profile_.get(); }
   // Bytes of weights that the prompt's sweeps have used and will use; told at most ten times a
   // second.
   void report_progress(uint64_t done_bytes, uint64_t total_bytes);
@@ -76,6 +79,7 @@ class GenerateJob {
   bool is_context_full() const { return tokens_.size() >= model_->architecture().context; }
 
  private:
+  int32_t sample(std::span<const float> logits);
   void emit_token(int32_t id, std::span<const float> logits);
   void emit_prompt_logprobs(size_t index, std::span<const float> logits);
   void release();
@@ -89,6 +93,7 @@ class GenerateJob {
   bool ignore_eos_;
   size_t logprobs_;
   size_t prompt_logprobs_;
+  bool wants_profile_;
   std::optional<uint64_t> max_tokens_;
   std::optional<std::chrono::milliseconds> keep_alive_;
 
@@ -102,6 +107,7 @@ class GenerateJob {
   sampling::Sampler sampler_;
   std::unique_ptr<tokenizer::Tokenizer::Stream> text_;  // null without a tokenizer
   StopMatcher stop_;
+  std::unique_ptr<JobProfile> profile_;
 
   engine::GenerateResult result_;
   Clock::time_point accepted_at_;

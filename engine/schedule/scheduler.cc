@@ -322,6 +322,7 @@ void Scheduler::sweep() {
   }
   const Clock::time_point now = Clock::now();
   for (const BatchJob& entry : batch_) entry.job->sweep_started(now);
+  begin_recording();
   const std::chrono::duration<double> read_deadline = read_timeout_.load();
   active_->weights().set_read_deadline(read_deadline.count());
   finish_sweep(run_sweep());
@@ -414,7 +415,10 @@ bool Scheduler::is_running(const GenerateJob& wanted) const {
 
 size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_rows_left) {
   const Clock::time_point now = Clock::now();
-  const size_t most_logits = std::min(logit_rows_left, job.logit_rows_taken(now));
+  const size_t taken = job.logit_rows_taken(now);
+  const size_t most_logits = std::min(logit_rows_left, taken);
+  // Each sweep makes more of a profile, with logits or without.
+  if (job.profile() != nullptr && taken == 0) most_rows = 0;
   size_t count = 0;
   size_t logits = 0;
   const size_t first = job.computed();
@@ -524,7 +528,10 @@ Status Scheduler::check_cancelled() {
   for (const BatchJob& entry : batch_) {
     GenerateJob& job = *entry.job;
     if (!job.is_finished() && job.record().is_cancelled()) {
-      job.count_sweep(active_->weights().counters());
+      const stream::IoCounters& io = active_->weights().counters();
+      job.count_sweep(io);
+      tell_recorded();
+      tell_sweep(entry, io);
       job.finish(engine::FinishReason::kCancelled);
     }
     any_left = any_left || !job.is_finished();
@@ -546,6 +553,7 @@ Status Scheduler::between_tiles() {
   debug_hang_.at_tile();
   alive();
   give_back();
+  tell_recorded();
   const stream::IoCounters& io = active_->weights().counters();
   const uint64_t done = io.read_bytes + io.cache_bytes;
   const size_t rows_per_sweep = active_->forward().limits().rows;
@@ -559,11 +567,51 @@ Status Scheduler::between_tiles() {
   return check_cancelled();
 }
 
+void Scheduler::begin_recording() {
+  stream::Recorder& recorder = active_->weights().recorder();
+  sweep_began_ = Clock::now();
+  const bool is_wanted = std::any_of(batch_.begin(), batch_.end(), [](const BatchJob& entry) {
+    return entry.job->profile() != nullptr;
+  });
+  if (!is_wanted) {
+    if (recorder.is_on()) recorder.turn_off();
+    return;
+  }
+  recorder.begin_sweep(std::any_of(batch_.begin(), batch_.end(), [this](const BatchJob& entry) {
+    return entry.job->user() != batch_.front().job->user();
+  }));
+}
+
+void Scheduler::tell_recorded() {
+  stream::Recorder& recorder = active_->weights().recorder();
+  if (!recorder.is_on()) return;
+  const stream::Recorder::Taken taken = recorder.take();
+  for (const BatchJob& entry : batch_) {
+    if (!entry.job->is_finished() && entry.job->profile() != nullptr) {
+      entry.job->profile()->add(taken);
+    }
+  }
+}
+
+// What became of the sweep until now.
+void Scheduler::tell_sweep(const BatchJob& entry, const stream::IoCounters& io) {
+  JobProfile* const profile = entry.job->profile();
+  if (profile == nullptr) return;
+  if (const auto stage = active_->weights().recorder().stage_so_far(io)) {
+    profile->add({{*stage}, 0});
+  }
+  profile->add_sweep(sweep_began_, {entry.rows, rows_.size() - entry.rows}, io);
+  profile->send();
+}
+
 void Scheduler::finish_sweep(const Status& status) {
   const stream::IoCounters io = active_->weights().take_counters();
+  active_->weights().recorder().end_sweep(io);
+  tell_recorded();
   for (const BatchJob& entry : batch_) {
     if (entry.job->is_finished()) continue;
     entry.job->count_sweep(io);
+    tell_sweep(entry, io);
     if (!status && status.error().code != ErrorCode::kCancelled) {
       entry.job->fail(status.error());
     }

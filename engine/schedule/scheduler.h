@@ -54,8 +54,8 @@ struct ModelMemory {
   bool is_direct = false;       // past the page cache
   uint64_t locked_bytes = 0;
   bool has_huge_pages = false;
-  bool is_in_use = false;       // jobs run with it or wait for it
-  bool is_kept = false;         // by the setting
+  bool is_in_use = false;  // jobs run with it or wait for it
+  bool is_kept = false;    // by the setting
   std::chrono::milliseconds keep_alive{0};
   Clock::time_point idle_since;
 };
@@ -102,6 +102,10 @@ class Scheduler {
 
  private:
   using Jobs = std::vector<std::unique_ptr<GenerateJob>>;
+  struct BatchJob {
+    GenerateJob* job;
+    size_t rows;
+  };
 
   void loop();
   void alive() const;
@@ -149,6 +153,10 @@ class Scheduler {
   Status between_tiles();
   Status while_waiting();
   Status check_cancelled();
+  // For the jobs of the batch that asked for a profile.
+  void begin_recording();
+  void tell_recorded();
+  void tell_sweep(const BatchJob& entry, const stream::IoCounters& io);
   void finish_sweep(const Status& status);
   void give_logits();
   void remove_finished();
@@ -167,11 +175,8 @@ class Scheduler {
   std::deque<std::unique_ptr<GenerateJob>> waiting_;
   Jobs running_;  // in the order of arrival
 
-  struct BatchJob {
-    GenerateJob* job;
-    size_t rows;
-  };
   uint64_t sweep_number_ = 0;
+  Clock::time_point sweep_began_;
   std::vector<BatchJob> batch_;
   std::vector<model::Row> rows_;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "base/checked.h"
 #include "base/units.h"
@@ -19,6 +20,13 @@ constexpr model::BatchLimits kLeastOfFullPlan{2, 2};
 constexpr uint64_t kMostWorkspaceBytes = 128 * kMiB;
 // Larger tiles gain no reading speed, and make cancellation and the ring coarser.
 constexpr uint64_t kMostTileBytes = 4 * kMiB;
+// Two slots let one tile be read while another is in use; more smooth the reading.
+constexpr uint64_t kMostSlots = 4;
+constexpr uint64_t kLeastSlots = 2;
+// What a ring has beyond two slots could hold tiles that stay, and what is left beside whole pinned
+// tiles holds nothing. With so many tiles that stream in a sweep, the one is a hundredth of them,
+// the other less than half of that. More and smaller ones would be read more slowly.
+constexpr uint64_t kStreamedTiles = 200;
 // Norms and biases: too small to be worth a read of their own in every sweep.
 constexpr uint64_t kSmallTileBytes = 64 * kKiB;
 
@@ -83,10 +91,38 @@ Plan plan_without_tiles(const PlanInput& input, const Division& division) {
   return plan;
 }
 
-// Everything stays: no ring. The embedding's blocks stay as well, unless the head holds them.
-Plan full_plan(const PlanInput& input, uint64_t workspace) {
+// The weights of all stages but what is only looked up, about.
+uint64_t weight_bytes(const PlanInput& input) {
+  uint64_t sum = 0;
+  for (size_t i = input.architecture->tied_head ? 0 : 1; i < input.shards.size(); ++i) {
+    sum += input.shards[i].file_bytes;
+  }
+  return sum;
+}
+
+// For a budget that the weights do not fit in.
+Division division_of(const PlanInput& input, uint64_t budget_bytes, uint64_t block) {
+  Division division{};
+  division.workspace = std::min(budget_bytes / 4, kMostWorkspaceBytes);
+  const model::BatchLimits limits = limits_within(*input.architecture, division.workspace);
+  const uint64_t stays = budget_bytes - std::min(workspace_bytes(input, limits), budget_bytes);
+  const uint64_t weights = weight_bytes(input);
+  const uint64_t least_tile = (weights > stays ? weights - stays : 0) / kStreamedTiles;
+  division.tile =
+      std::clamp(std::min(budget_bytes / 32, least_tile), block, std::max(block, kMostTileBytes));
+  division.slots = std::clamp(kLeastSlots * least_tile / block, kLeastSlots, kMostSlots);
+  return division;
+}
+
+// Everything stays: no ring. The embedding's blocks stay as well, unless the head holds them, or as
+// many of them as there is room for.
+Plan full_plan(const PlanInput& input, uint64_t workspace,
+               uint64_t budget_bytes = std::numeric_limits<uint64_t>::max()) {
   Plan plan = plan_without_tiles(input, {workspace, kMostTileBytes, 0});
-  plan.embedding_slots = std::max<size_t>(embedding_blocks(input), 1);
+  const uint64_t kept_bytes = plan.embedding_offset() + plan.list.total_bytes();
+  const uint64_t room = budget_bytes - std::min(kept_bytes, budget_bytes);
+  plan.embedding_slots = std::clamp<size_t>(room / std::max<uint64_t>(plan.embedding_slot_bytes, 1),
+                                            1, std::max<size_t>(embedding_blocks(input), 1));
   plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
   for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
     plan.pinned_offset[i] = plan.slab_bytes;
@@ -112,16 +148,20 @@ class Pinner {
   uint64_t room() const { return budget_bytes_ - plan_.slab_bytes; }
 
   bool pin(size_t index) {
-    const uint64_t bytes = plan_.list.tiles[index].read_bytes();
+    const uint64_t bytes = read_bytes(index);
     if (bytes > room()) return false;
     plan_.pinned_offset[index] = plan_.slab_bytes;
     plan_.slab_bytes += bytes;
     return true;
   }
 
+  // All or none: what stays of them in one place would be missing in another.
   void pin_small_tiles() {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) sum += is_small(i) ? read_bytes(i) : 0;
+    if (sum > room() / 2) return;
     for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
-      if (plan_.list.tiles[i].read_bytes() <= kSmallTileBytes && !pin(i)) return;
+      if (is_small(i)) pin(i);
     }
   }
 
@@ -130,20 +170,29 @@ class Pinner {
   void pin_evenly() {
     uint64_t rest = 0;
     for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
-      if (is_streamed(i)) rest += plan_.list.tiles[i].read_bytes();
+      if (is_streamed(i)) rest += read_bytes(i);
     }
     if (rest == 0) return;
     const double share = static_cast<double>(room()) / static_cast<double>(rest);
     double due = 0;
     for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
       if (!is_streamed(i)) continue;
-      const auto bytes = static_cast<double>(plan_.list.tiles[i].read_bytes());
+      const auto bytes = static_cast<double>(read_bytes(i));
       due += share * bytes;
       if (due >= bytes / 2 && pin(i)) due -= bytes;
     }
   }
 
+  // What is left is less than a tile, but for small ones.
+  void pin_what_fits() {
+    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
+      if (is_streamed(i)) pin(i);
+    }
+  }
+
  private:
+  uint64_t read_bytes(size_t i) const { return plan_.list.tiles[i].read_bytes(); }
+  bool is_small(size_t i) const { return read_bytes(i) <= kSmallTileBytes; }
   bool is_streamed(size_t i) const { return plan_.pinned_offset[i] == Plan::kStreamed; }
 
   Plan& plan_;
@@ -173,11 +222,17 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
     full = full_plan(input, budget_bytes - kept_bytes);
     if (full.slab_bytes <= budget_bytes) return full;
   }
+  // The same without all of an embedding that is looked up only.
+  const uint64_t tiles_bytes = full.list.total_bytes();
+  const uint64_t room = budget_bytes - std::min(tiles_bytes, budget_bytes);
+  const uint64_t least_workspace = workspace_bytes(input, kLeastOfFullPlan);
+  full = full_plan(input, std::max(std::min(room / 4, kMostWorkspaceBytes), least_workspace),
+                   budget_bytes);
+  if (full.slab_bytes <= budget_bytes) return full;
 
   const uint64_t block = largest_block_bytes(input.shards);
-  const uint64_t tile = std::clamp(budget_bytes / 32, block, std::max(block, kMostTileBytes));
   const std::array<Division, 4> divisions{{
-      {std::min(budget_bytes / 4, kMostWorkspaceBytes), tile, 4},
+      division_of(input, budget_bytes, block),
       {budget_bytes / 4, block, 3},
       {budget_bytes / 8, block, 2},
       {0, block, 2},
@@ -188,6 +243,7 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
     Pinner pinner(plan, budget_bytes);
     pinner.pin_small_tiles();
     pinner.pin_evenly();
+    pinner.pin_what_fits();
     return plan;
   }
   const uint64_t least = plan_without_tiles(input, divisions.back()).slab_bytes;

@@ -1,6 +1,8 @@
 #include "engine/stream/tile.h"
 
 #include <algorithm>
+#include <string_view>
+#include <unordered_map>
 
 #include "base/check.h"
 #include "base/checked.h"
@@ -14,22 +16,28 @@ struct Place {
   uint32_t tensor;
 };
 
-Place find_tensor(std::span<const store::Shard> shards, const std::string& name) {
+// Where each tensor lies, by name: a mixture of experts has tens of thousands. Borrows the names.
+using Places = std::unordered_map<std::string_view, Place>;
+
+Places places_of(std::span<const store::Shard> shards) {
+  Places places;
   for (uint32_t s = 0; s < shards.size(); ++s) {
     for (uint32_t t = 0; t < shards[s].tensors.size(); ++t) {
-      if (shards[s].tensors[t].name == name) return {s, t};
+      places.emplace(shards[s].tensors[t].name, Place{s, t});
     }
   }
-  AIRLLM_CHECK(false);  // the store has checked that every tensor of the stages is there
+  return places;
 }
 
 class Cutter {
  public:
   Cutter(std::span<const store::Shard> shards, uint64_t target_bytes)
-      : shards_(shards), target_bytes_(target_bytes) {}
+      : shards_(shards), places_(places_of(shards)), target_bytes_(target_bytes) {}
 
   void cut(uint32_t stage, uint32_t step, std::optional<uint32_t> expert, const std::string& name) {
-    const Place place = find_tensor(shards_, name);
+    const auto found = places_.find(name);
+    AIRLLM_CHECK(found != places_.end());  // the store has checked that every tensor is there
+    const Place place = found->second;
     const store::ShardTensor& tensor = shards_[place.shard].tensors[place.tensor];
     const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
     const uint64_t blocks_per_tile = std::max<uint64_t>(1, target_bytes_ / block_bytes);
@@ -55,6 +63,7 @@ class Cutter {
 
  private:
   std::span<const store::Shard> shards_;
+  const Places places_;
   uint64_t target_bytes_;
   TileList list_;
 };

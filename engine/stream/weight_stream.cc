@@ -68,7 +68,11 @@ void WeightStream::make_reader() {
     }
   }
   if (!reader->reads) reader->reads = make_blocking_queue();
-  reader->places.resize(reader->reads->room());
+  reader->slots.resize(reader->reads->room());
+  if (!readers_.empty()) {
+    const Reader& last = *readers_.back();
+    reader->first_number = last.first_number + static_cast<uint32_t>(last.slots.size());
+  }
   readers_.push_back(std::move(reader));
 }
 
@@ -210,6 +214,7 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
   }
   done = false;
   AIRLLM_CHECK(in_use_ == nullptr);
+  recorder_.enter_stage(plan_.list.tiles[next_].stage, counters_);
   AIRLLM_TRY_VOID(wait_ready(lock));
   Place& place = *next_place();
   const uint64_t bytes = plan_.list.tiles[next_].read_bytes();
@@ -241,6 +246,7 @@ Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& 
                                 const IsOver& is_over) {
   if (is_over()) return {};
   const Clock::time_point start = Clock::now();
+  const std::optional<Recorder::Mark> mark = recorder_.mark();
   while (!ready_.wait_for(lock, kInterruptInterval, is_over)) {
     lock.unlock();
     Status wanted = interrupted_();
@@ -249,6 +255,7 @@ Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& 
     if (seconds_since(start) > options_.read_deadline_seconds) return read_is_late(tile);
   }
   counters_.wait_seconds += seconds_since(start);
+  recorder_.add(mark, Span{});
   return {};
 }
 
@@ -299,7 +306,7 @@ const Tile& WeightStream::tile_of(const Place& place) const {
 void WeightStream::wake_readers() {
   work_.notify_all();
   for (const auto& reader : readers_) {
-    if (reader->is_waiting && reader->under_way < reader->places.size()) reader->reads->wake();
+    if (reader->is_waiting && reader->under_way < reader->slots.size()) reader->reads->wake();
   }
 }
 
@@ -320,19 +327,20 @@ void WeightStream::read_loop(Reader& reader, const std::stop_token& stop) {
 
 void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock,
                                const std::stop_token& stop) {
-  while (!queue_.empty() && reader.under_way < reader.places.size() && !stop.stop_requested()) {
+  while (!queue_.empty() && reader.under_way < reader.slots.size() && !stop.stop_requested()) {
     Place& place = *queue_.front();
     queue_.pop_front();
     place.state = State::kReading;
-    const auto slot = std::find(reader.places.begin(), reader.places.end(), nullptr);
-    *slot = &place;
+    const auto slot = std::find_if(reader.slots.begin(), reader.slots.end(),
+                                   [](const Reader::Slot& s) { return s.place == nullptr; });
+    *slot = {&place, recorder_.mark()};
     ++reader.under_way;
     const Tile& tile = tile_of(place);
     lock.unlock();
     if (options_.before_read) options_.before_read();
     const Read read{
         shards_[tile.shard].file.get(), tile.read_offset(), {place.memory, tile.read_bytes()}};
-    reader.reads->begin(read, static_cast<size_t>(slot - reader.places.begin()));
+    reader.reads->begin(read, static_cast<size_t>(slot - reader.slots.begin()));
     lock.lock();
   }
 }
@@ -343,14 +351,17 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
   std::optional<EndedRead> ended = reader.reads->wait();
   Place* place = nullptr;
   if (ended) {
-    place = reader.places[ended->token];
+    place = reader.slots[ended->token].place;
     if (ended->status) ended->status = check_tile(tile_of(*place), place->memory);
   }
   lock.lock();
   reader.is_waiting = false;
   if (place == nullptr) return false;
-  reader.places[ended->token] = nullptr;
+  const Reader::Slot slot = std::exchange(reader.slots[ended->token], {});
   --reader.under_way;
+  if (ended->status && !place->discarded) {
+    record_read(slot.began, *place, reader.first_number + static_cast<uint32_t>(ended->token));
+  }
   end_read(*place, std::move(ended->status));
   ready_.notify_all();
   return true;
@@ -368,6 +379,19 @@ void WeightStream::end_read(Place& place, Status status) {
     place.state = State::kFailed;
     place.error = std::move(status).error();
   }
+}
+
+void WeightStream::record_read(const std::optional<Recorder::Mark>& begin, const Place& place,
+                               uint32_t reader) {
+  const Tile& tile = tile_of(place);
+  Span span;
+  span.kind = Span::Kind::kRead;
+  span.reader = reader;
+  span.index = tile.shard;
+  span.tells_rows = &place == &embedding_place_ || tile.expert.has_value();
+  span.offset_bytes = tile.read_offset();
+  span.read_bytes = tile.read_bytes();
+  recorder_.add(begin, span);
 }
 
 Status WeightStream::check_tile(const Tile& tile, const std::byte* memory) const {

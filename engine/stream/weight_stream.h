@@ -28,15 +28,9 @@
 #include "engine/store/shard.h"
 #include "engine/stream/plan.h"
 #include "engine/stream/read_queue.h"
+#include "engine/stream/recorder.h"
 
 namespace airllm::stream {
-
-// Weights used, by where they came from.
-struct IoCounters {
-  uint64_t read_bytes = 0;   // read from disk for this use
-  uint64_t cache_bytes = 0;  // lay in memory already
-  double wait_seconds = 0;   // the engine thread waited for reading
-};
 
 struct StreamOptions {
   ReaderKind reader = ReaderKind::kAuto;
@@ -84,6 +78,8 @@ class WeightStream : public model::WeightSource {
   // What was used since take_counters().
   const IoCounters& counters() const { return counters_; }
   IoCounters take_counters();
+  // Records stages, waits and reads while it is on.
+  Recorder& recorder() { return recorder_; }
   // Bytes of pinned tiles that are in memory now.
   uint64_t resident_bytes() const;
 
@@ -129,7 +125,13 @@ class WeightStream : public model::WeightSource {
   // A thread that reads.
   struct Reader {
     std::unique_ptr<ReadQueue> reads;
-    std::vector<Place*> places;  // [reads at once]; null: free
+    // [reads at once]; a free one has no place.
+    struct Slot {
+      Place* place = nullptr;
+      std::optional<Recorder::Mark> began;
+    };
+    std::vector<Slot> slots;
+    uint32_t first_number = 1;  // of its slots, which count as readers of their own when recorded
     size_t under_way = 0;
     bool is_waiting = false;  // for the end of a read
     std::jthread thread;
@@ -144,6 +146,8 @@ class WeightStream : public model::WeightSource {
   void wake_readers();                         // lock held
   void request_stop();
   Status check_tile(const Tile& tile, const std::byte* memory) const;
+  // Of a read that has ended well.
+  void record_read(const std::optional<Recorder::Mark>& begin, const Place& place, uint32_t reader);
   model::TileView view_of(size_t tile, const std::byte* memory) const;
   const std::byte* resident_row(size_t tensor, uint64_t row);
   Result<const std::byte*> cached_row(size_t tensor, uint64_t row);
@@ -155,6 +159,8 @@ class WeightStream : public model::WeightSource {
   const kernels::Backend& backend_;
   StreamOptions options_;
   const std::function<Status()> interrupted_;
+
+  Recorder recorder_;
 
   // The engine thread's own.
   IoCounters counters_;

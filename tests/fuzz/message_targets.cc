@@ -233,6 +233,7 @@ std::vector<Target> message_targets() {
       event<Progress>("progress"),
       event<Token>("token"),
       event<PromptLogprobs>("prompt_logprobs"),
+      event<Profile>("profile"),
       event<Tokens>("tokens"),
       event<Text>("text"),
       event<OpenFiles>("open_files"),

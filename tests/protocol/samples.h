@@ -23,6 +23,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
   chat.logprobs = 5;
   chat.prompt_logprobs = 32000;
   chat.keep_alive_ms = 1800000;
+  chat.profile = true;
   GenerateParams raw;
   raw.raw_text = std::string(70000, 'x');
   GenerateParams ids;
@@ -69,6 +70,11 @@ inline std::vector<ServerMessage> sample_server_messages() {
   Token token{7, "Paris", {{7, -0.25}, {-1, -17.5}}};
   PromptLogprobs positions{3, {}};
   for (int32_t id = 0; id < 300; ++id) positions.logprobs.push_back({id, -0.125 * id});
+  const Profile profile{{{"sweep", 0, 12, 1ULL << 40, "", 0, 4096, 8192, 3, 2},
+                         {"stage", 0, 13, 1000, "layer 3", 0, 4096, 0, 0, 0},
+                         {"wait", 0, 14, 100, "", 0, 0, 0, 0, 0},
+                         {"read", 2, -1000, 100000, "004-layer-003", 1ULL << 33, 4096, 0, 0, 0}},
+                        17};
   Generated generated{"stop", 10, 20, 1.5, 2.5, 3.5, 7, 1ULL << 50, 1ULL << 51};
   return {Hello{1, "airllmd 0.1.0", {}, 1234},
           Event{1, Accepted{3, "demo", 12, 99, sample_sampling(), 256}},
@@ -76,6 +82,7 @@ inline std::vector<ServerMessage> sample_server_messages() {
           Event{1, token},
           Event{1, Token{std::nullopt, "tail", {}}},
           Event{1, positions},
+          Event{1, profile},
           Event{1, Tokens{{1, -1, 2147483647}, {"<s>", "", "Größe"}}},
           Event{1, Tokens{{1, 2}, {}}},
           Event{1, Text{"東京 🗼"}},

@@ -360,6 +360,75 @@ TEST_F(DemoTest, AJobPausesForItsReceiverWhileOthersGoOn) {
   EXPECT_EQ(slow->prompt_logprobs[4].size(), 3U);
 }
 
+class ProfiledJob : public RecordedJob {
+ public:
+  void on_profile(std::span<const ProfileEvent> events, uint64_t lost) override {
+    profile.insert(profile.end(), events.begin(), events.end());
+    EXPECT_EQ(lost, 0U);
+  }
+  // Reads whose place is told, and those whose place is not.
+  std::pair<size_t, size_t> reads() const {
+    std::pair<size_t, size_t> count{0, 0};
+    for (const ProfileEvent& event : profile) {
+      if (event.kind != ProfileEvent::Kind::kRead) continue;
+      ++(event.name.empty() ? count.second : count.first);
+      if (event.name.empty()) {
+        EXPECT_EQ(event.offset_bytes, 0U);
+      }
+    }
+    return count;
+  }
+  std::vector<ProfileEvent> profile;
+};
+
+TEST_F(DemoTest, AProfileDoesNotTellWhichTokensOtherUsersHave) {
+  open(kSmallRam);
+  GenerateRequest request = ids_request({1, 300, 9, 700, 13}, 0, 4);
+  request.user = 1;
+  request.profile = true;
+  auto alone = std::make_shared<ProfiledJob>();
+  ASSERT_TRUE(engine->generate(request, alone));
+  alone->wait();
+  EXPECT_GT(alone->reads().first, 0U);
+  EXPECT_EQ(alone->reads().second, 0U);
+
+  GenerateRequest other = ids_request({1, 5, 6}, 0, 400);
+  other.user = 2;
+  JobId other_id = 0;
+  const auto company = start(other, &other_id);
+  company->wait_for_tokens(1);
+  auto among = std::make_shared<ProfiledJob>();
+  ASSERT_TRUE(engine->generate(request, among));
+  among->wait();
+  ASSERT_TRUE(engine->cancel(other_id));
+  company->wait();
+  EXPECT_EQ(among->ids, alone->ids);
+  EXPECT_GT(among->reads().first, 0U);
+  EXPECT_GT(among->reads().second, 0U);
+}
+
+TEST_F(DemoTest, AProfiledJobPausesForItsReceiver) {
+  EngineOptions options = kv_options(40, 40);
+  options.pause_timeout = std::chrono::hours(1);
+  open(options);
+  class SlowProfiledJob : public ProfiledJob {
+   public:
+    uint64_t room_bytes() const override { return room; }
+    std::atomic<uint64_t> room{0};
+  };
+  GenerateRequest request = ids_request({1, 5, 9}, 0, 2);
+  request.profile = true;
+  auto slow = std::make_shared<SlowProfiledJob>();
+  ASSERT_TRUE(engine->generate(request, slow));
+  request.profile = false;
+  run(request);
+  EXPECT_FALSE(slow->is_over());
+  EXPECT_TRUE(slow->profile.empty());
+  slow->room = kMiB;
+  slow->wait();
+  EXPECT_FALSE(slow->profile.empty());
+}
+
 TEST_F(DemoTest, AJobThatPausesForTooLongFails) {
   EngineOptions options = kv_options(40, 40);
   options.pause_timeout = std::chrono::milliseconds(20);
