@@ -151,11 +151,15 @@ class Daemon:
                     return int(line.split()[1]) * 1024
         raise KeyError(name)
 
-    def bytes_read(self):
-        """Bytes that the process has read so far, as the kernel counts them."""
+    def reads(self):
+        """What the kernel has counted so far: bytes that calls have read, and bytes from disks."""
         with open(f"/proc/{self.pid}/io", encoding="ascii") as file:
             fields = dict(line.split(": ") for line in file)
-        return max(int(fields["rchar"]), int(fields["read_bytes"]))
+        return int(fields["rchar"]), int(fields["read_bytes"])
+
+    def bytes_read_since(self, before):
+        """The larger of the two: io_uring counts as no call, and a page cache as no disk."""
+        return max(now - then for now, then in zip(self.reads(), before))
 
     def command(self, *arguments):
         return [AIRLLM, "--socket", self.socket, *map(str, arguments)]

@@ -33,9 +33,9 @@ class Reading(harness.E2eTest):
 
     def test_the_kernel_counts_what_the_answer_says(self):
         daemon = self.ready(ram="1M")
-        before = daemon.bytes_read()
+        before = daemon.reads()
         told = self.ask(daemon, "--raw", "--ignore-eos", "--max-tokens", 8, "x")["io"]["read_bytes"]
-        counted = daemon.bytes_read() - before
+        counted = daemon.bytes_read_since(before)
         self.assertGreater(told, 20 * MIB)
         # Read-ahead may have begun a sweep that no job rode.
         self.assertGreaterEqual(counted, told * 0.98)
@@ -48,10 +48,10 @@ class Reading(harness.E2eTest):
         with harness.Wire(daemon.socket) as wire:
             counts = []
             for numbers in ((1,), (2, 3)):
-                before = daemon.bytes_read()
+                before = daemon.reads()
                 wire.send(*(wire.generate(n, **params) for n in numbers))
                 ends = wire.until_ended(numbers)
-                counts.append((daemon.bytes_read() - before,
+                counts.append((daemon.bytes_read_since(before),
                                [ends[n]["body"]["read_bytes"] for n in numbers]))
         (one, [told_one]), (two, told_two) = counts
         self.assertGreater(one, 100 * MIB)
