@@ -227,10 +227,11 @@ Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& 
 
 Unexpected WeightStream::read_is_late(const Tile& tile) {
   has_late_read_ = true;
+  const store::Shard& shard = shards_[tile.shard];
   return Unexpected(ErrorCode::kIo,
-                    shards_[tile.shard].path + ": a read of " + format_size(tile.read_bytes()) +
-                        " at offset " + std::to_string(tile.read_offset()) +
-                        " did not come back within " +
+                    shard.file_of(shard.tensors[tile.tensor]).path() + ": a read of " +
+                        format_size(tile.read_bytes()) + " at offset " +
+                        std::to_string(tile.read_offset()) + " did not come back within " +
                         std::to_string(static_cast<int>(options_.read_deadline_seconds)) + " s",
                     "check the disk (dmesg tells of its errors); read-timeout sets the limit");
 }
@@ -303,8 +304,10 @@ void WeightStream::read_loop(const std::stop_token& stop) {
 Status WeightStream::read_tile(const Tile& tile, std::byte* memory) const {
   const store::Shard& shard = shards_[tile.shard];
   const store::ShardTensor& tensor = shard.tensors[tile.tensor];
-  AIRLLM_TRY_VOID(shard.file->read_at(tile.read_offset(), {memory, tile.read_bytes()}));
-  const std::byte* data = memory + (tile.data_offset - tile.read_offset());
+  Result<const std::byte*> read =
+      store::read_with_pages(shard.file_of(tensor), tile.data_offset, tile.data_bytes, memory);
+  if (shard.in_place) read = with_remedy(std::move(read), store::kChangedRemedy);
+  AIRLLM_TRY(const std::byte* const data, std::move(read));
   const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
   for (uint64_t i = 0; i < tile.blocks; ++i) {
     const uint64_t begin = i * block_bytes;
