@@ -33,7 +33,13 @@ Result<std::shared_ptr<const DiskFile>> check_and_adopt(Disk& disk, const Manife
 }  // namespace
 
 Result<OpenedFiles> open_originals(Disk& disk, const Manifest& manifest) {
-  AIRLLM_TRY(const CheckpointFolder folder, CheckpointFolder::open(*manifest.in_place));
+  Result<CheckpointFolder> found = CheckpointFolder::open(*manifest.in_place);
+  if (!found) {
+    Error error = std::move(found).error();
+    error.remedy.clear();  // it is for one who names a folder
+    return Unexpected(std::move(error));
+  }
+  const CheckpointFolder folder = std::move(found).value();
   OpenedFiles out;
   for (size_t i = 1; i < manifest.sources.size(); ++i) {
     const SourceRecord& source = manifest.sources[i];
