@@ -93,14 +93,4 @@ inline void store(void* array, size_t index, float number) {
   }
 }
 
-// The launch boundary: calls body.operator()<F>() with the run-time format as a template parameter.
-template <typename Body>
-void with_format(NumberFormat format, const Body& body) {
-  switch (format) {
-    case NumberFormat::kF32: return body.template operator()<NumberFormat::kF32>();
-    case NumberFormat::kF16: return body.template operator()<NumberFormat::kF16>();
-    case NumberFormat::kBF16: return body.template operator()<NumberFormat::kBF16>();
-  }
-}
-
 }  // namespace airllm::kernels

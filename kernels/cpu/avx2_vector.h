@@ -114,14 +114,4 @@ static inline __m256 tanh8(__m256 x) {
   return _mm256_or_ps(_mm256_blendv_ps(small, large, is_large), _mm256_and_ps(sign, x));
 }
 
-// The launch boundary: calls body.operator()<F>() with the run-time format as a template parameter.
-template <typename Body>
-static inline void with_format(NumberFormat format, const Body& body) {
-  switch (format) {
-    case NumberFormat::kF32: return body.template operator()<NumberFormat::kF32>();
-    case NumberFormat::kF16: return body.template operator()<NumberFormat::kF16>();
-    case NumberFormat::kBF16: return body.template operator()<NumberFormat::kBF16>();
-  }
-}
-
 }  // namespace airllm::kernels::avx2

@@ -53,16 +53,6 @@ inline unsigned blocks_for(size_t count, size_t size) {
   return static_cast<unsigned>((count + size - 1) / size);
 }
 
-// The launch boundary: calls body.operator()<F>() with the run-time format as a template parameter.
-template <typename Body>
-void with_format(NumberFormat format, const Body& body) {
-  switch (format) {
-    case NumberFormat::kF32: return body.template operator()<NumberFormat::kF32>();
-    case NumberFormat::kF16: return body.template operator()<NumberFormat::kF16>();
-    case NumberFormat::kBF16: return body.template operator()<NumberFormat::kBF16>();
-  }
-}
-
 CudaStatus matmul(const MatmulArgs& args, CudaStream* stream);
 CudaStatus matmul_transposed(const MatmulArgs& args, CudaStream* stream);
 CudaStatus norm(const NormArgs& args, CudaStream* stream);
