@@ -86,8 +86,7 @@ class JobTable {
              entry.second->kind() != "stop";
     });
     if (!is_used) return {};
-    return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use",
-                      "wait for its jobs (airllm ps), or end them with airllm cancel");
+    return schedule::model_in_use(model.name);
   }
 
   // Whether no job needs the model's weights in memory; else who they are.
@@ -99,8 +98,7 @@ class JobTable {
                user_name(info.user);
     }
     if (users.empty()) return {};
-    return Unexpected(ErrorCode::kTemporary, "the model '" + model.name + "' is in use by " + users,
-                      "wait for its jobs (airllm ps), or end them with airllm cancel");
+    return schedule::model_in_use(model.name, " by " + users);
   }
 
   std::vector<JobInfo> infos() const {

@@ -14,6 +14,12 @@ namespace airllm::schedule {
 
 using Clock = std::chrono::steady_clock;
 
+// A kTemporary error; `by` may say whose jobs these are: " by job 3 of user ann".
+inline Unexpected model_in_use(const std::string& name, const std::string& by = {}) {
+  return Unexpected(ErrorCode::kTemporary, "the model '" + name + "' is in use" + by,
+                    "wait for its jobs (airllm ps), or end them with airllm cancel");
+}
+
 inline double milliseconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
 }

@@ -9,15 +9,6 @@
 #include "engine/schedule/scheduler.h"
 
 namespace airllm::schedule {
-namespace {
-
-Unexpected in_use(const LoadedModel& model) {
-  return Unexpected(ErrorCode::kTemporary, "the model '" + model.name() + "' is in use",
-                    "wait for its jobs (airllm ps), or end them with airllm cancel");
-}
-
-}  // namespace
-
 void Scheduler::set_keeping(std::chrono::milliseconds keep_alive, std::vector<std::string> keep) {
   {
     const std::lock_guard lock(mutex_);
@@ -59,7 +50,7 @@ void Scheduler::give_back_released() {
     const bool is_running =
         active_ != nullptr && active_->model() == release.model && !running_.empty();
     if (release.done && is_wanted(release.model)) {
-      ends.emplace_back(std::move(release.done), in_use(*release.model));
+      ends.emplace_back(std::move(release.done), model_in_use(release.model->name()));
     } else if (is_running) {  // looked at again after the sweep
       const std::lock_guard lock(mutex_);
       releases_.push_back(std::move(release));
