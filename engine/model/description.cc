@@ -4,7 +4,6 @@
 
 #include "base/json.h"
 #include "engine/model/forward.h"
-#include "engine/model/stages.h"
 
 namespace airllm::model {
 namespace {
@@ -104,10 +103,10 @@ Json describe(const Architecture& a) {
   return out;
 }
 
-ParameterCount count_parameters(const Architecture& a) {
+ParameterCount count_parameters(const Architecture& a, std::span<const StageSpec> stages) {
   ParameterCount count;
   uint64_t of_experts = 0;
-  for (const StageSpec& stage : stages(a)) {
+  for (const StageSpec& stage : stages) {
     for (const TensorSpec& spec : stage.tensors) count.total += spec.elements();
     for (const Step& step : stage.steps) {
       if (step.expert && step.is_driven()) of_experts += stage.tensors[step.tensor].elements();

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/json_fwd.h"
 #include "engine/model/architecture.h"
+#include "engine/model/stages.h"
 
 namespace airllm::model {
 
@@ -17,7 +19,8 @@ struct ParameterCount {
   uint64_t total = 0;
   uint64_t active = 0;
 };
-ParameterCount count_parameters(const Architecture& architecture);
+ParameterCount count_parameters(const Architecture& architecture,
+                                std::span<const StageSpec> stages);
 
 // Of the keys and values of one position.
 uint64_t kv_bytes_per_token(const Architecture& architecture);

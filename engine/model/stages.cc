@@ -419,12 +419,6 @@ StageSpec head_stage(const Architecture& a) {
 
 }  // namespace
 
-uint64_t TensorSpec::elements() const {
-  uint64_t count = 1;
-  for (const uint64_t size : shape) count *= size;
-  return count;
-}
-
 uint64_t buffer_width(const Architecture& a, Buffer buffer) {
   const Latent& latent = a.latent;
   const bool has_experts = a.router.experts > 0;

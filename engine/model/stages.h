@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/checked.h"
 #include "engine/model/architecture.h"
 #include "engine/model/steps.h"
 
@@ -26,7 +27,7 @@ struct TensorSpec {
   bool is_transposed = false;   // in checkpoints: [in, out]
   TensorPart part = {};
 
-  uint64_t elements() const;
+  uint64_t elements() const { return checked_product(shape).value(); }
 };
 
 struct StageSpec {

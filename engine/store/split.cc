@@ -96,6 +96,9 @@ class Splitter {
   }
 
  private:
+  uint64_t parameters() const {
+    return model::count_parameters(checkpoint_.architecture, checkpoint_.stages).total;
+  }
   std::string shard_file(size_t stage) const {
     return checkpoint_.stages[stage].shard_name + kShardSuffix;
   }
@@ -202,7 +205,7 @@ class Splitter {
     journal_.dtype = checkpoint_.dtype();
     journal_.started = now_utc();
     journal_.layers = checkpoint_.architecture.layers;
-    journal_.parameters = model::count_parameters(checkpoint_.architecture).total;
+    journal_.parameters = parameters();
     journal_.total_bytes = total_;
     journal_.sources = checkpoint_.sources;
     AIRLLM_TRY_VOID(write_journal(disk_, folder_, journal_));
@@ -304,7 +307,7 @@ class Splitter {
     manifest.family = checkpoint_.architecture.family;
     manifest.dtype = checkpoint_.dtype();
     manifest.layers = checkpoint_.architecture.layers;
-    manifest.parameters = model::count_parameters(checkpoint_.architecture).total;
+    manifest.parameters = parameters();
     manifest.bundled = checkpoint_.bundled();
     manifest.source_label = request_.source_label;
     manifest.sources = checkpoint_.sources;

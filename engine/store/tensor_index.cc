@@ -2,12 +2,6 @@
 
 namespace airllm::store {
 
-uint64_t FoundTensor::elements() const {
-  uint64_t count = 1;
-  for (const uint64_t size : shape) count *= size;
-  return count;
-}
-
 const FoundTensor* TensorIndex::use(const std::string& name) {
   const auto at = tensors.find(name);
   if (at == tensors.end()) return nullptr;

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/checked.h"
 #include "base/result.h"
 #include "engine/store/disk.h"
 #include "engine/store/safetensors.h"
@@ -23,7 +24,7 @@ struct FoundTensor {
   Dtype dtype = Dtype::kU8;
   std::vector<uint64_t> shape;
 
-  uint64_t elements() const;
+  uint64_t elements() const { return checked_product(shape).value(); }
   uint64_t bytes() const { return elements() * dtype_bytes(dtype); }
 };
 

@@ -240,8 +240,9 @@ bool run_architecture(std::string_view input) {
   AIRLLM_CHECK(architecture->heads % architecture->kv_heads == 0);
   // What is accepted has stages; those of a few layers show as much as those of thousands.
   if (architecture->layers <= 8 && architecture->router.experts <= 64) {
-    AIRLLM_CHECK(model::stages(*architecture).size() == architecture->layers + 2);
-    const model::ParameterCount count = model::count_parameters(*architecture);
+    const std::vector<model::StageSpec> stages = model::stages(*architecture);
+    AIRLLM_CHECK(stages.size() == architecture->layers + 2);
+    const model::ParameterCount count = model::count_parameters(*architecture, stages);
     AIRLLM_CHECK(count.active <= count.total);
   }
   for (const model::Rope& rope : architecture->ropes) {

@@ -65,7 +65,7 @@ TEST_F(CheckpointTest, SingleAndShardedHoldTheSame) {
   ASSERT_TRUE(single.has_value()) << single.error().message;
   EXPECT_EQ(single->weight_files.size(), 1U);
   EXPECT_EQ(single->dtype(), "f16");
-  EXPECT_EQ(model::count_parameters(single->architecture).total, 29408U);
+  EXPECT_EQ(model::count_parameters(single->architecture, single->stages).total, 29408U);
   std::filesystem::remove(folder_ / "model.safetensors");
   write_tiny_checkpoint(folder_.path(), {.dtype = Dtype::kF16, .files = 3});
   const Result<Checkpoint> sharded = open();
