@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json_fwd.h"
+#include "client/in_place.h"
 #include "client/profile_summary.h"
 #include "client/progress.h"
 #include "client/session.h"
@@ -30,6 +31,10 @@ class Answer : public EventHandler {
   Status on_accepted(const protocol::Accepted& accepted) override;
   Status on_progress(const protocol::Progress& progress) override;
   Status on_profile(const protocol::Profile& profile) override;
+  Status on_open_files(Connection& connection, uint64_t id,
+                       const protocol::OpenFiles& wanted) override {
+    return pass_files_in_place(connection, id, wanted);
+  }
   bool has_begun() const override { return begun_; }
   // Call when the request ended, however it ended, before anything else is printed.
   virtual void finish() { line_.clear(); }

@@ -242,6 +242,7 @@ Result<int> run_ask(const Invocation& call) {
   if (options.params.sampling.top_k == -1) options.params.sampling.top_k = 0;
   AIRLLM_TRY(options.chosen, choose_model(options.model));
   if (options.chosen) options.params.model = options.chosen->name;
+  options.params.opens_files = true;
   options.params.logprobs = options.logprobs.value_or(0);
   options.params.prompt_logprobs = options.prompt_logprobs.value_or(0);
   options.params.profile = options.profile.has_value();

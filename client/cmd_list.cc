@@ -17,13 +17,19 @@ std::string name_cell(const Json& model) {
   return name;
 }
 
+// What the store holds, and what is read where it lies.
+std::string size_cell(const Json& model) {
+  const bool in_place = model.is_object() && model.value("in_place", Json()).is_string();
+  return cell(model, "bytes") +
+         (in_place ? " + " + cell(model, "elsewhere_bytes") + " in place" : "");
+}
+
 std::string format_models(const Json& models) {
   std::vector<std::vector<std::string>> rows{
       {"NAME", "SIZE", "LAYERS", "DTYPE", "OWNER", "SHARED", "CREATED"}};
   for (const Json& model : models) {
-    rows.push_back({name_cell(model), cell(model, "bytes"), cell(model, "layers"),
-                    cell(model, "dtype"), cell(model, "owner"), cell(model, "shared"),
-                    cell(model, "created")});
+    rows.push_back({name_cell(model), size_cell(model), cell(model, "layers"), cell(model, "dtype"),
+                    cell(model, "owner"), cell(model, "shared"), cell(model, "created")});
   }
   return format_table(rows);
 }

@@ -1,33 +1,20 @@
-#include <poll.h>
-#include <unistd.h>
-
-#include <array>
 #include <limits>
 
 #include "base/json.h"
 #include "client/command.h"
+#include "client/confirm.h"
 #include "client/connection.h"
 #include "client/model_setting.h"
 #include "client/output.h"
-#include "client/prompt.h"
 #include "client/session.h"
-#include "client/signals.h"
 
 namespace airllm::client {
 namespace {
 
-// Asks on the terminal; anything but a line that begins with y means no.
-bool confirm(const std::vector<std::string>& names) {
-  std::string question = "Remove";
-  for (const std::string& name : names) question += " " + shown_on_stderr(name);
-  print_err(question + "? [y/N] ");
-  std::array<pollfd, 2> waits{pollfd{STDIN_FILENO, POLLIN, 0}, pollfd{signal_wake_fd(), POLLIN, 0}};
-  while (poll(waits.data(), waits.size(), -1) < 0 && caught_signal() == 0) {
-  }
-  if (caught_signal() != 0) return false;
-  std::array<char, 256> answer{};
-  const ssize_t got = read(STDIN_FILENO, answer.data(), answer.size());
-  return got > 0 && (answer[0] == 'y' || answer[0] == 'Y');
+std::string question(const std::vector<std::string>& names) {
+  std::string text = "Remove";
+  for (const std::string& name : names) text += " " + shown_on_stderr(name);
+  return text + "?";
 }
 
 }  // namespace
@@ -45,7 +32,7 @@ Result<int> run_rm(const Invocation& call) {
   if (!go) return 0;
   for (const std::string& name : names) AIRLLM_TRY_VOID(check_model_name(name));
   AIRLLM_TRY(Connection connection, Connection::open(globals));
-  if (!yes && stdin_is_terminal() && stderr_is_terminal() && !confirm(names)) {
+  if (!yes && can_ask() && !confirm(question(names))) {
     return Unexpected(ErrorCode::kCancelled, "nothing was removed");
   }
   const Status removed = run_each(names, "removed", [&](const std::string& name) -> Status {

@@ -1,9 +1,14 @@
 #include "base/json.h"
+#include "base/units.h"
 #include "base/utf8.h"
 #include "client/command.h"
+#include "client/confirm.h"
 #include "client/connection.h"
+#include "client/in_place.h"
 #include "client/model_setting.h"
+#include "client/original.h"
 #include "client/output.h"
+#include "client/pass_files.h"
 #include "client/progress.h"
 #include "client/session.h"
 #include "client/source_dir.h"
@@ -23,24 +28,8 @@ class SplitHandler : public EventHandler {
 
   Status on_open_files(Connection& connection, uint64_t id,
                        const protocol::OpenFiles& wanted) override {
-    if (wanted.names.size() > protocol::kMaxDescriptors) {
-      return Unexpected(ErrorCode::kProtocol,
-                        "the daemon asked for " + std::to_string(wanted.names.size()) +
-                            " files at once; at most " + std::to_string(protocol::kMaxDescriptors) +
-                            " are allowed");
-    }
-    protocol::Files files;
-    files.id = id;
-    files.names = wanted.names;
-    std::vector<UniqueFd> owned;
-    std::vector<int> descriptors;
-    for (const std::string& name : wanted.names) {
-      SourceDir::Opened opened = source_.open_file(name);
-      if (opened.fd.valid()) descriptors.push_back(opened.fd.get());
-      files.status.push_back(std::move(opened.status));
-      owned.push_back(std::move(opened.fd));
-    }
-    return connection.send(std::move(files), descriptors);
+    return pass_files(connection, id, wanted,
+                      [this](const std::string& name) { return source_.open_file(name); });
   }
 
   Status on_done(const protocol::Done& done) override {
@@ -60,43 +49,104 @@ class SplitHandler : public EventHandler {
 std::string summary(const Json& result) {
   const bool unchanged = result.is_object() && result.value("unchanged", Json()) == Json(true);
   const std::string name = cell(result, "name");
-  const std::string text = name + ": " + cell(result, "shards") + " shards, " +
-                           cell(result, "bytes") + (unchanged ? ", already there\n" : "\n");
+  // Of a removal that went on there is all that `show` tells.
+  const bool is_list = result.is_object() && result.value("shards", Json()).is_array();
+  const std::string shards =
+      is_list ? std::to_string(result.at("shards").size()) : cell(result, "shards");
+  const bool in_place = result.is_object() && result.value("in_place", Json()) == Json(true);
+  std::string text = name + ": " + shards + (in_place ? " indexes, " : " shards, ") +
+                     cell(result, "bytes") + (unchanged ? ", already there\n" : "\n");
+  if (in_place) {
+    text += cell(result, "elsewhere_bytes") + " of weights are read where they lie.\n";
+    if (result.value("opens_originals", Json()) != Json(true)) {
+      text +=
+          "The service may not open them itself: your airllm passes them when you ask. Others, "
+          "if you share it, can ask once you have, until the service starts again.\n";
+    }
+  }
+  if (result.is_object() && result.contains("freed_bytes")) {
+    text += "The original's weights are removed: " + cell(result, "deleted_files") + " files, " +
+            cell(result, "freed_bytes") + " freed.\n";
+  }
   if (!result.is_object() || result.value("shared", Json(true)) == Json(true)) return text;
   return text + "Only you see it; for all users: airllm share " + name + "\n";
 }
 
-}  // namespace
-
-Result<int> run_split(const Invocation& call) {
-  Globals globals = call.globals;
-  std::vector<std::string> words;
+struct SplitOptions {
+  Globals globals;
+  std::vector<std::string> words;  // the folder
   std::optional<std::string> name;
   bool share = false;
+  bool in_place = false;
+  bool delete_original = false;
+  bool yes = false;
+};
+
+Result<bool> parse_options(const Invocation& call, SplitOptions& options) {
+  options.globals = call.globals;
   ArgParser parser("airllm split",
                    "Make a model of the store from a folder with config.json and safetensors "
                    "files. Given again, goes on where it stopped.");
   parser.usage("airllm split [OPTIONS] DIR");
-  parser.words("DIR", words, 1, 1, "The folder");
-  parser.text("--name", name, "NAME", "The model's name; without it the folder's");
-  parser.flag("--share", share, "Let all users see it; without it only you do");
-  parser.add_globals(globals);
-  AIRLLM_TRY(const bool go, parser.parse(call));
-  if (!go) return 0;
-  const std::string& folder = words.front();
-  if (name) AIRLLM_TRY_VOID(check_model_name(*name));
-  AIRLLM_TRY(const SourceDir source, SourceDir::open(folder));
-  AIRLLM_TRY(Connection connection, Connection::open(globals));
-  SplitHandler handler(source);
-  // Only for messages and the manifest, where bytes that are not UTF-8 cannot go.
-  const bool is_text = find_invalid_utf8(folder) == kValidUtf8;
-  protocol::SplitParams params{name.value_or(source.default_name()),
-                               is_text ? folder : escape_for_display(folder), share};
-  AIRLLM_TRY(params.chat_templates, source.chat_templates());
-  Status status = run_request(connection, params, handler);
-  if (!status) {
+  parser.words("DIR", options.words, 1, 1, "The folder");
+  parser.text("--name", options.name, "NAME", "The model's name; without it the folder's");
+  parser.flag("--in-place", options.in_place,
+              "Read the weights where they lie and copy none of them; the files must stay");
+  parser.flag("--delete-original", options.delete_original,
+              "Remove the folder's weights when the store has them and has read them back");
+  parser.flag("-y,--yes", options.yes, "Remove them without asking");
+  parser.flag("--share", options.share, "Let all users see it; without it only you do");
+  parser.add_globals(options.globals);
+  return parser.parse(call);
+}
+
+Status check_options(const SplitOptions& options) {
+  if (options.name) AIRLLM_TRY_VOID(check_model_name(*options.name));
+  if (options.in_place && options.delete_original) {
+    return Unexpected(ErrorCode::kUsage,
+                      "--in-place and --delete-original exclude each other: one keeps the weights "
+                      "where they are, the other removes them",
+                      "give one of the two");
+  }
+  if (options.delete_original && !options.yes && !can_ask()) {
+    return Unexpected(ErrorCode::kUsage,
+                      "--delete-original asks before it begins, and there is no terminal to ask on",
+                      "add --yes");
+  }
+  return {};
+}
+
+// One split, from the user's words to its result.
+class SplitCall {
+ public:
+  SplitCall(const SplitOptions& options, const SourceDir& source, Connection& connection)
+      : options_(options), source_(source), connection_(connection), handler_(source) {}
+
+  Result<Json> run() {
+    AIRLLM_TRY_VOID(fill_params());
+    if (options_.delete_original) return replace_original();
+    if (options_.in_place) AIRLLM_TRY_VOID(announce_in_place());
+    return split();
+  }
+
+ private:
+  Status fill_params() {
+    const std::string& folder = options_.words.front();
+    // Only for messages and the manifest, where bytes that are not UTF-8 cannot go.
+    const bool is_text = find_invalid_utf8(folder) == kValidUtf8;
+    params_.name = options_.name.value_or(source_.default_name());
+    params_.source_label = is_text ? folder : escape_for_display(folder);
+    params_.share = options_.share;
+    if (options_.in_place) params_.in_place = source_.real_path();
+    AIRLLM_TRY(params_.chat_templates, source_.chat_templates());
+    return {};
+  }
+
+  Result<Json> request(const protocol::SplitParams& params) {
+    Status status = run_request(connection_, params, handler_);
+    if (status) return parse_result(handler_.result());
     Error error = std::move(status).error();
-    if (error.code == ErrorCode::kUsage && !name) {
+    if (error.code == ErrorCode::kUsage && !options_.name) {
       error.remedy = "Name the model yourself with --name NAME. " + error.remedy;
     }
     if (error.code == ErrorCode::kCancelled && error.remedy.empty()) {
@@ -104,8 +154,114 @@ Result<int> run_split(const Invocation& call) {
     }
     return Unexpected(std::move(error));
   }
-  AIRLLM_TRY(const Json result, parse_result(handler.result()));
-  AIRLLM_TRY_VOID(globals.json ? print_result_json(handler.result()) : print_out(summary(result)));
+
+  Result<Json> split() { return request(params_); }
+
+  // What the split will take.
+  Result<Json> plan() {
+    protocol::SplitParams params = params_;
+    params.only_plan = true;
+    return request(params);
+  }
+
+  Status announce_in_place() {
+    AIRLLM_TRY(const Json plan, this->plan());
+    print_err("Needs " + cell(plan, "needs_bytes") + " in the store. " +
+              cell(plan, "source_bytes") +
+              " of weights stay where they are and are read once now.\n");
+    return remember_in_place(source_.real_path());
+  }
+
+  Result<Json> replace_original() {
+    AIRLLM_TRY(Original original, Original::find(source_.folder()));
+    AIRLLM_TRY_VOID(check_not_read_in_place());
+    // What is not whole was begun by a command like this one, which was interrupted.
+    std::string needs = "Goes on removing weights of a model that is made";
+    if (original.is_complete()) {
+      AIRLLM_TRY(const Json plan, this->plan());
+      needs = "Needs " + cell(plan, "needs_bytes") + " in the store";
+    } else {
+      AIRLLM_TRY_VOID(check_made(original).status);
+    }
+    print_err(needs + ". Then removes " + std::to_string(original.count()) + " files of " +
+              shown_on_stderr(source_.real_path()) + ", which frees " +
+              format_size(original.freed_bytes()) + ".\n");
+    if (!options_.yes && !confirm("Go on?")) {
+      return Unexpected(ErrorCode::kCancelled, "nothing was made or removed");
+    }
+    Json result{{"name", params_.name}};
+    if (original.is_complete()) {
+      AIRLLM_TRY(result, split());
+    }
+    AIRLLM_TRY_VOID(remove(original, result));
+    return result;
+  }
+
+  // The files as they are after the split, which may have taken hours.
+  Status remove(const Original& before, Json& result) {
+    protocol::VerifyParams verify;
+    verify.model = params_.name;
+    AIRLLM_TRY_VOID(simple_request(connection_, verify));
+    Made made = check_made(before);
+    AIRLLM_TRY_VOID(std::move(made.status));
+    const uint64_t freed = before.freed_bytes();
+    AIRLLM_TRY_VOID(before.remove());
+    if (result.size() == 1) result = std::move(made.shown);
+    result["deleted_files"] = before.count();
+    result["freed_bytes"] = freed;
+    return {};
+  }
+
+  struct Made {
+    Status status;
+    Json shown;
+  };
+  // Whether the store's model was made of what is there.
+  Made check_made(const Original& original) {
+    protocol::ShowParams show;
+    show.model = params_.name;
+    const Result<std::string> text = simple_request(connection_, show);
+    const bool has_none = !text && text.error().code == ErrorCode::kNoInput;
+    if (has_none && !original.is_complete()) return {original.check_made_into(Json()), {}};
+    if (!text) return {Unexpected(text.error()), {}};
+    Result<Json> shown = parse_result(*text);
+    if (!shown) return {Unexpected(shown.error()), {}};
+    return {original.check_made_into(*shown), std::move(shown).value()};
+  }
+
+  Status check_not_read_in_place() {
+    AIRLLM_TRY(const std::string text, simple_request(connection_, protocol::ListParams{}));
+    AIRLLM_TRY(const Json models, parse_result(text));
+    for (const Json& model : models) {
+      if (!model.is_object() || model.value("in_place", Json()) != Json(source_.real_path())) {
+        continue;
+      }
+      return Unexpected(ErrorCode::kUsage,
+                        "the model " + cell(model, "name") + " reads these weights in place",
+                        "remove that model first: airllm rm " + cell(model, "name"));
+    }
+    return {};
+  }
+
+  const SplitOptions& options_;
+  const SourceDir& source_;
+  Connection& connection_;
+  SplitHandler handler_;
+  protocol::SplitParams params_;
+};
+
+}  // namespace
+
+Result<int> run_split(const Invocation& call) {
+  SplitOptions options;
+  AIRLLM_TRY(const bool go, parse_options(call, options));
+  if (!go) return 0;
+  AIRLLM_TRY_VOID(check_options(options));
+  AIRLLM_TRY(const SourceDir source, SourceDir::open(options.words.front()));
+  AIRLLM_TRY(Connection connection, Connection::open(options.globals));
+  AIRLLM_TRY(const Json result, SplitCall(options, source, connection).run());
+  AIRLLM_TRY_VOID(options.globals.json ? print_out(json_for_stdout(result) + "\n")
+                                       : print_out(summary(result)));
   return 0;
 }
 

@@ -15,6 +15,7 @@ Result<int> run_verify(const Invocation& invocation) {
   if (!call) return 0;
   protocol::VerifyParams params;
   params.model = call->model();
+  params.opens_files = true;
   AIRLLM_TRY(Connection connection, Connection::open(call->globals));
   const Result<std::string> answer = simple_request(connection, params);
   if (!answer) return Unexpected(with_source_of_name(answer.error(), call->chosen));

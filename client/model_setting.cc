@@ -5,18 +5,15 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
-#include <filesystem>
 
 #include "base/unique_fd.h"
 #include "base/utf8.h"
 #include "client/prompt.h"
 #include "client/socket_path.h"
+#include "client/user_file.h"
 
 namespace airllm::client {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr size_t kMaxNameBytes = 1024;
 constexpr const char* kOption = "-m";
@@ -46,17 +43,6 @@ Result<std::optional<ChosenModel>> read_setting() {
                       "set it again: airllm default MODEL");
   }
   return Found(ChosenModel{name, *path});
-}
-
-Status write_and_sync(int fd, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const ssize_t written = write(fd, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return Unexpected(errno_error("cannot write " + path, errno));
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-  if (fsync(fd) != 0) return Unexpected(errno_error("cannot write " + path, errno));
-  return {};
 }
 
 }  // namespace
@@ -122,18 +108,7 @@ Result<std::optional<ModelCall>> parse_model_call(const Invocation& call, const 
 
 Status write_model_setting(const std::string& model) {
   AIRLLM_TRY(const std::string path, model_setting_path());
-  std::error_code failure;
-  fs::create_directories(fs::path(path).parent_path(), failure);
-  if (failure) return Unexpected(errno_error("cannot make the folder of " + path, failure.value()));
-  std::string temporary = path + ".XXXXXX";
-  const UniqueFd file(mkostemp(temporary.data(), O_CLOEXEC));
-  if (!file.valid()) return Unexpected(errno_error("cannot write " + temporary, errno));
-  Status status = write_and_sync(file.get(), model + "\n", temporary);
-  if (status && rename(temporary.c_str(), path.c_str()) != 0) {
-    status = Unexpected(errno_error("cannot write " + path, errno));
-  }
-  if (!status) unlink(temporary.c_str());
-  return status;
+  return write_user_file(path, model + "\n");
 }
 
 Status remove_model_setting() {

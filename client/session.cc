@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/overloaded.h"
+#include "client/in_place.h"
 #include "client/progress.h"
 #include "client/signals.h"
 
@@ -97,6 +98,10 @@ class DoneHandler : public EventHandler {
   Status on_progress(const protocol::Progress& progress) override {
     line_.update(progress);
     return {};
+  }
+  Status on_open_files(Connection& connection, uint64_t id,
+                       const protocol::OpenFiles& wanted) override {
+    return pass_files_in_place(connection, id, wanted);
   }
   Status on_done(const protocol::Done& done) override {
     line_.clear();

@@ -1,15 +1,14 @@
 // The files that `airllm split DIR` passes to the daemon.
 //
-// The daemon names them, and is not trusted: a name is one path component, the file a regular one
-// directly in DIR or in its folder additional_chat_templates, opened read-only and without
-// blocking. Links are refused, but for those of a hub snapshot (DIR is .../REPO/snapshots/REV) into
-// the same repository's blobs/ folder.
+// The daemon names them, and is not trusted: a name is that of a file in DIR, or in its folder
+// additional_chat_templates, which base/checkpoint_folder.h opens.
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/checkpoint_folder.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 
@@ -20,32 +19,25 @@ class SourceDir {
   // kNoInput when `path` is no folder.
   static Result<SourceDir> open(const std::string& path);
 
-  // What the file is for the daemon: a descriptor with `status` "ok", none with "missing", or none
-  // with the reason why it is not passed.
-  struct Opened {
-    UniqueFd fd;
-    std::string status;
-  };
+  // What the file is for the daemon.
+  using Opened = CheckpointFolder::Opened;
   Opened open_file(const std::string& name) const;
 
   // The names of the templates in additional_chat_templates, in order; none without that folder.
   Result<std::vector<std::string>> chat_templates() const;
 
+  const CheckpointFolder& folder() const { return folder_; }
   // DIR without links or dots.
-  const std::string& real_path() const { return real_path_; }
+  const std::string& real_path() const { return folder_.real_path(); }
   // The model's name when the user gives none (model_name_from_path), fit to be shown.
   std::string default_name() const;
 
  private:
-  SourceDir(UniqueFd fd, std::string real_path);
+  explicit SourceDir(CheckpointFolder folder) : folder_(std::move(folder)) {}
 
-  Opened open_in(int dir, const std::string& name, const std::string& to_repository) const;
   UniqueFd open_templates() const;  // invalid, with errno, when there is no such folder
 
-  UniqueFd fd_;
-  UniqueFd blobs_;  // invalid when DIR is no hub snapshot
-  std::string real_path_;
-  std::string repository_;  // real path of the hub repository, or empty
+  CheckpointFolder folder_;
 };
 
 }  // namespace airllm::client

@@ -92,9 +92,7 @@ std::optional<ErrorCode> JobBridge::failure() const {
   return failure_;
 }
 
-bool JobBridge::ask_files(std::vector<std::string> names) {
-  return send(protocol::OpenFiles{std::move(names)}, false);
-}
+bool JobBridge::ask_files(const protocol::OpenFiles& files) { return send(files, false); }
 
 bool JobBridge::send(protocol::EventBody body, bool is_final, std::optional<ErrorCode> failure) {
   std::string frame = encode_event(request_, std::move(body));

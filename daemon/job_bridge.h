@@ -31,7 +31,7 @@ class JobBridge : public engine::JobEvents {
   // job has kCancelled.
   std::optional<ErrorCode> failure() const;
   // Asks the peer for files. False when the request has ended.
-  bool ask_files(std::vector<std::string> names);
+  bool ask_files(const protocol::OpenFiles& files);
 
   void on_accepted(const engine::GenerateAccepted& accepted) override;
   void on_progress(const engine::Progress& progress) override;

@@ -12,22 +12,22 @@ Unexpected cancelled() { return Unexpected(ErrorCode::kCancelled, "cancelled"); 
 
 }  // namespace
 
-Result<std::vector<UniqueFd>> RemoteDirectory::open(std::span<const std::string> names) {
-  AIRLLM_CHECK(names.size() <= protocol::kMaxDescriptors);
-  if (names.empty()) return std::vector<UniqueFd>();
+Result<std::vector<UniqueFd>> RemoteDirectory::ask(const protocol::OpenFiles& files) {
+  AIRLLM_CHECK(files.names.size() <= protocol::kMaxDescriptors);
+  if (files.names.empty()) return std::vector<UniqueFd>();
   std::unique_lock lock(mutex_);
   AIRLLM_CHECK(!asked_);
   if (closed_) return cancelled();
-  asked_.emplace(names.begin(), names.end());
+  asked_ = files.names;
   answer_.reset();
-  if (!bridge_->ask_files(*asked_)) return cancelled();
+  if (!bridge_->ask_files(files)) return cancelled();
   changed_.wait(lock, [&] { return closed_ || answer_; });
   asked_.reset();
   if (!answer_) return cancelled();
-  return take(std::move(*answer_));
+  return take(std::move(*answer_), files.directory.empty() ? label_ : files.directory);
 }
 
-Result<std::vector<UniqueFd>> RemoteDirectory::take(Answer answer) const {
+Result<std::vector<UniqueFd>> RemoteDirectory::take(Answer answer, const std::string& label) {
   std::vector<UniqueFd> opened;
   size_t next = 0;
   for (size_t i = 0; i < answer.files.names.size(); ++i) {
@@ -37,7 +37,7 @@ Result<std::vector<UniqueFd>> RemoteDirectory::take(Answer answer) const {
     } else if (status == kMissing) {
       opened.emplace_back();
     } else {
-      return Unexpected(ErrorCode::kNoInput, label_ + "/" + answer.files.names[i] + ": " + status,
+      return Unexpected(ErrorCode::kNoInput, label + "/" + answer.files.names[i] + ": " + status,
                         "the directory must hold plain files that you may read");
     }
   }

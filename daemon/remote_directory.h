@@ -1,5 +1,6 @@
-// The directory that a split reads, at the client's side: the daemon asks for names, the client
-// opens them with its own rights and passes descriptors.
+// The directory that a split reads, or files of a model that is read in place, at the client's
+// side: the daemon asks for names, the client opens them with its own rights and passes
+// descriptors.
 #pragma once
 
 #include <condition_variable>
@@ -16,7 +17,7 @@
 namespace airllm::daemon {
 
 // Thread-safe: open() blocks the job's worker, the rest is called by the connection.
-class RemoteDirectory : public engine::SourceDirectory {
+class RemoteDirectory : public engine::SourceDirectory, public engine::OwnerFiles {
  public:
   // `label` names the directory in messages; `chat_templates` is what the client says is there.
   RemoteDirectory(std::shared_ptr<JobBridge> bridge, std::string label,
@@ -25,7 +26,13 @@ class RemoteDirectory : public engine::SourceDirectory {
         label_(std::move(label)),
         chat_templates_(std::move(chat_templates)) {}
 
-  Result<std::vector<UniqueFd>> open(std::span<const std::string> names) override;
+  Result<std::vector<UniqueFd>> open(std::span<const std::string> names) override {
+    return ask({{names.begin(), names.end()}, ""});
+  }
+  Result<std::vector<UniqueFd>> open_in(const std::string& directory,
+                                        std::span<const std::string> names) override {
+    return ask({{names.begin(), names.end()}, directory});
+  }
   std::vector<std::string> chat_templates() const override { return chat_templates_; }
 
   // The client's answer. kProtocol when it does not fit what was asked; open() then fails, too.
@@ -38,8 +45,9 @@ class RemoteDirectory : public engine::SourceDirectory {
     protocol::Files files;
     std::vector<UniqueFd> descriptors;
   };
+  Result<std::vector<UniqueFd>> ask(const protocol::OpenFiles& files);
   Status check(const protocol::Files& files, size_t descriptors) const;
-  Result<std::vector<UniqueFd>> take(Answer answer) const;
+  static Result<std::vector<UniqueFd>> take(Answer answer, const std::string& label);
 
   const std::shared_ptr<JobBridge> bridge_;
   const std::string label_;

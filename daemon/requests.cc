@@ -155,9 +155,11 @@ Status Requests::start(uint64_t id, const protocol::GenerateParams& params) {
   request.user = user_.uid;
   auto bridge = std::make_shared<JobBridge>(id, outbox_, true);
   const std::string model = request.model.name;
+  auto directory = owner_directory(request.model, params.opens_files, bridge);
+  request.owner_files = directory;
   AIRLLM_TRY(const engine::JobId job, context_.engine.generate(std::move(request), bridge));
   context_.memory_given_back = false;
-  keep(id, {job, std::move(bridge), nullptr, "generate", model});
+  keep(id, {job, std::move(bridge), std::move(directory), "generate", model});
   return {};
 }
 
@@ -194,6 +196,8 @@ Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
   engine::SplitRequest request{params.name, params.source_label, nullptr};
   if (user_.uid != ::geteuid()) request.owner = user_.uid;
   request.share = params.share;
+  request.in_place = params.in_place;
+  request.only_plan = params.only_plan;
   request.has_quota = !user_.is_operator;
   if (request.name.empty()) {
     AIRLLM_TRY(request.name, name_from_label(params.source_label));
@@ -214,9 +218,10 @@ Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {
   AIRLLM_TRY(const engine::ModelRef model, resolve_model(params.model, context_.default_model,
                                                          context_.engine, viewer_to_manage(user_)));
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
-  AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge));
+  auto directory = owner_directory(model, params.opens_files, bridge);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.verify(model, user_.uid, bridge, directory));
   bridge->accept(job, model.name);
-  keep(id, {job, std::move(bridge), nullptr, "verify", model.name});
+  keep(id, {job, std::move(bridge), std::move(directory), "verify", model.name});
   return {};
 }
 
@@ -241,6 +246,16 @@ Status Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
   bridge->accept(job, "");
   keep(id, {job, std::move(bridge), nullptr, "measure", ""});
   return {};
+}
+
+// Through which files of a model that is read in place are asked for: nobody but its owner passes
+// them. Null when the peer is not the owner, or does not answer.
+std::shared_ptr<RemoteDirectory> Requests::owner_directory(
+    const engine::ModelRef& model, bool opens_files, const std::shared_ptr<JobBridge>& bridge) {
+  if (!opens_files) return nullptr;
+  const auto found = context_.engine.find(model.name, viewer_to_ask(user_));
+  if (!found || found->model != model || found->owner != user_.uid) return nullptr;
+  return std::make_shared<RemoteDirectory>(bridge, model.name, std::vector<std::string>());
 }
 
 void Requests::keep(uint64_t id, Running running) {

@@ -46,7 +46,7 @@ class Requests {
   struct Running {
     engine::JobId job = 0;
     std::shared_ptr<JobBridge> bridge;
-    std::shared_ptr<RemoteDirectory> directory;  // of a split
+    std::shared_ptr<RemoteDirectory> directory;  // when files may be asked for
     const char* kind = "";
     std::string model;
   };
@@ -60,6 +60,8 @@ class Requests {
   Status start(uint64_t id, const protocol::StopParams& params);
   Status start(uint64_t id, const protocol::MeasureDiskParams& params);
   Status start_text(uint64_t id, const std::string& model, engine::TextWork work);
+  std::shared_ptr<RemoteDirectory> owner_directory(const engine::ModelRef& model, bool opens_files,
+                                                   const std::shared_ptr<JobBridge>& bridge);
   void keep(uint64_t id, Running running);
   Status check_split_limit() const;
   Status check_default(const std::string& name) const;

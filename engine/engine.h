@@ -134,6 +134,17 @@ struct SamplingOptions {
   std::optional<uint64_t> seed;              // unset: random
 };
 
+// Opens the files of a model that is read in place and that the daemon may not open itself, with
+// the rights of the model's owner. Called from a worker thread, and may block; ends with kCancelled
+// when the peer is gone.
+class OwnerFiles {
+ public:
+  virtual ~OwnerFiles() = default;
+  // As SourceDirectory::open(), of the folder `directory`.
+  virtual Result<std::vector<UniqueFd>> open_in(const std::string& directory,
+                                                std::span<const std::string> names) = 0;
+};
+
 struct GenerateRequest {
   ModelRef model;
   // Whose job it is. Nothing that is derived from a prompt may ever be used for another user's.
@@ -151,7 +162,8 @@ struct GenerateRequest {
   uint64_t prompt_logprobs = 0;  // how many per prompt token
   // How long the model keeps its memory from the job's end on; unset: as the engine's options say.
   std::optional<std::chrono::milliseconds> keep_alive;
-  bool profile = false;  // on_profile() tells where the time goes
+  bool profile = false;                               // on_profile() tells where the time goes
+  std::shared_ptr<OwnerFiles> owner_files = nullptr;  // unset: not the owner, or cannot
 };
 
 enum class FinishReason { kStop, kStopString, kLength, kContext, kCancelled };
@@ -319,6 +331,11 @@ struct SplitRequest {
   std::optional<uid_t> owner = std::nullopt;
   bool share = false;      // share it when it is whole
   bool has_quota = false;  // whether the owner's models are limited
+  // The source's real path: the weights are to be read there in place, and only indexed.
+  std::optional<std::string> in_place = std::nullopt;
+  // Nothing is written: the job's result says what a split would take, {"name","needs_bytes",
+  // "source_bytes"}.
+  bool only_plan = false;
 };
 
 // ---- the engine --------------------------------------------------------------------------------
@@ -364,8 +381,9 @@ class Engine {
   // With a model's tokenizer or chat template alone: no weight is read.
   virtual Result<JobId> run_text(TextRequest request, std::shared_ptr<JobEvents> events) = 0;
   virtual Result<JobId> split(SplitRequest request, std::shared_ptr<JobEvents> events) = 0;
-  virtual Result<JobId> verify(const ModelRef& model, uid_t user,
-                               std::shared_ptr<JobEvents> events) = 0;
+  // `owner_files` may be null.
+  virtual Result<JobId> verify(const ModelRef& model, uid_t user, std::shared_ptr<JobEvents> events,
+                               std::shared_ptr<OwnerFiles> owner_files) = 0;
 
   // Gives the memory of a model that no generate job uses back, at once, also while another model
   // runs: {"name","was_in_memory","freed_bytes"}. One that is in use is kTemporary, with its users.
@@ -386,9 +404,9 @@ class Engine {
   // kNoInput error, with near names that the viewer sees in the remedy.
   virtual Result<FoundModel> find(const std::string& name, const Viewer& viewer,
                                   bool unfinished = false) = 0;
-  // {"name","complete","bundled","owner","shared","bytes","created","family","dtype","layers",
-  // "parameters","source"} each, of the models that `viewer` sees, and "problem" for one that
-  // cannot be read. A store that cannot be read is an error.
+  // {"name","complete","bundled","owner","shared","bytes","elsewhere_bytes","in_place","created",
+  // "family","dtype","layers","parameters","source"} each, of the models that `viewer` sees, and
+  // "problem" for one that cannot be read. A store that cannot be read is an error.
   virtual Result<Json> list(const Viewer& viewer) = 0;
   // All that is known of one model. Unknown or unfinished: kNoInput.
   virtual Result<Json> show(const ModelRef& model) = 0;

@@ -103,6 +103,7 @@ Result<GenerateParams> read_generate(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("prompt_logprobs", params.prompt_logprobs));
   AIRLLM_TRY_VOID(map.get("keep_alive_ms", params.keep_alive_ms));
   AIRLLM_TRY_VOID(map.get("profile", params.profile));
+  AIRLLM_TRY_VOID(map.get("opens_files", params.opens_files));
   return params;
 }
 
@@ -110,6 +111,13 @@ template <typename T>
 Result<Params> read_model_params(const MapView& map) {
   T params;
   AIRLLM_TRY_VOID(map.get("model", params.model));
+  return Params(std::move(params));
+}
+
+Result<Params> read_verify(const MapView& map) {
+  VerifyParams params;
+  AIRLLM_TRY_VOID(map.get("model", params.model));
+  AIRLLM_TRY_VOID(map.get("opens_files", params.opens_files));
   return Params(std::move(params));
 }
 
@@ -146,6 +154,8 @@ Result<Params> read_split(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("source_label", params.source_label));
   AIRLLM_TRY_VOID(map.get("share", params.share));
   AIRLLM_TRY_VOID(map.get_list("chat_templates", kMaxChatTemplates, params.chat_templates));
+  AIRLLM_TRY_VOID(map.get("in_place", params.in_place));
+  AIRLLM_TRY_VOID(map.get("only_plan", params.only_plan));
   return Params(std::move(params));
 }
 
@@ -164,7 +174,7 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "rm") return read_model_params<RemoveParams>(map);
   if (method == "share") return read_model_params<ShareParams>(map);
   if (method == "stop") return read_model_params<StopParams>(map);
-  if (method == "verify") return read_model_params<VerifyParams>(map);
+  if (method == "verify") return read_verify(map);
   if (method == "status") return Params(StatusParams{});
   if (method == "doctor") return Params(DoctorParams{});
   if (method == "measure_disk") return Params(MeasureDiskParams{});
@@ -265,6 +275,7 @@ Result<EventBody> read_text(const MapView& map) {
 Result<EventBody> read_open_files(const MapView& map) {
   OpenFiles body;
   AIRLLM_TRY_VOID(map.get_list("names", kMaxDescriptors, body.names));
+  AIRLLM_TRY_VOID(map.get("directory", body.directory));
   return EventBody(std::move(body));
 }
 

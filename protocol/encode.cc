@@ -174,7 +174,7 @@ void write(Writer& out, const Hello& hello) {
 }
 
 void write_params(Writer& out, const GenerateParams& params) {
-  out.map(9 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens) +
+  out.map(10 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens) +
           count(params.keep_alive_ms));
   out.field("model", params.model);
   out.field("messages", params.messages);
@@ -190,6 +190,7 @@ void write_params(Writer& out, const GenerateParams& params) {
   out.field("prompt_logprobs", params.prompt_logprobs);
   optional_field(out, "keep_alive_ms", params.keep_alive_ms);
   out.field("profile", params.profile);
+  out.field("opens_files", params.opens_files);
 }
 
 void write_params(Writer& out, const TokenizeParams& params) {
@@ -217,16 +218,24 @@ void write_params(Writer& out, const TemplateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(4);
+  out.map(5 + count(params.in_place));
   out.field("name", params.name);
   out.field("source_label", params.source_label);
   out.field("share", params.share);
   out.field("chat_templates", params.chat_templates);
+  optional_field(out, "in_place", params.in_place);
+  out.field("only_plan", params.only_plan);
 }
 
 void write_params(Writer& out, const ModelParams& params) {
   out.map(1);
   out.field("model", params.model);
+}
+
+void write_params(Writer& out, const VerifyParams& params) {
+  out.map(2);
+  out.field("model", params.model);
+  out.field("opens_files", params.opens_files);
 }
 
 void write_params(Writer& out, const JobParams& params) {
@@ -345,8 +354,9 @@ void write_body(Writer& out, const Text& body) {
 }
 
 void write_body(Writer& out, const OpenFiles& body) {
-  out.map(1);
+  out.map(2);
   out.field("names", body.names);
+  out.field("directory", body.directory);
 }
 
 void write_body(Writer& out, const Generated& body) {

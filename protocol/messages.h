@@ -67,6 +67,8 @@ struct GenerateParams {
   // How long the model keeps its memory when the job has ended; a hundred years or more: for ever.
   std::optional<uint64_t> keep_alive_ms;
   bool profile = false;  // "profile" events tell where the time goes
+  // The client answers "open_files" for a model of this user that is read in place.
+  bool opens_files = false;
 };
 
 // method "tokenize". The ids come in "tokens" events.
@@ -101,6 +103,9 @@ struct SplitParams {
   // The files of the directory's "additional_chat_templates/" that end with ".jinja", by their
   // names there. The daemon asks for them with that folder's name in front.
   std::vector<std::string> chat_templates = {};
+  // The directory's real path: its weights are to be read there in place, not copied.
+  std::optional<std::string> in_place = {};
+  bool only_plan = false;  // nothing is made: the result says what it would take
 };
 
 // methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads
@@ -129,7 +134,9 @@ struct ShowParams : ModelParams {};
 struct RemoveParams : ModelParams {};
 struct ShareParams : ModelParams {};
 struct StopParams : ModelParams {};  // gives the memory of an idle model back
-struct VerifyParams : ModelParams {};
+struct VerifyParams : ModelParams {
+  bool opens_files = false;  // as for generate
+};
 
 // What decoding makes of a method that this version does not know; the daemon answers it with an
 // error and the connection lives on. Not to be sent.
@@ -153,9 +160,9 @@ struct Cancel {
   uint64_t id = 0;
 };
 
-// type "files": the answer to open_files. The message carries one descriptor, in order, for every
-// entry of `names` whose `status` is "ok"; "missing" has none; anything else is the reason why the
-// file was refused and ends the job.
+// type "files": the answer to open_files, of a split, generate or verify request. The message
+// carries one descriptor, in order, for every entry of `names` whose `status` is "ok"; "missing"
+// has none; anything else is the reason why the file was refused and ends the job.
 struct Files {
   uint64_t id = 0;
   std::vector<std::string> names;
@@ -232,6 +239,7 @@ struct Text {
 // kind "open_files".
 struct OpenFiles {
   std::vector<std::string> names;  // at most kMaxDescriptors
+  std::string directory = {};      // that they lie in; empty: the one that is split
 };
 
 // kind "generated": the end of a generate request.

@@ -180,21 +180,35 @@ class TableEvents : public JobEvents {
 // it, and is found again so long, so that a model is never in memory twice. Thread-safe.
 class ModelCache {
  public:
-  ModelCache(store::Store& store, store::LoadMarks& marks) : store_(store), marks_(marks) {}
+  using Loaded = std::shared_ptr<const LoadedModel>;
+  // What becomes of a model that is to be loaded anew.
+  using Forget = std::function<void(Loaded)>;
 
-  Result<std::shared_ptr<const LoadedModel>> get(const ModelRef& ref) {
-    if (auto model = peek(ref)) return model;
+  ModelCache(store::Store& store, store::LoadMarks& marks, Forget forget)
+      : store_(store), marks_(marks), forget_(std::move(forget)) {}
+
+  // Opens files that a user named, and so may take for ever, when is_in_place().
+  bool is_in_place(const ModelRef& ref) {
+    if (const Loaded model = peek(ref)) return model->stored.in_place.has_value();
+    return store_.is_in_place(ref);
+  }
+
+  // With its weights. `owner_files` may be null, and is asked when this process may not open what
+  // is read in place.
+  Result<Loaded> get(const ModelRef& ref, engine::OwnerFiles* owner_files) {
+    if (is_in_place(ref)) return get_in_place(ref, owner_files);
+    if (Loaded model = peek(ref)) return model;
     const std::lock_guard loading(loading_);  // one who waited finds what the other loaded
-    if (auto model = peek(ref)) return model;
-    const std::string place = store_.place(ref);
-    AIRLLM_TRY_VOID(marks_.check(place, ref.name));
-    marks_.begin(place);
-    Result<std::shared_ptr<const LoadedModel>> model = load(ref);
-    marks_.end(place);
-    if (!model) return model;
-    const std::lock_guard lock(mutex_);
-    models_[ref] = {*model, *model};
-    return model;
+    if (Loaded model = peek(ref)) return model;
+    AIRLLM_TRY(Loaded model, load_marked(ref, {}));
+    return keep(ref, std::move(model));
+  }
+
+  // For its texts alone: what is read in place is not opened.
+  Result<Loaded> get_texts(const ModelRef& ref) {
+    if (Loaded model = peek(ref)) return model;
+    if (!store_.is_in_place(ref)) return get(ref, nullptr);
+    return load_marked(ref, {.weights = false, .owner_files = nullptr});
   }
 
   // The model if it is in memory; it then stays there.
@@ -227,13 +241,46 @@ class ModelCache {
     std::weak_ptr<const LoadedModel> known;
   };
 
-  Result<std::shared_ptr<const LoadedModel>> load(const ModelRef& ref) {
-    AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref));
+  // Nobody waits for one whose files are waited for: of two who load, the later takes the other's.
+  Result<Loaded> get_in_place(const ModelRef& ref, engine::OwnerFiles* owner_files) {
+    drop_changed(ref);
+    if (Loaded model = peek(ref)) return model;
+    AIRLLM_TRY(Loaded model, load_marked(ref, {.weights = true, .owner_files = owner_files}));
+    return keep(ref, std::move(model));
+  }
+
+  // What is read in place is checked each time it is asked for.
+  void drop_changed(const ModelRef& ref) {
+    const Loaded model = peek(ref);
+    if (!model || store_.check_originals(model->stored)) return;
+    if (Loaded stale = take(ref)) forget_(std::move(stale));
+  }
+
+  Loaded keep(const ModelRef& ref, Loaded model) {
+    const std::lock_guard lock(mutex_);
+    Entry& entry = models_[ref];
+    if (const Loaded known = entry.known.lock()) return entry.kept = known;
+    entry = {model, model};
+    return model;
+  }
+
+  Result<Loaded> load_marked(const ModelRef& ref, const store::OpenOptions& options) {
+    const std::string place = store_.place(ref);
+    AIRLLM_TRY_VOID(marks_.check(place, ref.name));
+    marks_.begin(place);
+    Result<Loaded> model = load(ref, options);
+    marks_.end(place);
+    return model;
+  }
+
+  Result<Loaded> load(const ModelRef& ref, const store::OpenOptions& options) {
+    AIRLLM_TRY(store::StoredModel stored, store_.open_model(ref, options));
     return LoadedModel::load(std::move(stored));
   }
 
   store::Store& store_;
   store::LoadMarks& marks_;
+  const Forget forget_;
   std::mutex loading_;  // taken before mutex_
   std::mutex mutex_;
   std::map<ModelRef, Entry> models_;
@@ -254,7 +301,10 @@ class EngineImpl : public Engine {
         store_(std::move(store)),
         marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options)),
-        models_(*store_, *marks_),
+        models_(*store_, *marks_,
+                [this](std::shared_ptr<const LoadedModel> model) {
+                  scheduler_.forget(std::move(model));
+                }),
         scheduler_(std::move(device), *marks_, with_expiry(budgets, models_)) {
     text_jobs_.pause_timeout = options.pause_timeout;
     pressure_.emplace(budgets_.ram_bytes, [this](uint64_t bytes, const std::string& reason) {
@@ -279,7 +329,12 @@ class EngineImpl : public Engine {
     const JobId id = record->id();
     auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
     preparer_.post([this, record = std::move(record), request = std::move(request),
-                    wrapped = std::move(wrapped)] { prepare(record, request, wrapped); });
+                    wrapped = std::move(wrapped)] {
+      if (!models_.is_in_place(request.model)) return prepare(record, request, wrapped);
+      // On a thread of its own, so that files of a user's keep nobody else waiting.
+      const std::lock_guard lock(workers_mutex_);
+      add_worker(record, [this, record, request, wrapped] { prepare(record, request, wrapped); });
+    });
     return id;
   }
 
@@ -301,19 +356,21 @@ class EngineImpl : public Engine {
                                                                 std::stop_token stop) {
                              Result<Json> made =
                                  split_and_share(request, progress, std::move(stop));
-                             if (made) forget_crashes(request, *made);
+                             if (made && !request.only_plan) forget_crashes(request, *made);
                              return made;
                            });
   }
 
-  Result<JobId> verify(const ModelRef& model, uid_t user,
-                       std::shared_ptr<JobEvents> events) override {
-    return start_store_job({"verify", user, model}, std::move(events),
-                           [this, model](const store::ProgressFn& progress, std::stop_token stop) {
-                             Result<Json> sound = store_->verify(model, progress, std::move(stop));
-                             if (sound) marks_->clear(store_->place(model));
-                             return sound;
-                           });
+  Result<JobId> verify(const ModelRef& model, uid_t user, std::shared_ptr<JobEvents> events,
+                       std::shared_ptr<OwnerFiles> owner_files) override {
+    return start_store_job(
+        {"verify", user, model}, std::move(events),
+        [this, model, owner_files](const store::ProgressFn& progress, std::stop_token stop) {
+          Result<Json> sound = store_->verify(model, progress, std::move(stop),
+                                              {.weights = true, .owner_files = owner_files.get()});
+          if (sound) marks_->clear(store_->place(model));
+          return sound;
+        });
   }
 
   Result<JobId> stop(const ModelRef& model, uid_t user,
@@ -412,6 +469,8 @@ class EngineImpl : public Engine {
   // With workers_mutex_ held: runs the task on a thread of its own.
   Result<JobId> start_worker(const JobOf& job, uint64_t prompt_bytes,
                              std::shared_ptr<JobEvents> events, Task task);
+  // With workers_mutex_ held.
+  void add_worker(std::shared_ptr<JobRecord> record, std::function<void()> work);
   Result<Json> run_text_job(const TextRequest& request, JobEvents& events, JobRecord& record);
   Result<Json> split_and_share(const SplitRequest& request, const store::ProgressFn& progress,
                                std::stop_token stop);
@@ -444,7 +503,8 @@ class EngineImpl : public Engine {
 
 void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const GenerateRequest& request,
                          const std::shared_ptr<JobEvents>& events) {
-  Result<std::shared_ptr<const LoadedModel>> model = models_.get(request.model);
+  Result<std::shared_ptr<const LoadedModel>> model =
+      models_.get(request.model, request.owner_files.get());
   if (!model) return events->on_error(model.error());
   Result<std::vector<int32_t>> prompt = (*model)->encode_prompt(request);
   if (!prompt) return events->on_error(prompt.error());
@@ -469,7 +529,7 @@ Status EngineImpl::let_go(const ModelRef& model) {
 Result<Json> EngineImpl::split_and_share(const SplitRequest& request,
                                          const store::ProgressFn& progress, std::stop_token stop) {
   AIRLLM_TRY(Json made, store_->split(request, progress, std::move(stop)));
-  if (!request.share || made["shared"] == true) return made;
+  if (request.only_plan || !request.share || made["shared"] == true) return made;
   if (Status shared = share({request.name, request.owner}); !shared) {
     Error error = std::move(shared).error();
     error.message = "the model is made, but cannot be shared yet: " + error.message;
@@ -508,21 +568,24 @@ Result<JobId> EngineImpl::start_worker(const JobOf& job, uint64_t prompt_bytes,
   AIRLLM_TRY(std::shared_ptr<JobRecord> record,
              table_->add(job.kind, job.user, job.model, prompt_bytes));
   const JobId id = record->id();
+  auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
+  add_worker(record, [record, wrapped = std::move(wrapped), task = std::move(task)] {
+    record->update([](JobInfo& info) { info.state = "running"; });
+    Result<Json> result = task(*wrapped, *record);
+    if (result) {
+      wrapped->on_done(*result);
+    } else {
+      wrapped->on_error(result.error());
+    }
+  });
+  return id;
+}
+
+void EngineImpl::add_worker(std::shared_ptr<JobRecord> record, std::function<void()> work) {
   // Threads of jobs that have left the table are over or about to be.
   std::erase_if(workers_,
                 [this](const Worker& worker) { return !table_->find(worker.record->id()); });
-  auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
-  workers_.push_back(
-      {record, std::jthread([record, wrapped = std::move(wrapped), task = std::move(task)] {
-         record->update([](JobInfo& info) { info.state = "running"; });
-         Result<Json> result = task(*wrapped, *record);
-         if (result) {
-           wrapped->on_done(*result);
-         } else {
-           wrapped->on_error(result.error());
-         }
-       })});
-  return id;
+  workers_.push_back({std::move(record), std::jthread(std::move(work))});
 }
 
 Result<Json> EngineImpl::run_store_job(const StoreTask& task, JobEvents& events,
@@ -540,7 +603,7 @@ Result<Json> EngineImpl::run_store_job(const StoreTask& task, JobEvents& events,
 
 Result<Json> EngineImpl::run_text_job(const TextRequest& request, JobEvents& events,
                                       JobRecord& record) {
-  AIRLLM_TRY(const std::shared_ptr<const LoadedModel> model, models_.get(request.model));
+  AIRLLM_TRY(const std::shared_ptr<const LoadedModel> model, models_.get_texts(request.model));
   return schedule::run_text_job(*model, request, text_jobs_, events, record.stop_token());
 }
 
@@ -548,12 +611,20 @@ Result<Json> EngineImpl::list(const Viewer& viewer) {
   AIRLLM_TRY(const std::vector<store::ModelSummary> models, store_->list(viewer));
   Json out = Json::array();
   for (const store::ModelSummary& model : models) {
-    Json row = {{"name", model.model.name},       {"complete", model.complete},
-                {"bundled", model.bundled},       {"owner", user_name(model.owner)},
-                {"shared", !model.model.holder},  {"bytes", model.bytes},
-                {"parameters", model.parameters}, {"family", model.family},
-                {"dtype", model.dtype},           {"layers", model.layers},
-                {"created", model.created},       {"source", model.source}};
+    Json row = {{"name", model.model.name},
+                {"complete", model.complete},
+                {"bundled", model.bundled},
+                {"owner", user_name(model.owner)},
+                {"shared", !model.model.holder},
+                {"bytes", model.bytes},
+                {"elsewhere_bytes", model.bytes_elsewhere},
+                {"in_place", model.in_place ? Json(*model.in_place) : Json()},
+                {"parameters", model.parameters},
+                {"family", model.family},
+                {"dtype", model.dtype},
+                {"layers", model.layers},
+                {"created", model.created},
+                {"source", model.source}};
     if (!model.problem.empty()) row["problem"] = model.problem;
     out.push_back(std::move(row));
   }

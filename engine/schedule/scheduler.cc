@@ -653,14 +653,14 @@ void Scheduler::publish_memory() {
   for (const auto& active : models_) {
     next_expiry_ = std::min(next_expiry_, expiry(*active));
     status.kv_used_bytes += active->kv().used_bytes();
-    const std::vector<store::Shard>& shards = active->model()->stored.shards;
+    const store::Shard& shard = active->model()->stored.shards.front();
     status.models.push_back({.model = active->model()->ref(),
                              .resident_bytes = active->weights().resident_bytes(),
                              .ram_bytes = active->ram_bytes(),
                              .weight_bytes = active->sweep_bytes(),
                              .streams = active->plan().streams(),
                              .reader = active->weights().reader_name(),
-                             .is_direct = shards.front().file->is_direct(),
+                             .is_direct = shard.file_of(shard.tensors.front()).is_direct(),
                              .locked_bytes = active->slab().locked_bytes(),
                              .has_huge_pages = active->slab().has_huge_pages(),
                              .is_in_use = is_wanted(active->model()),

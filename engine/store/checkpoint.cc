@@ -97,7 +97,7 @@ class Opener {
       for (size_t i = 0; i < fds.size(); ++i) {
         out.push_back(nullptr);
         if (!fds[i].valid()) continue;
-        AIRLLM_TRY(out.back(), disk_.adopt(std::move(fds[i]), where(group[i])));
+        AIRLLM_TRY(out.back(), disk_.adopt(std::move(fds[i]), where(group[i]), OpenMode::kRead));
       }
     }
     return out;
@@ -365,6 +365,22 @@ bool Checkpoint::bundled() const {
 Result<Checkpoint> open_checkpoint(Disk& disk, engine::SourceDirectory& directory,
                                    const std::string& label) {
   return Opener(disk, directory, label).open();
+}
+
+Status check_usable_in_place(const Checkpoint& checkpoint) {
+  for (size_t i = 0; i < checkpoint.stages.size(); ++i) {
+    for (size_t j = 0; j < checkpoint.tensors[i].size(); ++j) {
+      const SourceTensor& tensor = checkpoint.tensors[i][j];
+      if (!tensor.packed && !tensor.is_transposed) continue;
+      return Unexpected(ErrorCode::kData,
+                        checkpoint.label + " cannot be read in place: the tensor " +
+                            checkpoint.stages[i].tensors[j].name +
+                            (tensor.packed ? " is packed there and has to be expanded"
+                                           : " lies there as [in, out] and has to be transposed"),
+                        "split it without --in-place");
+    }
+  }
+  return {};
 }
 
 Status check_unchanged(const Checkpoint& checkpoint) {

@@ -54,6 +54,10 @@ struct Checkpoint {
 Result<Checkpoint> open_checkpoint(Disk& disk, engine::SourceDirectory& directory,
                                    const std::string& label);
 
+// Whether the weights can be used in the files that they lie in. When not, a kData error names a
+// tensor and says why.
+Status check_usable_in_place(const Checkpoint& checkpoint);
+
 // Whether every source file is still what it was when it was opened; else a kData error names it.
 Status check_unchanged(const Checkpoint& checkpoint);
 

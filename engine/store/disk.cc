@@ -15,6 +15,7 @@
 #include <filesystem>
 
 #include "base/checked.h"
+#include "base/file_identity.h"
 #include "base/units.h"
 
 namespace airllm::store {
@@ -79,8 +80,7 @@ class SystemFile : public DiskFile {
   Result<std::string> identity() const override {
     struct stat info {};
     if (::fstat(fd_.get(), &info) != 0) return system_error(path_, errno);
-    return std::to_string(info.st_size) + ":" + std::to_string(info.st_ino) + ":" +
-           std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec);
+    return file_identity(info);
   }
 
   const std::string& path() const override { return path_; }
@@ -116,6 +116,15 @@ bool direct_read_works(int fd) {
   const bool works = ::pread(fd, page, kPageBytes, 0) >= 0;
   std::free(page);
   return works;
+}
+
+// Whether the descriptor now reads past the page cache.
+bool make_direct(int fd) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_DIRECT) != 0) return false;
+  if (direct_read_works(fd)) return true;
+  ::fcntl(fd, F_SETFL, flags & ~O_DIRECT);
+  return false;
 }
 
 std::string parent_of(const std::string& path) {
@@ -191,13 +200,15 @@ class SystemDisk : public Disk {
         std::make_unique<SystemFile>(std::move(fd), path, (flags & O_DIRECT) != 0));
   }
 
-  Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label) override {
+  Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label,
+                                          OpenMode mode) override {
     struct stat info {};
     if (::fstat(fd.get(), &info) != 0) return system_error(label, errno);
     if (!S_ISREG(info.st_mode)) {
       return Unexpected(ErrorCode::kNoInput, label + ": not a regular file");
     }
-    return std::unique_ptr<DiskFile>(std::make_unique<SystemFile>(std::move(fd), label, false));
+    const bool direct = mode == OpenMode::kReadDirect && make_direct(fd.get());
+    return std::unique_ptr<DiskFile>(std::make_unique<SystemFile>(std::move(fd), label, direct));
   }
 
   Result<std::vector<DirEntry>> list(const std::string& directory) override {

@@ -25,8 +25,7 @@ class DiskFile {
   virtual Status write_at(uint64_t offset_bytes, std::span<const std::byte> data) = 0;
   virtual Status sync() = 0;
   virtual Result<uint64_t> size_bytes() const = 0;
-  // Length, inode and modification time in one comparable text, to see whether a file is still the
-  // same one. (Not the device: its number may change when the machine starts again.)
+  // file_identity() (base/file_identity.h), to see whether a file is still the same one.
   virtual Result<std::string> identity() const = 0;
   virtual const std::string& path() const = 0;
   // Whether read_at bypasses the page cache (O_DIRECT); then offset, length and memory must be
@@ -60,7 +59,10 @@ class Disk {
   virtual Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) = 0;
   // Takes over a descriptor that came over the socket; `label` stands for its path in messages.
   // What is not a regular file is refused (kNoInput).
-  virtual Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label) = 0;
+  // `mode` is kRead or kReadDirect; the latter changes the descriptor's flags, and so those of all
+  // that share it.
+  virtual Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label,
+                                                  OpenMode mode) = 0;
   // Sorted by name, without "." and "..". Symbolic links count as files.
   virtual Result<std::vector<DirEntry>> list(const std::string& directory) = 0;
   virtual bool exists(const std::string& path) = 0;

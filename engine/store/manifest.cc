@@ -1,7 +1,6 @@
 #include "engine/store/manifest.h"
 
 #include <algorithm>
-#include <initializer_list>
 
 #include "base/checked.h"
 #include "base/json.h"
@@ -9,77 +8,12 @@
 #include "engine/engine.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_layout.h"
+#include "engine/store/strict_json.h"
 
 namespace airllm::store {
 namespace {
 
-// An object with exactly the named keys.
-class Strict {
- public:
-  Strict(const Json& object, std::string what) : object_(object), what_(std::move(what)) {}
-
-  Status has_exactly(std::initializer_list<const char*> keys) const {
-    if (!object_.is_object()) return bad("not an object");
-    for (const char* key : keys) {
-      if (!object_.contains(key)) return bad(std::string(key) + " is missing");
-    }
-    for (const auto& item : object_.items()) {
-      const std::string& key = item.key();
-      const bool known =
-          std::any_of(keys.begin(), keys.end(), [&](const char* name) { return key == name; });
-      if (!known) return bad("unknown key '" + escape_for_display(key.substr(0, 80), true) + "'");
-    }
-    return {};
-  }
-
-  Result<std::string> text(const char* key) const {
-    const Json& value = object_.at(key);
-    if (!value.is_string()) return bad(std::string(key) + " is not a string");
-    return value.get<std::string>();
-  }
-  Result<uint64_t> number(const char* key) const {
-    const Json& value = object_.at(key);
-    if (!value.is_number_unsigned()) return bad(std::string(key) + " is not a whole number");
-    return value.get<uint64_t>();
-  }
-  Result<bool> flag(const char* key) const {
-    const Json& value = object_.at(key);
-    if (!value.is_boolean()) return bad(std::string(key) + " is not true or false");
-    return value.get<bool>();
-  }
-  Result<uint64_t> hash(const char* key) const {
-    AIRLLM_TRY(const std::string digits, text(key));
-    const auto value = parse_hash(digits);
-    if (!value) return bad(std::string(key) + " is not 16 hexadecimal digits");
-    return *value;
-  }
-  Result<std::string> file_name(const char* key) const {
-    AIRLLM_TRY(std::string name, text(key));
-    if (!is_plain_file_name(name)) return bad(std::string(key) + " is not a plain file name");
-    return name;
-  }
-  const Json& at(const char* key) const { return object_.at(key); }
-  Unexpected bad(const std::string& why) const {
-    return Unexpected(ErrorCode::kData, what_ + ": " + why, kRepairRemedy);
-  }
-
- private:
-  const Json& object_;
-  std::string what_;
-};
-
-template <typename T, typename ParseOne>
-Result<std::vector<T>> parse_list(const Json& list, const std::string& what, ParseOne parse_one) {
-  if (!list.is_array()) return Unexpected(ErrorCode::kData, what + " is not a list");
-  std::vector<T> out;
-  for (const Json& item : list) {
-    AIRLLM_TRY(T one, parse_one(Strict(item, what + "[" + std::to_string(out.size()) + "]")));
-    out.push_back(std::move(one));
-  }
-  return out;
-}
-
-Result<FileRecord> parse_file(const Strict& item) {
+Result<FileRecord> parse_file(const StrictObject& item) {
   AIRLLM_TRY_VOID(item.has_exactly({"name", "bytes", "xxh3"}));
   FileRecord out;
   AIRLLM_TRY(out.name, item.file_name("name"));
@@ -88,7 +22,7 @@ Result<FileRecord> parse_file(const Strict& item) {
   return out;
 }
 
-Result<ShardRecord> parse_shard(const Strict& item) {
+Result<ShardRecord> parse_shard(const StrictObject& item) {
   AIRLLM_TRY_VOID(item.has_exactly({"file", "bytes", "xxh3"}));
   ShardRecord out;
   AIRLLM_TRY(out.file, item.file_name("file"));
@@ -97,7 +31,7 @@ Result<ShardRecord> parse_shard(const Strict& item) {
   return out;
 }
 
-Result<SourceRecord> parse_source(const Strict& item) {
+Result<SourceRecord> parse_source(const StrictObject& item) {
   AIRLLM_TRY_VOID(item.has_exactly({"name", "bytes", "xxh3", "identity"}));
   SourceRecord out;
   AIRLLM_TRY(out.name, item.file_name("name"));
@@ -118,13 +52,14 @@ Status check_version(const Json& root, const std::string& what) {
     return Unexpected(ErrorCode::kData, what + ": not the manifest of a model");
   }
   const std::string ours = std::to_string(kManifestVersion);
-  if (text("version") != ours || text("layout") != kRowMajorLayout) {
+  const bool is_layout = text("layout") == kRowMajorLayout || text("layout") == kInPlaceLayout;
+  if (text("version") != ours || !is_layout) {
     const std::string name = escape_for_display(text("name"), true);
     return Unexpected(ErrorCode::kData,
                       what + ": format version " + escape_for_display(text("version"), true) +
                           " with layout " + escape_for_display(text("layout"), true) +
                           ", but this program reads version " + ours + " with layout " +
-                          kRowMajorLayout,
+                          kRowMajorLayout + " or " + kInPlaceLayout,
                       "make it again: airllm rm " + name + " && airllm split DIR --name " + name +
                           "; or use the airllm that made it");
   }
@@ -137,6 +72,12 @@ uint64_t Manifest::bytes() const {
   uint64_t sum = 0;
   for (const ShardRecord& shard : shards) sum += shard.bytes;
   for (const FileRecord& file : files) sum += file.bytes;
+  return sum;
+}
+
+uint64_t Manifest::bytes_elsewhere() const {
+  uint64_t sum = 0;
+  for (size_t i = 1; in_place && i < sources.size(); ++i) sum += sources[i].bytes;
   return sum;
 }
 
@@ -163,10 +104,10 @@ Json manifest_json(const Manifest& manifest) {
     files.push_back(
         Json{{"name", file.name}, {"bytes", file.bytes}, {"xxh3", hash_text(file.hash)}});
   }
-  return Json{
+  Json out{
       {"format", kManifestFormat},
       {"version", kManifestVersion},
-      {"layout", kRowMajorLayout},
+      {"layout", manifest.in_place ? kInPlaceLayout : kRowMajorLayout},
       {"name", manifest.name},
       {"created", manifest.created},
       {"bundled", manifest.bundled},
@@ -177,6 +118,8 @@ Json manifest_json(const Manifest& manifest) {
       {"source", Json{{"label", manifest.source_label}, {"files", source_json(manifest.sources)}}},
       {"shards", std::move(shards)},
       {"files", std::move(files)}};
+  if (manifest.in_place) out["directory"] = *manifest.in_place;
+  return out;
 }
 
 Result<std::vector<SourceRecord>> parse_sources(const Json& list, const std::string& what) {
@@ -190,11 +133,18 @@ Result<std::vector<ShardRecord>> parse_shards(const Json& list, const std::strin
 Result<Manifest> parse_manifest(std::string_view text, const std::string& what) {
   AIRLLM_TRY(const Json root, parse_json(text, what));
   AIRLLM_TRY_VOID(check_version(root, what));
-  const Strict top(root, what);
-  AIRLLM_TRY_VOID(
-      top.has_exactly({"format", "version", "layout", "name", "created", "bundled", "family",
-                       "dtype", "layers", "parameters", "source", "shards", "files"}));
+  const StrictObject top(root, what);
+  std::vector<const char*> keys{"format",  "version", "layout", "name",   "created",
+                                "bundled", "family",  "dtype",  "layers", "parameters",
+                                "source",  "shards",  "files"};
+  const bool is_in_place = root.at("layout") == kInPlaceLayout;
+  if (is_in_place) keys.push_back("directory");
+  AIRLLM_TRY_VOID(top.has_exactly(keys));
   Manifest out;
+  if (is_in_place) {
+    AIRLLM_TRY(out.in_place, top.text("directory"));
+    if (!is_plain_absolute_path(*out.in_place)) return top.bad("directory is no plain path");
+  }
   AIRLLM_TRY(out.name, top.text("name"));
   AIRLLM_TRY(out.created, top.text("created"));
   AIRLLM_TRY(out.bundled, top.flag("bundled"));
@@ -202,7 +152,7 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   AIRLLM_TRY(out.dtype, top.text("dtype"));
   AIRLLM_TRY(out.layers, top.number("layers"));
   AIRLLM_TRY(out.parameters, top.number("parameters"));
-  const Strict source(top.at("source"), what + ": source");
+  const StrictObject source(top.at("source"), what + ": source");
   AIRLLM_TRY_VOID(source.has_exactly({"label", "files"}));
   AIRLLM_TRY(out.source_label, source.text("label"));
   AIRLLM_TRY(out.sources, parse_sources(source.at("files"), what + ": source files"));
@@ -229,6 +179,13 @@ std::optional<std::string> chat_template_name(std::string_view file) {
   if (file.size() <= kTemplateSuffix.size()) return std::nullopt;
   file.remove_suffix(kTemplateSuffix.size());
   return std::string(file);
+}
+
+bool is_plain_absolute_path(std::string_view path) {
+  constexpr size_t kMostBytes = 4095;  // PATH_MAX, less the zero
+  if (path.empty() || path.front() != '/' || path.size() > kMostBytes) return false;
+  if (escape_for_display(path, true) != path) return false;
+  return (std::string(path) + "/").find("/../") == std::string::npos;
 }
 
 bool is_plain_file_name(std::string_view name) {

@@ -17,6 +17,7 @@ inline constexpr const char* kManifestName = "manifest.json";
 inline constexpr const char* kShardsName = "shards";  // the folder of shards beside it
 inline constexpr const char* kManifestFormat = "airllm-model";
 inline constexpr uint64_t kManifestVersion = 1;
+inline constexpr const char* kInPlaceLayout = "in-place";
 inline constexpr uint64_t kMaxManifestBytes = uint64_t{16} << 20;
 
 // A file that a model was made from, as it was then.
@@ -48,8 +49,12 @@ struct Manifest {
   std::vector<SourceRecord> sources;
   std::vector<ShardRecord> shards;
   std::vector<FileRecord> files;
+  // The folder, a real path, in which the weights are read in the files that they came in, those of
+  // `sources`; the shards are then indexes (shard_index.h). Unset: the shards hold the weights.
+  std::optional<std::string> in_place = std::nullopt;
 
-  uint64_t bytes() const;  // of shards and files
+  uint64_t bytes() const;            // of shards and files
+  uint64_t bytes_elsewhere() const;  // of the files that are read in place
 };
 
 Json manifest_json(const Manifest& manifest);
@@ -70,6 +75,9 @@ Result<std::vector<ShardRecord>> parse_shards(const Json& list, const std::strin
 // Whether `name` can only mean a file of the folder itself: 1 to 255 bytes, no '/', no control
 // characters, not "." or "..", no leading dot.
 bool is_plain_file_name(std::string_view name);
+
+// Whether `path` is absolute and shown as it is: UTF-8, no control characters, no "..".
+bool is_plain_absolute_path(std::string_view path);
 
 // The file of a model that an additional chat template, NAME.jinja, is kept in; and NAME of such a
 // file, or nothing.

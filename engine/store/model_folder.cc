@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "engine/model/stages.h"
 #include "engine/store/hash.h"
+#include "engine/store/shard_index.h"
 #include "engine/store/shard_layout.h"
 
 namespace airllm::store {
@@ -93,15 +94,20 @@ Result<std::vector<Shard>> ModelFolder::shards(const Manifest& manifest,
   std::vector<Shard> out;
   for (size_t i = 0; i < stages.size(); ++i) {
     const ShardRecord& record = manifest.shards[i];
-    if (record.file != stages[i].shard_name + kShardSuffix) {
+    const std::string wanted =
+        stages[i].shard_name + (manifest.in_place ? kIndexSuffix : kShardSuffix);
+    if (record.file != wanted) {
       return Unexpected(ErrorCode::kData,
                         path_ + "/" + kManifestName + ": shard " + std::to_string(i) + " is " +
-                            record.file + " instead of " + stages[i].shard_name + kShardSuffix,
+                            record.file + " instead of " + wanted,
                         kRepairRemedy);
     }
     const std::string path = path_ + "/" + kShardsName + "/" + record.file;
-    AIRLLM_TRY(Shard shard, with_remedy(open_shard(disk_, path, stages[i], record), kRepairRemedy));
-    out.push_back(std::move(shard));
+    Result<Shard> shard = manifest.in_place
+                              ? open_index(disk_, path, stages[i], record, manifest.sources)
+                              : open_shard(disk_, path, stages[i], record);
+    AIRLLM_TRY(Shard opened, with_remedy(std::move(shard), kRepairRemedy));
+    out.push_back(std::move(opened));
   }
   return out;
 }

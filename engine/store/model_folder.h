@@ -34,7 +34,8 @@ class ModelFolder {
   Result<std::string> file(const FileRecord& record) const;
   Result<ModelTexts> texts(const Manifest& manifest) const;
   Result<model::Architecture> architecture(const ModelTexts& texts) const;
-  // One per stage, with headers and checksum tables in memory.
+  // One per stage, with headers and checksum tables in memory. Those of a model that is read in
+  // place have no files yet.
   Result<std::vector<Shard>> shards(const Manifest& manifest,
                                     const model::Architecture& architecture) const;
 

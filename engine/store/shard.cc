@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
+#include "base/units.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_layout.h"
 
@@ -103,8 +105,21 @@ Result<Shard> open_shard(Disk& disk, const std::string& path, const model::Stage
   shard.path = path;
   shard.file_bytes = file_bytes;
   shard.tensors = std::move(layout.tensors);
-  AIRLLM_TRY(shard.file, disk.open(path, OpenMode::kReadDirect));
+  AIRLLM_TRY(std::unique_ptr<DiskFile> weights, disk.open(path, OpenMode::kReadDirect));
+  shard.files.push_back(std::move(weights));
   return shard;
+}
+
+Result<const std::byte*> read_with_pages(const DiskFile& file, uint64_t offset_bytes,
+                                         uint64_t bytes, std::byte* memory) {
+  const uint64_t begin = round_down(offset_bytes, kPageBytes);
+  std::byte* const data = memory + (offset_bytes - begin);
+  // Through the page cache nothing but the bytes themselves is read: the file may end with them.
+  AIRLLM_TRY_VOID(
+      file.is_direct()
+          ? file.read_at(begin, {memory, round_up(offset_bytes + bytes, kPageBytes) - begin})
+          : file.read_at(offset_bytes, {data, bytes}));
+  return data;
 }
 
 Status check_block(const Shard& shard, const ShardTensor& tensor, uint64_t block,
@@ -118,11 +133,13 @@ Status check_block_checksum(const Shard& shard, const ShardTensor& tensor, uint6
   if (checksum == tensor.block_checksums[block]) return {};
   const uint64_t begin = block * tensor.rows_per_block * tensor.row_bytes;
   const uint64_t bytes = std::min(tensor.rows_per_block * tensor.row_bytes, tensor.bytes() - begin);
-  return damaged(shard.path, "tensor " + tensor.name + " is damaged in the " +
-                                 std::to_string(bytes) + " bytes at offset " +
-                                 std::to_string(tensor.offset_bytes + begin) +
-                                 ": their checksum is " + hash_text(checksum) + " instead of " +
-                                 hash_text(tensor.block_checksums[block]));
+  const std::string what =
+      "tensor " + tensor.name + (shard.in_place ? " was changed" : " is damaged") + " in the " +
+      std::to_string(bytes) + " bytes at offset " + std::to_string(tensor.offset_bytes + begin) +
+      ": their checksum is " + hash_text(checksum) + " instead of " +
+      hash_text(tensor.block_checksums[block]);
+  if (!shard.in_place) return damaged(shard.path, what);
+  return Unexpected(ErrorCode::kData, shard.file_of(tensor).path() + ": " + what, kChangedRemedy);
 }
 
 }  // namespace airllm::store

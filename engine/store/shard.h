@@ -29,6 +29,11 @@ inline constexpr uint64_t kBlockTargetBytes = 128 * 1024;
 // at least one row, and whole pages (4096) where that costs at most twice the target.
 uint64_t rows_per_block(uint64_t rows, uint64_t row_bytes);
 
+// What to do about a file that is read in place and no longer what it was.
+inline constexpr const char* kChangedRemedy =
+    "it must stay as it was when the model was made of it: bring it back, or remove the model with "
+    "'airllm rm' and split the folder again";
+
 // What to do about a damaged shard.
 inline constexpr const char* kRepairRemedy =
     "remove the model with 'airllm rm' and split its source again";
@@ -37,7 +42,8 @@ struct ShardTensor {
   std::string name;
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
   std::vector<uint64_t> shape;  // [out, in] or [width]; a vector counts as one row
-  uint64_t offset_bytes = 0;    // in the file; a multiple of 4096
+  size_t file = 0;              // index into Shard::files
+  uint64_t offset_bytes = 0;    // in that file
   uint64_t rows = 0;
   uint64_t row_bytes = 0;
   uint64_t rows_per_block = 0;
@@ -46,14 +52,21 @@ struct ShardTensor {
   uint64_t bytes() const { return rows * row_bytes; }
 };
 
-// Immutable after open(); the file may be read from many threads.
+// Files that weights lie in.
+using OpenedFiles = std::vector<std::shared_ptr<const DiskFile>>;
+
+// Immutable after open(); the files may be read from many threads.
 struct Shard {
   std::string path;  // for messages
-  std::unique_ptr<DiskFile> file;
-  uint64_t file_bytes = 0;
+  // Where the weights lie: on page boundaries of the shard itself; for one that is read in place
+  // anywhere in the files that the model was made of.
+  OpenedFiles files;
+  bool in_place = false;
+  uint64_t file_bytes = 0;           // of the shard, or of the index
   std::vector<ShardTensor> tensors;  // weights only, in file order
 
   const ShardTensor* find(std::string_view name) const;
+  const DiskFile& file_of(const ShardTensor& tensor) const { return *files[tensor.file]; }
 };
 
 // What the manifest says of a shard.
@@ -68,6 +81,12 @@ struct ShardRecord {
 // the page cache where that is possible. Errors are kData and name the shard.
 Result<Shard> open_shard(Disk& disk, const std::string& path, const model::StageSpec& stage,
                          const ShardRecord& record);
+
+// Reads the file's bytes from `offset_bytes` on into `memory`, past the page cache in whole pages
+// around them where the file is read so; then `memory` is on a page boundary and has room for them.
+// Returns where the bytes begin.
+Result<const std::byte*> read_with_pages(const DiskFile& file, uint64_t offset_bytes,
+                                         uint64_t bytes, std::byte* memory);
 
 // Checks block `block` of `tensor` at `data` against its checksum. A mismatch is a kData error that
 // names the shard, the tensor, and the file offset, and tells how to repair it.

@@ -35,18 +35,6 @@ class Placer {
   uint64_t pads_ = 0;
 };
 
-ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat format) {
-  ShardTensor tensor;
-  tensor.name = spec.name;
-  tensor.format = format;
-  tensor.shape = spec.shape;
-  tensor.rows = spec.shape.size() == 2 ? spec.shape[0] : 1;
-  tensor.row_bytes = spec.shape.back() * kernels::bytes_per_element(format);
-  tensor.rows_per_block = rows_per_block(tensor.rows, tensor.row_bytes);
-  tensor.block_checksums.resize((tensor.rows + tensor.rows_per_block - 1) / tensor.rows_per_block);
-  return tensor;
-}
-
 }  // namespace
 
 uint64_t rows_per_block(uint64_t rows, uint64_t row_bytes) {
@@ -65,6 +53,18 @@ uint64_t ShardLayout::weight_bytes() const {
   uint64_t sum = 0;
   for (const ShardTensor& tensor : tensors) sum += tensor.bytes();
   return sum;
+}
+
+ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat format) {
+  ShardTensor tensor;
+  tensor.name = spec.name;
+  tensor.format = format;
+  tensor.shape = spec.shape;
+  tensor.rows = spec.shape.size() == 2 ? spec.shape[0] : 1;
+  tensor.row_bytes = spec.shape.back() * kernels::bytes_per_element(format);
+  tensor.rows_per_block = rows_per_block(tensor.rows, tensor.row_bytes);
+  tensor.block_checksums.resize((tensor.rows + tensor.rows_per_block - 1) / tensor.rows_per_block);
+  return tensor;
 }
 
 ShardLayout layout_shard(const model::StageSpec& stage,

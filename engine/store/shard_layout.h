@@ -34,6 +34,9 @@ struct ShardLayout {
 ShardLayout layout_shard(const model::StageSpec& stage,
                          const std::vector<kernels::NumberFormat>& formats);
 
+// The tensor with its blocks, whose checksums are zero; it lies nowhere yet.
+ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat format);
+
 // The number formats that the forward pass reads, and their names in a header.
 std::optional<kernels::NumberFormat> weight_format(Dtype dtype);
 Dtype weight_dtype(kernels::NumberFormat format);

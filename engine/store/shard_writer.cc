@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "engine/store/hash.h"
+#include "engine/store/shard_index.h"
 #include "kernels/convert.h"
 
 namespace airllm::store {
@@ -106,6 +107,27 @@ Status write_pads(DiskFile& file, const ShardLayout& layout) {
   return {};
 }
 
+// The stage's tensors as they lie in the checkpoint's files, without checksums.
+std::vector<ShardTensor> tensors_in_place(const Checkpoint& checkpoint, size_t stage) {
+  const std::vector<SourceTensor>& sources = checkpoint.tensors[stage];
+  std::vector<ShardTensor> out;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    out.push_back(shard_tensor(checkpoint.stages[stage].tensors[i], sources[i].format));
+    out.back().file = sources[i].file;
+    out.back().offset_bytes = sources[i].offset_bytes;
+  }
+  return out;
+}
+
+std::string index_of(const Checkpoint& checkpoint, size_t stage,
+                     const std::vector<ShardTensor>& tensors) {
+  std::vector<std::string> files;
+  for (size_t i = 1; i < checkpoint.sources.size(); ++i) {
+    files.push_back(checkpoint.sources[i].name);
+  }
+  return index_text(checkpoint.stages[stage].shard_name, tensors, files);
+}
+
 }  // namespace
 
 ShardLayout layout_of(const Checkpoint& checkpoint, size_t stage) {
@@ -141,6 +163,29 @@ Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Check
   return ShardRecord{path.substr(path.rfind('/') + 1), layout.file_bytes, hasher.digest()};
 }
 
+uint64_t index_bytes(const Checkpoint& checkpoint, size_t stage) {
+  return index_of(checkpoint, stage, tensors_in_place(checkpoint, stage)).size();
+}
+
+Result<ShardRecord> write_index(Disk& disk, const std::string& path, const Checkpoint& checkpoint,
+                                size_t stage, const AdvanceFn& advance) {
+  std::vector<ShardTensor> tensors = tensors_in_place(checkpoint, stage);
+  BlockReader reader(checkpoint);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto hash = [&](const Run& run) -> Status {
+      hash_blocks(tensors[i], run,
+                  [&](uint64_t block, uint64_t sum) { tensors[i].block_checksums[block] = sum; });
+      return advance(run.data.size());
+    };
+    AIRLLM_TRY_VOID(reader.read(checkpoint.tensors[stage][i], tensors[i], hash));
+  }
+  const std::string text = index_of(checkpoint, stage, tensors);
+  AIRLLM_TRY(const std::unique_ptr<DiskFile> file, disk.open(path, OpenMode::kCreate));
+  AIRLLM_TRY_VOID(file->write_at(0, std::as_bytes(std::span(text))));
+  AIRLLM_TRY_VOID(file->sync());
+  return ShardRecord{path.substr(path.rfind('/') + 1), text.size(), xxh3(text)};
+}
+
 Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, const Shard& shard,
                                     const AdvanceFn& advance) {
   BlockReader reader(checkpoint);
@@ -148,6 +193,8 @@ Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, 
     const SourceTensor& source = checkpoint.tensors[stage][i];
     const ShardTensor& tensor = shard.tensors[i];
     if (source.format != tensor.format) return tensor.name;
+    const bool is_there = tensor.file == source.file && tensor.offset_bytes == source.offset_bytes;
+    if (shard.in_place && !is_there) return tensor.name;
     bool differs = false;
     const auto compare = [&](const Run& run) -> Status {
       hash_blocks(tensor, run, [&](uint64_t block, uint64_t sum) {

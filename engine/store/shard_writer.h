@@ -1,4 +1,5 @@
-// Writes one stage's shard from a checkpoint, in row blocks, with a few MiB of memory.
+// Writes one stage's shard from a checkpoint, or the index of its weights where they lie, in row
+// blocks, with a few MiB of memory.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,13 @@ ShardLayout layout_of(const Checkpoint& checkpoint, size_t stage);
 
 // Writes and syncs the shard at `path`; the record's file name is the last part of it.
 Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Checkpoint& checkpoint,
+                                size_t stage, const AdvanceFn& advance);
+
+// How long the index of stage `stage` is.
+uint64_t index_bytes(const Checkpoint& checkpoint, size_t stage);
+
+// Reads the stage's weights and writes and syncs their index at `path` (shard_index.h).
+Result<ShardRecord> write_index(Disk& disk, const std::string& path, const Checkpoint& checkpoint,
                                 size_t stage, const AdvanceFn& advance);
 
 // Reads the stage's weights from the checkpoint and compares them with the shard's checksums.

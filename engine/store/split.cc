@@ -7,12 +7,14 @@
 
 #include "base/json.h"
 #include "base/units.h"
+#include "base/utf8.h"
 #include "engine/model/description.h"
 #include "engine/store/checkpoint.h"
 #include "engine/store/hash.h"
 #include "engine/store/journal.h"
 #include "engine/store/manifest.h"
 #include "engine/store/owner.h"
+#include "engine/store/shard_index.h"
 #include "engine/store/shard_writer.h"
 
 namespace airllm::store {
@@ -35,7 +37,9 @@ std::string now_utc() {
 Json result_json(const Manifest& manifest, bool unchanged) {
   return Json{{"name", manifest.name},
               {"bytes", manifest.bytes()},
+              {"elsewhere_bytes", manifest.bytes_elsewhere()},
               {"shards", manifest.shards.size()},
+              {"in_place", manifest.in_place.has_value()},
               {"unchanged", unchanged}};
 }
 
@@ -71,16 +75,14 @@ class Splitter {
 
   Result<Json> run(const PromiseRoom& promise_room) {
     AIRLLM_TRY(checkpoint_, open_checkpoint(disk_, *request_.source, request_.source_label));
+    if (in_place()) AIRLLM_TRY_VOID(check_in_place());
     const std::string final_folder = shelf_.model(request_.name);
-    if (disk_.exists(final_folder)) return compare_with(final_folder);
-    for (size_t i = 0; i < checkpoint_.stages.size(); ++i) {
-      const ShardLayout layout = layout_of(checkpoint_, i);
-      shard_bytes_.push_back(layout.file_bytes);
-      weight_bytes_.push_back(layout.weight_bytes());
-      total_ += layout.weight_bytes();
-    }
+    const bool exists = disk_.exists(final_folder);
+    if (exists && !request_.only_plan) return compare_with(final_folder);
+    measure();
     AIRLLM_TRY(const uint64_t small_bytes, small_file_bytes());
     const uint64_t bytes = std::accumulate(shard_bytes_.begin(), shard_bytes_.end(), small_bytes);
+    if (request_.only_plan) return plan_json(exists ? 0 : bytes);
     AIRLLM_TRY_VOID(promise_room(bytes));
     AIRLLM_TRY_VOID(begin(bytes));
     Status written = write_all();
@@ -99,9 +101,51 @@ class Splitter {
   uint64_t parameters() const {
     return model::count_parameters(checkpoint_.architecture, checkpoint_.stages).total;
   }
+
+  bool in_place() const { return request_.in_place.has_value(); }
   std::string shard_file(size_t stage) const {
-    return checkpoint_.stages[stage].shard_name + kShardSuffix;
+    return checkpoint_.stages[stage].shard_name + (in_place() ? kIndexSuffix : kShardSuffix);
   }
+  Result<Shard> open_part(const std::string& path, size_t stage, const ShardRecord& record) const {
+    return in_place()
+               ? open_index(disk_, path, checkpoint_.stages[stage], record, checkpoint_.sources)
+               : open_shard(disk_, path, checkpoint_.stages[stage], record);
+  }
+  Result<ShardRecord> write_part(size_t stage) {
+    const auto advance = [this](uint64_t bytes) { return this->advance("split", bytes); };
+    return in_place() ? write_index(disk_, shard_path(stage), checkpoint_, stage, advance)
+                      : write_shard(disk_, shard_path(stage), checkpoint_, stage, advance);
+  }
+
+  Status check_in_place() const {
+    if (!is_plain_absolute_path(*request_.in_place)) {
+      return Unexpected(ErrorCode::kUsage,
+                        "'" + escape_for_display(*request_.in_place, true) +
+                            "' cannot be read in place: its path is not plain UTF-8 text",
+                        "give the folder another name, or split it without --in-place");
+    }
+    return check_usable_in_place(checkpoint_);
+  }
+
+  // How long each part will be.
+  void measure() {
+    for (size_t i = 0; i < checkpoint_.stages.size(); ++i) {
+      const ShardLayout layout = layout_of(checkpoint_, i);
+      shard_bytes_.push_back(in_place() ? index_bytes(checkpoint_, i) : layout.file_bytes);
+      weight_bytes_.push_back(layout.weight_bytes());
+      total_ += layout.weight_bytes();
+    }
+  }
+
+  // What a split would write and read, of which an earlier one may have done a part.
+  Json plan_json(uint64_t bytes) const {
+    uint64_t source_bytes = 0;
+    for (size_t i = 1; i < checkpoint_.sources.size(); ++i) {
+      source_bytes += checkpoint_.sources[i].bytes;
+    }
+    return Json{{"name", request_.name}, {"needs_bytes", bytes}, {"source_bytes", source_bytes}};
+  }
+
   std::string shard_path(size_t stage) const {
     return folder_ + "/" + kShardsName + "/" + shard_file(stage);
   }
@@ -128,6 +172,9 @@ class Splitter {
     Result<Manifest> found = read_manifest(disk_, folder);
     if (!found) return taken("cannot be compared: " + found.error().message);
     Manifest manifest = std::move(found).value();
+    if (manifest.in_place.has_value() != in_place()) {
+      return taken(in_place() ? "holds its weights itself" : "reads its weights in place");
+    }
     const auto same = [](const SourceRecord& a, const SourceRecord& b) {
       return a.name == b.name && a.bytes == b.bytes && a.hash == b.hash;
     };
@@ -139,10 +186,13 @@ class Splitter {
                               : "was made from another source, " + manifest.source_label);
     }
     AIRLLM_TRY_VOID(compare_small_files(manifest));
-    if (manifest.sources == checkpoint_.sources) return result_json(manifest, true);
+    if (manifest.sources == checkpoint_.sources && manifest.in_place == request_.in_place) {
+      return result_json(manifest, true);
+    }
     // Equal in size and header but not the same files: only the weights themselves can tell.
     AIRLLM_TRY_VOID(compare_weights(folder, manifest));
     manifest.sources = checkpoint_.sources;
+    manifest.in_place = request_.in_place;
     AIRLLM_TRY_VOID(write_text_atomically(disk_, folder + "/" + kManifestName,
                                           dump_json(manifest_json(manifest)) + "\n"));
     return result_json(manifest, true);
@@ -173,7 +223,7 @@ class Splitter {
     }
     for (size_t i = 0; i < manifest.shards.size(); ++i) {
       const std::string path = folder + "/" + kShardsName + "/" + manifest.shards[i].file;
-      Result<Shard> shard = open_shard(disk_, path, checkpoint_.stages[i], manifest.shards[i]);
+      Result<Shard> shard = open_part(path, i, manifest.shards[i]);
       if (!shard) return taken("cannot be compared: " + shard.error().message);
       AIRLLM_TRY(const std::string tensor,
                  find_difference(checkpoint_, i, *shard,
@@ -221,7 +271,7 @@ class Splitter {
     for (size_t i = 0; i < found->shards.size() && i < checkpoint_.stages.size(); ++i) {
       const ShardRecord& record = found->shards[i];
       if (record.file != shard_file(i) || record.bytes != shard_bytes_[i]) break;
-      if (!open_shard(disk_, shard_path(i), checkpoint_.stages[i], record)) break;
+      if (!open_part(shard_path(i), i, record)) break;
       journal_.shards.push_back(record);
       done_ += weight_bytes_[i];
     }
@@ -265,9 +315,7 @@ class Splitter {
   Status write_all() {
     AIRLLM_TRY_VOID(advance("split", 0));
     for (size_t i = journal_.shards.size(); i < checkpoint_.stages.size(); ++i) {
-      Result<ShardRecord> record =
-          write_shard(disk_, shard_path(i), checkpoint_, i,
-                      [this](uint64_t bytes) { return advance("split", bytes); });
+      Result<ShardRecord> record = write_part(i);
       if (!record) {
         // A full disk should not stay full for a shard that must be written anew anyway.
         (void)disk_.remove_file(shard_path(i));
@@ -313,6 +361,7 @@ class Splitter {
     manifest.sources = checkpoint_.sources;
     manifest.shards = journal_.shards;
     manifest.files = files_;
+    manifest.in_place = request_.in_place;
     if (request_.owner) AIRLLM_TRY_VOID(write_owner(disk_, folder_, *request_.owner));
     AIRLLM_TRY_VOID(write_text_atomically(disk_, folder_ + "/" + kManifestName,
                                           dump_json(manifest_json(manifest)) + "\n"));

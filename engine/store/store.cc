@@ -14,6 +14,7 @@
 #include "engine/store/journal.h"
 #include "engine/store/manifest.h"
 #include "engine/store/names.h"
+#include "engine/store/originals.h"
 #include "engine/store/owner.h"
 #include "engine/store/quota.h"
 #include "engine/store/shelf.h"
@@ -48,6 +49,8 @@ ModelSummary summary_of(const Manifest& manifest) {
   ModelSummary out;
   out.bundled = manifest.bundled;
   out.bytes = manifest.bytes();
+  out.bytes_elsewhere = manifest.bytes_elsewhere();
+  out.in_place = manifest.in_place;
   out.parameters = manifest.parameters;
   out.family = manifest.family;
   out.dtype = manifest.dtype;
@@ -94,6 +97,14 @@ Json formats_json(const std::vector<Shard>& shards) {
   return out;
 }
 
+uint64_t weight_bytes(const std::vector<Shard>& shards) {
+  uint64_t sum = 0;
+  for (const Shard& shard : shards) {
+    for (const ShardTensor& tensor : shard.tensors) sum += tensor.bytes();
+  }
+  return sum;
+}
+
 class StoreImpl : public Store {
  public:
   StoreImpl(std::string directory, Disk& disk, std::optional<uint64_t> quota_bytes)
@@ -124,7 +135,10 @@ class StoreImpl : public Store {
   Result<FoundModel> find(const std::string& name, const Viewer& viewer, bool unfinished) override;
   Result<std::vector<ModelSummary>> list(const Viewer& viewer) override;
 
-  Result<StoredModel> open_model(const ModelRef& model) override {
+  using Store::open_model;
+  using Store::verify;
+
+  Result<StoredModel> open_model(const ModelRef& model, const OpenOptions& options) override {
     AIRLLM_TRY_VOID(check_exists(model));
     const ModelFolder folder = folder_of(model);
     AIRLLM_TRY(const Manifest manifest, folder.manifest(model.name));
@@ -134,7 +148,34 @@ class StoreImpl : public Store {
     out.place = place(model);
     AIRLLM_TRY(out.architecture, folder.architecture(out));
     AIRLLM_TRY(out.shards, folder.shards(manifest, out.architecture));
+    if (manifest.in_place) {
+      if (options.weights) AIRLLM_TRY_VOID(attach_originals(manifest, options, out));
+      out.in_place = manifest;
+    }
     return out;
+  }
+
+  bool is_in_place(const ModelRef& model) override {
+    if (!shelf_of(model.holder).has(model.name)) return false;
+    const Result<Manifest> manifest = folder_of(model).manifest(model.name);
+    return manifest && manifest->in_place;
+  }
+
+  Status check_originals(const StoredModel& model) override {
+    if (!model.in_place) return {};
+    if (!model.files_were_passed) {
+      AIRLLM_TRY_VOID(
+          with_remedy(open_originals(disk_, *model.in_place), cannot_open_remedy(model.ref)));
+      return {};
+    }
+    const OpenedFiles& files = model.shards.front().files;
+    for (size_t i = 0; i < files.size(); ++i) {
+      AIRLLM_TRY(const std::string identity, files[i]->identity());
+      if (identity != model.in_place->sources[i + 1].identity) {
+        return Unexpected(ErrorCode::kData, files[i]->path() + ": it was changed", kChangedRemedy);
+      }
+    }
+    return {};
   }
 
   Result<Json> show(const ModelRef& model) override {
@@ -151,6 +192,8 @@ class StoreImpl : public Store {
                 {"owner", user_name(owner_of(model))},
                 {"shared", !model.holder},
                 {"bytes", manifest.bytes()},
+                {"elsewhere_bytes", manifest.bytes_elsewhere()},
+                {"in_place", manifest.in_place ? Json(*manifest.in_place) : Json()},
                 {"created", manifest.created},
                 {"family", manifest.family},
                 {"dtype", manifest.dtype},
@@ -160,6 +203,7 @@ class StoreImpl : public Store {
                  model::count_parameters(architecture, model::stages(architecture)).active},
                 {"kv_bytes_per_token", model::kv_bytes_per_token(architecture)},
                 {"source", manifest.source_label},
+                {"source_files", source_json(manifest.sources)},
                 {"path", folder.path()},
                 {"has_tokenizer", texts.tokenizer_json || texts.tokenizer_model || texts.tiktoken},
                 {"architecture", model::describe(architecture)},
@@ -213,19 +257,25 @@ class StoreImpl : public Store {
           });
     };
     AIRLLM_TRY(Json made, split_checkpoint(disk_, shelf, request, promise_room, progress, stop));
+    if (request.only_plan) return made;
     made["shared"] = !model.holder;
+    if (request.in_place) {
+      AIRLLM_TRY(const Manifest manifest, folder_of(model).manifest(model.name));
+      made["opens_originals"] = open_originals(disk_, manifest).has_value();
+    }
     return made;
   }
 
-  Result<Json> verify(const ModelRef& ref, const ProgressFn& progress,
-                      std::stop_token stop) override {
-    AIRLLM_TRY(const StoredModel model, open_model(ref));
+  Result<Json> verify(const ModelRef& ref, const ProgressFn& progress, std::stop_token stop,
+                      const OpenOptions& options) override {
+    AIRLLM_TRY(const StoredModel model, open_model(ref, options));
     const ModelFolder folder = folder_of(ref);
     AIRLLM_TRY(const Manifest manifest, folder.manifest(ref.name));
+    const uint64_t total = manifest.bytes() + (manifest.in_place ? weight_bytes(model.shards) : 0);
     uint64_t done = 0;
     const auto advance = [&](uint64_t bytes) -> Status {
       done += bytes;
-      if (progress) progress(engine::Progress{"verify", done, manifest.bytes(), "bytes"});
+      if (progress) progress(engine::Progress{"verify", done, total, "bytes"});
       if (stop.stop_requested()) {
         return Unexpected(ErrorCode::kCancelled, "verify of " + ref.name + ": cancelled");
       }
@@ -236,12 +286,15 @@ class StoreImpl : public Store {
       AIRLLM_TRY_VOID(advance(file.bytes));
     }
     for (size_t i = 0; i < model.shards.size(); ++i) {
-      AIRLLM_TRY_VOID(verify_shard(model.shards[i], manifest.shards[i].hash, advance));
+      if (manifest.in_place) {
+        AIRLLM_TRY_VOID(advance(model.shards[i].file_bytes));
+        AIRLLM_TRY_VOID(verify_in_place(model.shards[i], advance));
+      } else {
+        AIRLLM_TRY_VOID(verify_shard(model.shards[i], manifest.shards[i].hash, advance));
+      }
     }
-    return Json{{"name", ref.name},
-                {"shards", manifest.shards.size()},
-                {"bytes", manifest.bytes()},
-                {"ok", true}};
+    return Json{
+        {"name", ref.name}, {"shards", manifest.shards.size()}, {"bytes", total}, {"ok", true}};
   }
 
   Result<ReadSpeed> measure_read_speed(std::stop_token stop) override {
@@ -249,7 +302,8 @@ class StoreImpl : public Store {
     std::string folder;
     uint64_t most = 0;
     for (const ModelSummary& model : models) {
-      if (!model.complete || !model.problem.empty() || model.bytes <= most) continue;
+      if (!model.complete || !model.problem.empty() || model.in_place) continue;
+      if (model.bytes <= most) continue;
       most = model.bytes;
       folder = folder_of(model.model).path() + "/" + kShardsName;
     }
@@ -294,6 +348,30 @@ class StoreImpl : public Store {
       error.remedy = "stop the other airllmd, or use another store with --store";
     }
     return Unexpected(std::move(error));
+  }
+
+  // ---- weights that are read in place ----
+
+  std::string cannot_open_remedy(const ModelRef& model) {
+    return "the service reads this model's weights where they lie, and may not open them: its "
+           "owner, " +
+           user_name(owner_of(model)) +
+           ", has to ask first, once after each start of the service, and the owner's airllm "
+           "passes them; or let the user " +
+           user_name(::geteuid()) + " read the files";
+  }
+
+  // Gives the shards their files.
+  Status attach_originals(const Manifest& manifest, const OpenOptions& options, StoredModel& out) {
+    Result<OpenedFiles> files = open_originals(disk_, manifest);
+    if (!files && may_be_passed(files.error()) && options.owner_files != nullptr) {
+      files = adopt_originals(disk_, manifest, *options.owner_files);
+      out.files_were_passed = true;
+    }
+    AIRLLM_TRY(const OpenedFiles opened,
+               with_remedy(std::move(files), cannot_open_remedy(out.ref)));
+    for (Shard& shard : out.shards) shard.files = opened;
+    return {};
   }
 
   // ---- whose models ----
@@ -504,6 +582,11 @@ Result<std::vector<ModelSummary>> StoreImpl::list(const Viewer& viewer) {
 }
 
 }  // namespace
+
+Result<Json> Store::verify(const ModelRef& model, const ProgressFn& progress,
+                           std::stop_token stop) {
+  return verify(model, progress, std::move(stop), {});
+}
 
 Result<std::unique_ptr<Store>> Store::open(const std::string& directory, Disk& disk,
                                            std::optional<uint64_t> quota_bytes,

@@ -21,6 +21,7 @@
 #include "engine/engine.h"
 #include "engine/model/architecture.h"
 #include "engine/store/disk.h"
+#include "engine/store/manifest.h"
 #include "engine/store/model_folder.h"
 #include "engine/store/read_speed.h"
 #include "engine/store/shard.h"
@@ -32,15 +33,19 @@ struct StoredModel : ModelTexts {
   engine::ModelRef ref;
   std::string place;  // as Store::place()
   model::Architecture architecture;
-  std::vector<Shard> shards;  // one per stage, in the order of model::stages()
+  std::optional<Manifest> in_place;  // of a model that is read in place
+  bool files_were_passed = false;    // by its owner; else this process opened them
+  std::vector<Shard> shards;         // one per stage, in the order of model::stages()
 };
 
 // A model's row in `airllm list`, from its manifest alone.
 struct ModelSummary {
   engine::ModelRef model;
   uid_t owner = 0;
-  bool bundled = false;  // config.json has "airllm_bundled": true
-  uint64_t bytes = 0;    // of all its files
+  bool bundled = false;                 // config.json has "airllm_bundled": true
+  uint64_t bytes = 0;                   // of all its files in the store
+  uint64_t bytes_elsewhere = 0;         // of the weights' files that are read in place
+  std::optional<std::string> in_place;  // the folder that these lie in
   uint64_t parameters = 0;
   std::string family;
   std::string dtype;  // of most weights: "bf16"
@@ -49,6 +54,13 @@ struct ModelSummary {
   std::string source;    // as the user named it
   bool complete = true;  // false: in incoming/, can be resumed by the same split
   std::string problem;   // why the manifest cannot be read; empty when it can
+};
+
+// How a model is opened whose weights are read in place.
+struct OpenOptions {
+  bool weights = true;  // false: the shards' files are not opened, so that nothing can be read
+  // What opens the files that this process may not; may be null. May wait.
+  engine::OwnerFiles* owner_files = nullptr;
 };
 
 using ProgressFn = std::function<void(const engine::Progress&)>;
@@ -76,7 +88,13 @@ class Store {
   virtual std::string place(const engine::ModelRef& model) const = 0;
   // Unknown or unfinished: kNoInput, with near names in the remedy. Loads headers and checksum
   // tables, and checks them against the manifest.
-  virtual Result<StoredModel> open_model(const engine::ModelRef& model) = 0;
+  virtual Result<StoredModel> open_model(const engine::ModelRef& model,
+                                         const OpenOptions& options) = 0;
+  Result<StoredModel> open_model(const engine::ModelRef& model) { return open_model(model, {}); }
+  // Whether the model's weights are read in place. False when that cannot be told.
+  virtual bool is_in_place(const engine::ModelRef& model) = 0;
+  // Of a model that is read in place: whether its files are still what they were. kData when not.
+  virtual Status check_originals(const StoredModel& model) = 0;
   // Everything that `airllm show` prints: the manifest, the architecture, shards and their sizes.
   virtual Result<Json> show(const engine::ModelRef& model) = 0;
   // A whole model and an unfinished split of the name.
@@ -84,14 +102,16 @@ class Store {
   // Engine::share(), but for the jobs that use it.
   virtual Status share(const engine::ModelRef& model) = 0;
 
-  // Makes a model of a Hugging Face directory. Returns {"name","bytes","shards","unchanged":bool,
-  // "shared":bool}. A split that is to be shared is refused at once when that could not be; sharing
-  // is left to the caller.
+  // Makes a model of a Hugging Face directory. Returns {"name","bytes","elsewhere_bytes","shards",
+  // "in_place":bool,"opens_originals":bool,"unchanged":bool,"shared":bool}. A split that is to be
+  // shared is refused at once when that could not be; sharing is left to the caller.
   virtual Result<Json> split(const engine::SplitRequest& request, const ProgressFn& progress,
                              std::stop_token stop) = 0;
   // Reads every byte. Returns {"name","shards","bytes","ok":true}; the first bad block is kData.
   virtual Result<Json> verify(const engine::ModelRef& model, const ProgressFn& progress,
-                              std::stop_token stop) = 0;
+                              std::stop_token stop, const OpenOptions& options) = 0;
+  Result<Json> verify(const engine::ModelRef& model, const ProgressFn& progress,
+                      std::stop_token stop);
   // Of the largest shared model's longest shard; of a file made for it in a store without one.
   virtual Result<ReadSpeed> measure_read_speed(std::stop_token stop) = 0;
 };

@@ -110,19 +110,61 @@ class Checker {
 struct AlignedFree {
   void operator()(std::byte* memory) const { std::free(memory); }
 };
+using Buffer = std::unique_ptr<std::byte, AlignedFree>;
+
+Result<Buffer> make_buffer(uint64_t bytes, const Shard& shard) {
+  Buffer buffer(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, bytes)));
+  if (!buffer) return Unexpected(ErrorCode::kOs, "no memory for reading " + shard.path);
+  return buffer;
+}
+
+// The longest run of whole blocks that is about kReadBytes long.
+uint64_t run_bytes(const ShardTensor& tensor) {
+  const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+  return std::max<uint64_t>(kReadBytes / block_bytes, 1) * block_bytes;
+}
+
+Status verify_tensor(const Shard& shard, const ShardTensor& tensor, std::byte* memory,
+                     const std::function<Status(uint64_t bytes)>& advance) {
+  const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
+  for (uint64_t at = 0; at < tensor.bytes(); at += run_bytes(tensor)) {
+    const uint64_t bytes = std::min(run_bytes(tensor), tensor.bytes() - at);
+    AIRLLM_TRY(
+        const std::byte* const data,
+        with_remedy(read_with_pages(shard.file_of(tensor), tensor.offset_bytes + at, bytes, memory),
+                    kChangedRemedy));
+    for (uint64_t begin = 0; begin < bytes; begin += block_bytes) {
+      AIRLLM_TRY_VOID(check_block(shard, tensor, (at + begin) / block_bytes,
+                                  {data + begin, std::min(block_bytes, bytes - begin)}));
+    }
+    AIRLLM_TRY_VOID(advance(bytes));
+  }
+  return {};
+}
 
 }  // namespace
 
+Status verify_in_place(const Shard& shard, const std::function<Status(uint64_t bytes)>& advance) {
+  uint64_t longest = 0;
+  for (const ShardTensor& tensor : shard.tensors) {
+    longest = std::max(longest, std::min(run_bytes(tensor), tensor.bytes()));
+  }
+  AIRLLM_TRY(const Buffer buffer, make_buffer(round_up(longest, kPageBytes) + kPageBytes, shard));
+  for (const ShardTensor& tensor : shard.tensors) {
+    AIRLLM_TRY_VOID(verify_tensor(shard, tensor, buffer.get(), advance));
+  }
+  return {};
+}
+
 Status verify_shard(const Shard& shard, uint64_t header_and_checksums_hash,
                     const std::function<Status(uint64_t bytes)>& advance) {
-  const std::unique_ptr<std::byte, AlignedFree> buffer(
-      static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kReadBytes)));
-  if (!buffer) return Unexpected(ErrorCode::kOs, "no memory for reading " + shard.path);
+  AIRLLM_TRY(const Buffer buffer, make_buffer(kReadBytes, shard));
+  const DiskFile& file = *shard.files.front();
   Checker checker(shard, header_and_checksums_hash);
   for (uint64_t at = 0; at < shard.file_bytes; at += kReadBytes) {
     const uint64_t bytes = std::min(kReadBytes, shard.file_bytes - at);
-    const uint64_t wanted = shard.file->is_direct() ? round_up(bytes, kPageBytes) : bytes;
-    AIRLLM_TRY_VOID(shard.file->read_at(at, {buffer.get(), wanted}));
+    const uint64_t wanted = file.is_direct() ? round_up(bytes, kPageBytes) : bytes;
+    AIRLLM_TRY_VOID(file.read_at(at, {buffer.get(), wanted}));
     AIRLLM_TRY_VOID(checker.take({buffer.get(), bytes}));
     AIRLLM_TRY_VOID(advance(bytes));
   }

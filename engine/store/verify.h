@@ -15,4 +15,7 @@ namespace airllm::store {
 Status verify_shard(const Shard& shard, uint64_t header_and_checksums_hash,
                     const std::function<Status(uint64_t bytes)>& advance);
 
+// The same for one that is read in place, whose index was checked when it was opened.
+Status verify_in_place(const Shard& shard, const std::function<Status(uint64_t bytes)>& advance);
+
 }  // namespace airllm::store

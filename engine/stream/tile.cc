@@ -118,9 +118,10 @@ uint64_t largest_block_bytes(std::span<const store::Shard> shards) {
     for (const store::ShardTensor& tensor : shard.tensors) {
       const uint64_t rows = std::min(tensor.rows_per_block, tensor.rows);
       const uint64_t bytes = rows * tensor.row_bytes;
-      // A block that is no whole number of pages may begin and end inside one.
+      // A block that does not begin with a page may end inside one more.
       const bool aligned =
-          tensor.rows_per_block * tensor.row_bytes % kPageBytes == 0 || rows == tensor.rows;
+          tensor.offset_bytes % kPageBytes == 0 &&
+          (tensor.rows_per_block * tensor.row_bytes % kPageBytes == 0 || rows == tensor.rows);
       largest = std::max(largest, round_up(bytes, kPageBytes) + (aligned ? 0 : kPageBytes));
     }
   }

@@ -261,10 +261,11 @@ Status WeightStream::wait_until(std::unique_lock<std::mutex>& lock, const Tile& 
 
 Unexpected WeightStream::read_is_late(const Tile& tile) {
   has_late_read_ = true;
+  const store::Shard& shard = shards_[tile.shard];
   return Unexpected(ErrorCode::kIo,
-                    shards_[tile.shard].path + ": a read of " + format_size(tile.read_bytes()) +
-                        " at offset " + std::to_string(tile.read_offset()) +
-                        " did not come back within " +
+                    shard.file_of(shard.tensors[tile.tensor]).path() + ": a read of " +
+                        format_size(tile.read_bytes()) + " at offset " +
+                        std::to_string(tile.read_offset()) + " did not come back within " +
                         std::to_string(static_cast<int>(options_.read_deadline_seconds)) + " s",
                     "check the disk (dmesg tells of its errors); read-timeout sets the limit");
 }
@@ -338,11 +339,19 @@ void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& loc
     const Tile& tile = tile_of(place);
     lock.unlock();
     if (options_.before_read) options_.before_read();
-    const Read read{
-        shards_[tile.shard].file.get(), tile.read_offset(), {place.memory, tile.read_bytes()}};
-    reader.reads->begin(read, static_cast<size_t>(slot - reader.slots.begin()));
+    reader.reads->begin(read_of(tile, place.memory),
+                        static_cast<size_t>(slot - reader.slots.begin()));
     lock.lock();
   }
+}
+
+// Through the page cache nothing but the tile itself is read: the file may end with it.
+Read WeightStream::read_of(const Tile& tile, std::byte* memory) const {
+  const store::Shard& shard = shards_[tile.shard];
+  const store::DiskFile& file = shard.file_of(shard.tensors[tile.tensor]);
+  if (file.is_direct()) return {&file, tile.read_offset(), {memory, tile.read_bytes()}};
+  return {
+      &file, tile.data_offset, {memory + (tile.data_offset - tile.read_offset()), tile.data_bytes}};
 }
 
 bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock) {
@@ -352,7 +361,11 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
   Place* place = nullptr;
   if (ended) {
     place = reader.slots[ended->token].place;
-    if (ended->status) ended->status = check_tile(tile_of(*place), place->memory);
+    const Tile& tile = tile_of(*place);
+    if (ended->status) ended->status = check_tile(tile, place->memory);
+    if (shards_[tile.shard].in_place) {
+      ended->status = with_remedy(std::move(ended->status), store::kChangedRemedy);
+    }
   }
   lock.lock();
   reader.is_waiting = false;

@@ -142,6 +142,7 @@ class WeightStream : public model::WeightSource {
   void begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock, const std::stop_token& stop);
   // Whether one has ended.
   bool wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock);
+  Read read_of(const Tile& tile, std::byte* memory) const;
   void end_read(Place& place, Status status);  // lock held
   void wake_readers();                         // lock held
   void request_stop();

@@ -149,7 +149,8 @@ Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<Jo
 }
 
 Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
-                                 std::shared_ptr<JobEvents> events) {
+                                 std::shared_ptr<JobEvents> events,
+                                 std::shared_ptr<engine::OwnerFiles>) {
   return start("verify", user, model, std::move(events), [](JobId, JobEvents& out) {
     out.on_done(Json{{"ok", true}});
   });

@@ -39,7 +39,8 @@ class FakeEngine : public engine::Engine {
   Result<engine::JobId> split(engine::SplitRequest request,
                               std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> verify(const engine::ModelRef& model, uid_t user,
-                               std::shared_ptr<engine::JobEvents> events) override;
+                               std::shared_ptr<engine::JobEvents> events,
+                               std::shared_ptr<engine::OwnerFiles> owner_files) override;
   Result<engine::JobId> stop(const engine::ModelRef& model, uid_t user,
                              std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> measure_disk(uid_t user,

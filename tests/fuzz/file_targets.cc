@@ -13,6 +13,8 @@
 #include "engine/store/packed.h"
 #include "engine/store/pickle.h"
 #include "engine/store/safetensors.h"
+#include "engine/store/shard_index.h"
+#include "engine/store/shard_layout.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/template_input.h"
 #include "engine/tokenizer/tiktoken.h"
@@ -225,6 +227,55 @@ Target manifest() {
   return {"manifest", run_manifest, {dump_json(store::manifest_json(store::sample_manifest()))}};
 }
 
+// ---- the index of a stage that is read in place ------------------------------------------------
+
+// A stage with a matrix of two blocks and a vector.
+model::StageSpec index_stage() {
+  model::StageSpec stage;
+  stage.shard_name = "001-layer-000";
+  stage.tensors.resize(2);
+  stage.tensors[0].name = "a.weight";
+  stage.tensors[0].shape = {65, 1024};
+  stage.tensors[1].name = "a.bias";
+  stage.tensors[1].shape = {65};
+  return stage;
+}
+
+bool run_index(std::string_view input) {
+  const model::StageSpec stage = index_stage();
+  const std::vector<store::SourceRecord> sources = {
+      {"config.json", 10, 1, "i"}, {"a.safetensors", 1 << 20, 2, "i"}, {"b.bin", 200, 3, "i"}};
+  const auto tensors = store::parse_index(input, "i", stage, sources);
+  if (!tensors) {
+    AIRLLM_CHECK(tensors.error().code == ErrorCode::kData);
+    return false;
+  }
+  for (const store::ShardTensor& tensor : *tensors) {
+    const store::SourceRecord& source = sources.at(tensor.file + 1);
+    AIRLLM_CHECK(tensor.offset_bytes + tensor.bytes() <= source.bytes);
+  }
+  const std::string text =
+      store::index_text(stage.shard_name, *tensors, {"a.safetensors", "b.bin"});
+  const auto again = store::parse_index(text, "again", stage, sources);
+  AIRLLM_CHECK(again.has_value());
+  AIRLLM_CHECK(store::index_text(stage.shard_name, *again, {"a.safetensors", "b.bin"}) == text);
+  return true;
+}
+
+Target index() {
+  const model::StageSpec stage = index_stage();
+  std::vector<store::ShardTensor> tensors;
+  for (const model::TensorSpec& spec : stage.tensors) {
+    tensors.push_back(store::shard_tensor(spec, kernels::NumberFormat::kBF16));
+  }
+  tensors[0].offset_bytes = 77;
+  tensors[0].block_checksums[1] = 0xfedcba9876543210;
+  tensors[1].file = 1;
+  return {"index",
+          run_index,
+          {store::index_text(stage.shard_name, tensors, {"a.safetensors", "b.bin"})}};
+}
+
 // ---- config.json -------------------------------------------------------------------------------
 
 bool run_architecture(std::string_view input) {
@@ -414,8 +465,8 @@ Target chat_template() {
 }  // namespace
 
 std::vector<Target> file_targets() {
-  return {settings(),     safetensors(),    packed(),        pickle(),       manifest(),
-          architecture(), tokenizer_file(), tiktoken_file(), chat_template()};
+  return {settings(), safetensors(),  packed(),         pickle(),        manifest(),
+          index(),    architecture(), tokenizer_file(), tiktoken_file(), chat_template()};
 }
 
 }  // namespace airllm::fuzz

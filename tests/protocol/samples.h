@@ -40,6 +40,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
   RemoveParams remove;
   remove.model = "b";
   VerifyParams verify;
+  verify.opens_files = true;
   verify.model = "c";
   return {Hello{1, "airllm 0.1.0", {"one", "two"}, 42},
           Request{1, chat},
@@ -49,6 +50,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{17, detokenize},
           Request{18, messages},
           Request{4, SplitParams{"name", "~/models/x", true, {"rag.jinja", "tool_use.jinja"}}},
+          Request{4, SplitParams{"name", "x", false, {}, "/home/a/models/x", true}},
           Request{5, ListParams{}},
           Request{6, show},
           Request{7, PsParams{}},
@@ -87,6 +89,7 @@ inline std::vector<ServerMessage> sample_server_messages() {
           Event{1, Tokens{{1, 2}, {}}},
           Event{1, Text{"東京 🗼"}},
           Event{1, OpenFiles{{"config.json", "tokenizer.json"}}},
+          Event{1, OpenFiles{{"model.safetensors"}, "/home/a/models/x"}},
           Event{1, generated},
           Event{1, Done{R"({"ok":true})"}},
           Event{0, Failed{{ErrorCode::kNoInput, "no model 'x'", "airllm list"}}}};

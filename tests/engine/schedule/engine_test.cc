@@ -612,7 +612,7 @@ TEST_F(DemoTest, ADamagedShardFailsTheJobAndIsNamed) {
   EXPECT_EQ(job->error->code, ErrorCode::kData);
   EXPECT_NE(job->error->message.find("004-layer-003"), std::string::npos) << job->error->message;
   const auto verified = std::make_shared<RecordedJob>();
-  ASSERT_TRUE(engine->verify("demo", 0, verified));
+  ASSERT_TRUE(engine->verify("demo", 0, verified, nullptr));
   verified->wait();
   ASSERT_TRUE(verified->error);
   EXPECT_NE(verified->error->message.find("004-layer-003"), std::string::npos);

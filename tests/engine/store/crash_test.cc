@@ -42,7 +42,9 @@ class SplitCrash : public testing::Test {
   SplitCrash() { write_tiny_checkpoint(source_.path(), {.layers = 2, .files = 2}); }
 
   Result<Json> split(Store& store) {
-    return store.split(split_request(source_.path(), kName), {}, {});
+    engine::SplitRequest request = split_request(source_.path(), kName);
+    if (in_place_) request.in_place = source_.path();
+    return store.split(request, {}, {});
   }
 
   // The store after a split that nothing disturbed, and how many operations it takes.
@@ -67,11 +69,15 @@ class SplitCrash : public testing::Test {
     }
   }
 
+  // Crashes after each operation in turn.
+  void check_every_crash();
+
   TemporaryFolder source_;
+  bool in_place_ = false;
   uint64_t operations_ = 0;
 };
 
-TEST_F(SplitCrash, GoesOnAfterACrashBetweenAnyTwoOperations) {
+void SplitCrash::check_every_crash() {
   const Files expected_files = expected();
   ASSERT_GT(operations_, 50U);
   for (uint64_t at = 0; at <= operations_; ++at) {
@@ -96,6 +102,13 @@ TEST_F(SplitCrash, GoesOnAfterACrashBetweenAnyTwoOperations) {
       ASSERT_EQ(without_times(disk.files_below(kRoot)), expected_files);
     }
   }
+}
+
+TEST_F(SplitCrash, GoesOnAfterACrashBetweenAnyTwoOperations) { check_every_crash(); }
+
+TEST_F(SplitCrash, GoesOnWithIndexesAfterACrashBetweenAnyTwoOperations) {
+  in_place_ = true;
+  check_every_crash();
 }
 
 TEST_F(SplitCrash, GoesOnAfterManyCrashes) {

@@ -54,8 +54,8 @@ TEST(SystemDisk, DirectReadMayEndAtTheEndOfTheFile) {
 TEST(SystemDisk, AdoptsRegularFilesOnly) {
   const TemporaryFolder folder;
   write_file(folder / "x", "text");
-  auto file =
-      system_disk().adopt(UniqueFd(::open((folder / "x").c_str(), O_RDONLY | O_CLOEXEC)), "LABEL");
+  auto file = system_disk().adopt(UniqueFd(::open((folder / "x").c_str(), O_RDONLY | O_CLOEXEC)),
+                                  "LABEL", OpenMode::kRead);
   ASSERT_TRUE(file.has_value());
   EXPECT_EQ((*file)->path(), "LABEL");
   EXPECT_EQ(*read_text(**file, 10), "text");
@@ -65,7 +65,7 @@ TEST(SystemDisk, AdoptsRegularFilesOnly) {
   const int others[] = {pipe[0], ::open("/dev/zero", O_RDONLY | O_CLOEXEC),
                         ::open(folder.path().c_str(), O_RDONLY | O_CLOEXEC)};
   for (const int fd : others) {
-    const auto refused = system_disk().adopt(UniqueFd(fd), "LABEL");
+    const auto refused = system_disk().adopt(UniqueFd(fd), "LABEL", OpenMode::kRead);
     ASSERT_FALSE(refused.has_value());
     EXPECT_NE(refused.error().message.find("LABEL: not a regular file"), std::string::npos);
   }

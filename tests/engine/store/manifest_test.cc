@@ -19,6 +19,25 @@ TEST(Manifest, ReadsWhatItWrote) {
   EXPECT_EQ(read->shards[0].hash, 0xfedcba9876543210);
 }
 
+TEST(Manifest, OfAModelThatIsReadInPlaceSaysWhere) {
+  Manifest manifest = sample_manifest();
+  manifest.in_place = "/home/a/models/x";
+  const Json json = manifest_json(manifest);
+  EXPECT_EQ(json.at("layout"), "in-place");
+  const Result<Manifest> read = parse_manifest(dump_json(json), "m");
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(read->in_place, manifest.in_place);
+  EXPECT_EQ(read->bytes_elsewhere(), 20U);
+  for (const char* path : {"", "a", "/a/../b", "/a\n", "/.."}) {
+    Json bad = json;
+    bad["directory"] = path;
+    EXPECT_FALSE(parse_manifest(dump_json(bad), "m").has_value()) << path;
+  }
+  Json copied = json;
+  copied["layout"] = "row-major";
+  EXPECT_FALSE(parse_manifest(dump_json(copied), "m").has_value());
+}
+
 TEST(Manifest, IsReadStrictly) {
   struct Case {
     const char* name;

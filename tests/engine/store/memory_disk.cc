@@ -251,8 +251,10 @@ Result<std::unique_ptr<DiskFile>> MemoryDisk::open(const std::string& path, Open
   return std::unique_ptr<DiskFile>(std::make_unique<MemoryFile>(*this, path, now_.at(path)));
 }
 
-Result<std::unique_ptr<DiskFile>> MemoryDisk::adopt(UniqueFd fd, const std::string& label) {
-  AIRLLM_TRY(std::unique_ptr<DiskFile> real, system_disk().adopt(std::move(fd), label));
+Result<std::unique_ptr<DiskFile>> MemoryDisk::adopt(UniqueFd fd, const std::string& label,
+                                                    OpenMode) {
+  AIRLLM_TRY(std::unique_ptr<DiskFile> real,
+             system_disk().adopt(std::move(fd), label, OpenMode::kRead));
   return std::unique_ptr<DiskFile>(std::make_unique<SourceFile>(*this, std::move(real)));
 }
 

@@ -47,7 +47,8 @@ class MemoryDisk : public Disk {
   std::map<std::string, std::string> files_below(const std::string& folder) const;
 
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override;
-  Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label) override;
+  Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label,
+                                          OpenMode mode) override;
   Result<std::vector<DirEntry>> list(const std::string& directory) override;
   bool exists(const std::string& path) override;
   Status make_directories(const std::string& path) override;

@@ -205,7 +205,8 @@ TEST_F(StoreTest, ModelStaysReadableWhileItIsRemoved) {
   ASSERT_TRUE(store_->remove("m").has_value());
   const Shard& shard = model->shards[0];
   void* page = std::aligned_alloc(4096, 4096);
-  EXPECT_TRUE(shard.file->read_at(4096, {static_cast<std::byte*>(page), 4096}).has_value());
+  EXPECT_TRUE(
+      shard.files.front()->read_at(4096, {static_cast<std::byte*>(page), 4096}).has_value());
   std::free(page);
 }
 

@@ -97,7 +97,7 @@ struct MemoryModel {
     }
     auto file = std::make_unique<MemoryFile>(shard.path, std::move(content), &before_read);
     files.push_back(file.get());
-    shard.file = std::move(file);
+    shard.files.emplace_back(std::move(file));
     shards.push_back(std::move(shard));
   }
 
