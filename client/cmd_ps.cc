@@ -80,11 +80,16 @@ std::string format_budget(const Json& status) {
 std::string format_models(const Json& status) {
   const Json models = status.is_object() ? status.value("models", Json()) : Json();
   if (!models.is_array() || models.empty()) return {};
-  std::vector<std::vector<std::string>> rows{{"IN MEMORY", "TAKES", "RESIDENT", "READ BY", "GOES"}};
+  const bool has_vram = status.value("vram_bytes", Json()).is_number();
+  std::vector<std::vector<std::string>> rows{{"IN MEMORY", "TAKES"}};
+  if (has_vram) rows.front().push_back("VRAM");
+  for (const char* const title : {"RESIDENT", "READ BY", "GOES"}) rows.front().push_back(title);
   for (const Json& model : models) {
     if (!model.is_object()) continue;
-    rows.push_back({cell(model, "name"), cell(model, "ram_bytes"), cell(model, "resident_bytes"),
-                    reader_cell(model), expiry_cell(model)});
+    std::vector<std::string>& row = rows.emplace_back();
+    row = {cell(model, "name"), cell(model, "ram_bytes")};
+    if (has_vram) row.push_back(cell(model, "vram_bytes"));
+    row.insert(row.end(), {cell(model, "resident_bytes"), reader_cell(model), expiry_cell(model)});
   }
   return "\n" + format_table(rows);
 }

@@ -61,6 +61,26 @@ void ProfileSummary::add(const protocol::Profile& profile) {
   lost_ = profile.lost;
 }
 
+void ProfileSummary::Transfers::add(const protocol::ProfileEvent& event) {
+  ++count;
+  bytes += event.read_bytes;
+  if (event.begin_ns < -kLongestNs || event.begin_ns > kLongestNs ||
+      event.duration_ns > static_cast<uint64_t>(kLongestNs))
+    return;
+  time.add(event.begin_ns, event.begin_ns + static_cast<int64_t>(event.duration_ns));
+}
+
+double ProfileSummary::Transfers::total_seconds() const {
+  return std::max(static_cast<double>(time.length()), 0.0) / kNanosecondsPerSecond;
+}
+
+std::string ProfileSummary::Transfers::rate() const {
+  const double taken = total_seconds();
+  return format_size(bytes) +
+         print(" at %.2f GB/s in ", taken > 0 ? static_cast<double>(bytes) / taken / 1e9 : 0.0) +
+         std::to_string(count);
+}
+
 void ProfileSummary::add(const protocol::ProfileEvent& event) {
   if (event.kind == "sweep") {
     ++sweeps_;
@@ -72,12 +92,9 @@ void ProfileSummary::add(const protocol::ProfileEvent& event) {
   } else if (event.kind == "sample") {
     samples_ns_ += event.duration_ns;
   } else if (event.kind == "read") {
-    ++reads_;
-    read_bytes_ += event.read_bytes;
-    if (event.begin_ns < -kLongestNs || event.begin_ns > kLongestNs ||
-        event.duration_ns > static_cast<uint64_t>(kLongestNs))
-      return;
-    reading_.add(event.begin_ns, event.begin_ns + static_cast<int64_t>(event.duration_ns));
+    reads_.add(event);
+  } else if (event.kind == "copy") {
+    copies_.add(event);
   } else if (event.kind == "stage") {
     if (stages_.size() >= kMostStages && !stages_.contains(event.name)) return;
     Stage& stage = stages_[event.name];
@@ -91,18 +108,20 @@ std::string ProfileSummary::text(const protocol::Generated& generated) const {
   const double total = generated.total_ms / 1000;
   const double waiting = seconds(waits_ns_);
   const double computing = std::max(seconds(sweeps_ns_) - waiting, 0.0);
-  const double reading = std::max(static_cast<double>(reading_.length()), 0.0) / 1e9;
-  const double rate = reading > 0 ? static_cast<double>(read_bytes_) / reading / 1e9 : 0;
   std::string out = print("profile: %.3f s, %llu sweeps, %llu tokens\n", total,
                           static_cast<unsigned long long>(sweeps_),
                           static_cast<unsigned long long>(generated.completion_tokens));
   out += time_line("computing", computing, total, "of the engine thread");
   out += time_line("waiting", waiting, total, "of the engine thread, for reading");
   out += time_line("sampling", seconds(samples_ns_), total, "of the engine thread");
-  out += time_line("reading", reading, total, "of the readers, beside all these");
-  out += "  read " + format_size(read_bytes_) + print(" at %.2f GB/s in ", rate) +
-         std::to_string(reads_) + " reads; used " + format_size(generated.read_bytes) +
+  out += time_line("reading", reads_.total_seconds(), total, "of the readers, beside all these");
+  if (copies_.count > 0) {
+    out += time_line("copying", copies_.total_seconds(), total,
+                     "to the device's memory, beside all these");
+  }
+  out += "  read " + reads_.rate() + " reads; used " + format_size(generated.read_bytes) +
          " from disk, " + format_size(generated.cache_bytes) + " from memory\n";
+  if (copies_.count > 0) out += "  copied " + copies_.rate() + " copies\n";
   out += "  rows: " + std::to_string(rows_) + " of this job, " + std::to_string(other_rows_) +
          " of others\n";
   out += slowest_stages();

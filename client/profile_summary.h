@@ -43,8 +43,16 @@ class ProfileSummary {
   uint64_t sweeps_ = 0, sweeps_ns_ = 0;
   uint64_t rows_ = 0, other_rows_ = 0;
   uint64_t waits_ns_ = 0, samples_ns_ = 0;
-  uint64_t reads_ = 0, read_bytes_ = 0;  // by the readers
-  UnionLength reading_;
+  // Of the readers, or of the device's copy stream.
+  struct Transfers {
+    uint64_t count = 0, bytes = 0;
+    UnionLength time;
+
+    void add(const protocol::ProfileEvent& event);
+    double total_seconds() const;
+    std::string rate() const;  // "3.9 GiB at 1.20 GB/s in 1000"
+  };
+  Transfers reads_, copies_;
   std::map<std::string, Stage> stages_;
   uint64_t lost_ = 0;
 };

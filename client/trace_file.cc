@@ -25,15 +25,16 @@ Unexpected write_error(const std::string& path, int error) {
                                                 : "give --profile another file"));
 }
 
-std::string thread_name(uint64_t thread) {
-  return thread == 0 ? "engine" : "reader " + std::to_string(thread);
+std::string thread_name(const protocol::ProfileEvent& event) {
+  if (event.kind == "copy") return "copies";
+  return event.thread == 0 ? "engine" : "reader " + std::to_string(event.thread);
 }
 
 // What stands on the bar.
 std::string label(const protocol::ProfileEvent& event) {
   if (event.kind == "stage" && !event.name.empty()) return event.name;
-  if (event.kind == "read" && !event.name.empty()) return "read " + event.name;
-  return event.kind;
+  if (event.name.empty() || (event.kind != "read" && event.kind != "copy")) return event.kind;
+  return event.kind + " " + event.name;
 }
 
 Json details(const protocol::ProfileEvent& event) {
@@ -44,6 +45,9 @@ Json details(const protocol::ProfileEvent& event) {
       args["shard"] = event.name;
       args["offset"] = event.offset;
     }
+  } else if (event.kind == "copy") {
+    args["bytes"] = event.read_bytes;
+    if (!event.name.empty()) args["shard"] = event.name;
   } else if (event.kind == "sweep" || event.kind == "stage") {
     args["read_bytes"] = event.read_bytes;
     args["cache_bytes"] = event.cache_bytes;
@@ -81,7 +85,7 @@ Status TraceFile::begin(const protocol::Accepted& accepted) {
 
 Status TraceFile::add(const protocol::ProfileEvent& event) {
   if (named_threads_.size() < kMostThreadNames && named_threads_.insert(event.thread).second) {
-    AIRLLM_TRY_VOID(add_name("thread_name", event.thread, thread_name(event.thread)));
+    AIRLLM_TRY_VOID(add_name("thread_name", event.thread, thread_name(event)));
   }
   return add_object({{"name", label(event)},
                      {"cat", event.kind},

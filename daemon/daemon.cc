@@ -82,6 +82,9 @@ engine::EngineOptions engine_options(const Options& options) {
   out.ram_bytes = options.ram_bytes;
   out.kv_bytes = options.kv_bytes;
   out.threads = options.threads;
+  out.device = options.device;
+  out.vram_bytes = options.vram_bytes.value_or(0);
+  out.bus_bytes_per_second = options.bus_bytes_per_second;
   out.reader = options.reader;
   out.direct_io = options.direct_io;
   out.max_jobs = options.max_jobs;

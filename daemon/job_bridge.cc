@@ -39,6 +39,7 @@ const char* kind_word(engine::ProfileEvent::Kind kind) {
     case engine::ProfileEvent::Kind::kStage: return "stage";
     case engine::ProfileEvent::Kind::kWait: return "wait";
     case engine::ProfileEvent::Kind::kRead: return "read";
+    case engine::ProfileEvent::Kind::kCopy: return "copy";
     case engine::ProfileEvent::Kind::kSample: return "sample";
   }
   return "";

@@ -89,6 +89,30 @@ Status set_reader(const std::string& text, engine::WeightReader& out) {
   return {};
 }
 
+Status set_device(const std::string& text, engine::DeviceKind& out) {
+  if (text != "cpu" && text != "simulated") {
+    return Unexpected(ErrorCode::kUsage, "not a device: '" + text + "'", "use cpu or simulated");
+  }
+  out = text == "cpu" ? engine::DeviceKind::kCpu : engine::DeviceKind::kSimulated;
+  return {};
+}
+
+// What only devices with memory of their own have.
+Status check_device(const Options& options) {
+  const bool has_own_memory = options.device != engine::DeviceKind::kCpu;
+  if (has_own_memory && !options.vram_bytes) {
+    return Unexpected(ErrorCode::kConfig, "the simulated device has no memory without vram",
+                      "give it some: --vram SIZE");
+  }
+  const char* const given = options.vram_bytes               ? "vram"
+                            : options.bus_bytes_per_second > 0 ? "bus-speed"
+                                                               : nullptr;
+  if (has_own_memory || given == nullptr) return {};
+  return Unexpected(ErrorCode::kConfig,
+                    std::string(given) + " is set, but the device cpu computes in RAM",
+                    std::string("leave ") + given + " out, or set device to simulated");
+}
+
 Status set_duration(const std::string& text, std::chrono::milliseconds& out) {
   AIRLLM_TRY(out, parse_duration(text));
   return {};
@@ -107,6 +131,8 @@ Status set_names(std::string_view text, std::vector<std::string>& out) {
 }
 
 constexpr uint64_t kMinRam = 512 * kKiB;
+// A tile would take longer than a read may.
+constexpr uint64_t kMinBusSpeed = 1 * kMiB;
 // A frame must fit, and a few of the longest ones wait while one is written.
 constexpr uint64_t kMinSendBuffer = 1 * kMiB;
 
@@ -140,6 +166,14 @@ const auto kSettings = std::to_array<Setting>({
        AIRLLM_TRY_VOID(set_count(text, 0, 1024, count));
        o.threads = static_cast<unsigned>(count);
        return {};
+     }},
+    {"device", "KIND", "what computes: cpu, or simulated (a device with memory of its own, for tests)",
+     [](const std::string& text, Options& o) { return set_device(text, o.device); }},
+    {"vram", "SIZE", "the device's own memory: weights, activations, keys and values",
+     [](const std::string& text, Options& o) { return set_size(text, kMinRam, o.vram_bytes); }},
+    {"bus-speed", "SIZE", "what is copied to the simulated device in a second",
+     [](const std::string& text, Options& o) {
+       return set_size(text, kMinBusSpeed, o.bus_bytes_per_second);
      }},
     {"reader", "KIND", "how weights are read: auto, io_uring or threads",
      [](const std::string& text, Options& o) { return set_reader(text, o.reader); }},
@@ -491,6 +525,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
   AIRLLM_TRY_VOID(set_default_keep_alive(environment.keep_alive, line.options));
   AIRLLM_TRY_VOID(load_config(flags.config, environment, line.options));
   AIRLLM_TRY_VOID(apply_flags(flags, line.options));
+  AIRLLM_TRY_VOID(check_device(line.options));
   AIRLLM_TRY_VOID(set_debug_hang(environment.debug_hang, line.options));
   if (line.options.socket_path.empty() && !socket_given) {
     AIRLLM_TRY_VOID(fill_socket(environment, line.options));

@@ -29,6 +29,9 @@ struct Options {
   std::optional<uint64_t> ram_bytes;
   std::optional<uint64_t> kv_bytes;
   unsigned threads = 0;  // 0: one per core
+  engine::DeviceKind device = engine::DeviceKind::kCpu;
+  std::optional<uint64_t> vram_bytes;  // given where the device has memory of its own
+  uint64_t bus_bytes_per_second = 0;   // 0: as fast as memory can be copied
   engine::WeightReader reader = engine::WeightReader::kAuto;
   bool direct_io = true;
   std::string model;  // the default model; empty: none

@@ -38,6 +38,10 @@ struct DebugHang {
   uint64_t after = 0;
 };
 
+// What computes. kSimulated: a device with memory of its own, for tests: host memory of vram_bytes,
+// copies at bus_bytes_per_second, the CPU's kernels.
+enum class DeviceKind { kCpu, kSimulated };
+
 // How weights come from disk. kAuto: by io_uring where the system allows it, else as kThreads.
 enum class WeightReader { kAuto, kUring, kThreads };
 
@@ -47,6 +51,9 @@ struct EngineOptions {
       ram_bytes;  // ring, pinned tiles, activations, logits; unset: from what is free
   std::optional<uint64_t> kv_bytes;  // keys and values of all jobs; unset: from what is free
   unsigned threads = 0;              // 0: one per core this process may use
+  DeviceKind device = DeviceKind::kCpu;
+  uint64_t vram_bytes = 0;            // of a device with memory of its own
+  uint64_t bus_bytes_per_second = 0;  // 0: as fast as memory can be copied
   WeightReader reader = WeightReader::kAuto;
   bool direct_io = true;    // weights past the page cache, where the file system allows it
   uint64_t max_jobs = 64;   // running and queued; one more is refused (kTemporary)
@@ -213,17 +220,18 @@ struct ProfileEvent {
     kStage,   // one of its stages
     kWait,    // the engine thread waited for reading
     kRead,    // a reader read, and checked what it read
+    kCopy,    // weights were copied to the device's own memory
     kSample,  // a token was chosen
   };
   Kind kind = Kind::kSweep;
-  uint64_t thread = 0;   // 0: the engine thread; else the number of a reader
+  uint64_t thread = 0;   // 0: the engine thread; else the number of a reader, or of the copies
   int64_t begin_ns = 0;  // since acceptance; reading ahead may have begun before
   uint64_t duration_ns = 0;
-  // Of kStage: "layer 3". Of kRead: the shard; empty, with offset 0, where that would tell what
+  // Of kStage: "layer 3". Of kRead, kCopy: the shard; empty, with offset 0, where that would tell what
   // other users' rows hold.
   std::string name = {};
   uint64_t offset_bytes = 0;  // of kRead, in the shard's file
-  uint64_t read_bytes = 0;    // of kRead: its length; of kSweep and kStage as in GenerateResult
+  uint64_t read_bytes = 0;    // of kRead, kCopy: its length; of kSweep and kStage as in GenerateResult
   uint64_t cache_bytes = 0;   // likewise
   uint64_t rows = 0;          // of kSweep: the job's own
   uint64_t other_rows = 0;    // of kSweep: of all other jobs
@@ -417,9 +425,10 @@ class Engine {
   virtual Status share(const ModelRef& model) = 0;
   virtual std::vector<JobInfo> jobs() = 0;
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
-  //  "reader","models":[{"name","resident_bytes","ram_bytes","bytes","streams","reader","direct",
-  //  "locked_bytes","huge_pages","in_use","kept","expires_seconds"}]}, of the models those that
-  //  `viewer` sees. expires_seconds tells how long they keep their memory if no job comes, from the
+  //  "vram_bytes","vram_used_bytes","vram_peak_bytes","reader","models":[{"name","resident_bytes",
+  //  "ram_bytes","vram_bytes","bytes","streams","reader","direct","locked_bytes","huge_pages","in_use",
+  //  "kept","expires_seconds"}]}, of the models those that `viewer` sees. What is of VRAM is null where
+  //  the device computes in RAM. expires_seconds tells how long they keep their memory if no job comes, from the
   //  end of the jobs on that use them; null: for ever.
   virtual Json status(const Viewer& viewer) = 0;
 

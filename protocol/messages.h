@@ -207,7 +207,7 @@ struct PromptLogprobs {
 
 // Something that took a while in a sweep that carried the job.
 struct ProfileEvent {
-  std::string kind;      // "sweep", "stage", "wait", "read", "sample"
+  std::string kind;      // "sweep", "stage", "wait", "read", "copy", "sample"
   uint64_t thread = 0;   // 0: the engine thread; else the number of a reader
   int64_t begin_ns = 0;  // since acceptance; reading ahead may have begun before
   uint64_t duration_ns = 0;

@@ -10,16 +10,32 @@
 #include "base/units.h"
 
 namespace airllm::kv {
+namespace {
+
+Result<size_t> blocks_within(const KvShape& shape, uint64_t budget_bytes,
+                             const std::string& remedy) {
+  const size_t total = static_cast<size_t>(budget_bytes / shape.block_bytes());
+  if (total > 0) return total;
+  return Unexpected(ErrorCode::kConfig,
+                    "the KV budget of " + format_size(budget_bytes) +
+                        " holds no block of 32 positions, which takes " +
+                        format_size(shape.block_bytes()) + " with this model",
+                    remedy);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<KvPool>> KvPool::create_in(const KvShape& shape, std::span<std::byte> memory,
+                                                  std::shared_ptr<void> owner) {
+  AIRLLM_TRY(const size_t total,
+             blocks_within(shape, memory.size(), "give more --vram, or more --kv"));
+  return std::unique_ptr<KvPool>(new KvPool(shape, memory.data(), total, std::move(owner)));
+}
 
 Result<std::unique_ptr<KvPool>> KvPool::create(const KvShape& shape, uint64_t budget_bytes) {
-  const size_t total = static_cast<size_t>(budget_bytes / shape.block_bytes());
-  if (total == 0) {
-    return Unexpected(ErrorCode::kConfig,
-                      "the KV budget of " + format_size(budget_bytes) +
-                          " holds no block of 32 positions, which takes " +
-                          format_size(shape.block_bytes()) + " with this model",
-                      "give --kv at least " + format_size(shape.block_bytes()));
-  }
+  AIRLLM_TRY(const size_t total,
+             blocks_within(shape, budget_bytes,
+                           "give --kv at least " + format_size(shape.block_bytes())));
   void* base = ::mmap(nullptr, total * shape.block_bytes(), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
@@ -29,10 +45,12 @@ Result<std::unique_ptr<KvPool>> KvPool::create(const KvShape& shape, uint64_t bu
   }
   // Keys and values follow from prompts: no core file has them.
   ::madvise(base, total * shape.block_bytes(), MADV_DONTDUMP);
-  return std::unique_ptr<KvPool>(new KvPool(shape, static_cast<std::byte*>(base), total));
+  return std::unique_ptr<KvPool>(new KvPool(shape, static_cast<std::byte*>(base), total, nullptr));
 }
 
-KvPool::~KvPool() { ::munmap(base_, total_ * shape_.block_bytes()); }
+KvPool::~KvPool() {
+  if (owner_ == nullptr) ::munmap(base_, total_ * shape_.block_bytes());
+}
 
 std::optional<uint32_t> KvPool::acquire() {
   if (!free_.empty()) {
@@ -57,6 +75,7 @@ float* KvPool::block(uint32_t index) const {
 }
 
 void KvPool::trim() {
+  if (owner_ != nullptr) return;  // all of it is taken, used or not
   if (used_ == 0) {
     if (touched_ > 0) ::madvise(base_, touched_ * shape_.block_bytes(), MADV_DONTNEED);
     touched_ = 0;

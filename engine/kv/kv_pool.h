@@ -35,6 +35,10 @@ class KvPool {
  public:
   // Reserves `budget_bytes` of address space, rounded down to whole blocks.
   static Result<std::unique_ptr<KvPool>> create(const KvShape& shape, uint64_t budget_bytes);
+  // In memory of a device's own, which `owner` holds.
+  static Result<std::unique_ptr<KvPool>> create_in(const KvShape& shape,
+                                                   std::span<std::byte> memory,
+                                                   std::shared_ptr<void> owner);
   ~KvPool();
   KvPool(const KvPool&) = delete;
   KvPool& operator=(const KvPool&) = delete;
@@ -51,12 +55,13 @@ class KvPool {
   void trim();
 
  private:
-  KvPool(const KvShape& shape, std::byte* base, size_t total)
-      : shape_(shape), base_(base), total_(total) {}
+  KvPool(const KvShape& shape, std::byte* base, size_t total, std::shared_ptr<void> owner)
+      : shape_(shape), base_(base), total_(total), owner_(std::move(owner)) {}
 
   KvShape shape_;
   std::byte* base_;
   size_t total_;
+  std::shared_ptr<void> owner_;  // of the memory; null: the pool's own mapping
   size_t used_ = 0;
   size_t touched_ = 0;          // blocks [0, touched_) may have memory
   std::vector<uint32_t> free_;  // of the touched ones; last in, first out

@@ -1,40 +1,66 @@
 // A model that can run: its plan, memory, weight pipeline, forward pass and KV pool.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 
+#include "base/checked.h"
+#include "base/units.h"
 #include "engine/kv/kv_pool.h"
 #include "engine/model/forward.h"
 #include "engine/schedule/job.h"
 #include "engine/schedule/loaded_model.h"
+#include "engine/stream/arena.h"
 #include "engine/stream/device.h"
+#include "engine/stream/host_tier.h"
 #include "engine/stream/plan.h"
 #include "engine/stream/weight_stream.h"
 
 namespace airllm::schedule {
 
+// What a model may take: of the host's memory, of the device's own, and for keys and values, which
+// are in the latter where there is one.
+struct ModelBudget {
+  uint64_t ram_bytes = 0;
+  std::optional<uint64_t> vram_bytes;
+  uint64_t kv_bytes = 0;
+
+  // Of the device's memory keys and values take no more than a share, in whole pages.
+  uint64_t device_kv_bytes() const {
+    return round_down(std::min(kv_bytes, *vram_bytes / 4), kPageBytes);
+  }
+};
+
+struct ModelPlan {
+  stream::Plan plan;
+  std::optional<stream::HostPlan> host;  // beside a device with memory of its own
+
+  uint64_t ram_bytes() const { return host ? host->memory_bytes : plan.slab_bytes; }
+};
+
 // Used by the engine thread. Address-stable: its parts point to each other.
 class ActiveModel {
  public:
-  // Plans within `ram_bytes` and takes that memory. `stream_options` and `interrupted` as in
+  // Plans within the budget and takes that memory. `stream_options` and `interrupted` as in
   // WeightStream.
   static Result<std::unique_ptr<ActiveModel>> create(std::shared_ptr<const LoadedModel> model,
-                                                     stream::Device& device, uint64_t ram_bytes,
-                                                     uint64_t kv_bytes,
+                                                     stream::Device& device,
+                                                     const ModelBudget& budget,
                                                      const stream::StreamOptions& stream_options,
                                                      std::function<Status()> interrupted);
   // Another plan for a model that has stopped, whose keys and values, and so the sequences in them,
   // go on: takes `kv` over when it succeeds.
   static Result<std::unique_ptr<ActiveModel>> create(std::shared_ptr<const LoadedModel> model,
-                                                     stream::Device& device, stream::Plan plan,
+                                                     stream::Device& device, ModelPlan plan,
                                                      std::unique_ptr<kv::KvPool>& kv,
                                                      const stream::StreamOptions& stream_options,
                                                      std::function<Status()> interrupted);
   // The plan that create() would make.
-  static Result<stream::Plan> plan_within(const LoadedModel& model, uint64_t ram_bytes);
+  static Result<ModelPlan> plan_within(const LoadedModel& model, const ModelBudget& budget);
   // Gives up its keys and values, before stop().
   std::unique_ptr<kv::KvPool> take_kv() { return std::move(kv_); }
   // Ends the reading, and gives all memory back but what reads under way may still write to. True
@@ -43,15 +69,20 @@ class ActiveModel {
   bool stop(std::chrono::milliseconds patience);
   bool is_unused() const { return weights_->readers_are_back(); }
 
-  // What create() would use of an unlimited budget.
-  static uint64_t full_ram_bytes(const LoadedModel& model);
+  // What create() would use at most: of RAM without a limit, or, on a device with memory of its own,
+  // of that up to the budget's, and of RAM beside it.
+  static ModelBudget full_budget(const LoadedModel& model, const ModelBudget& limits);
 
   const std::shared_ptr<const LoadedModel>& model() const { return model_; }
   model::ForwardPass& forward() { return *forward_; }
   stream::WeightStream& weights() { return *weights_; }
   kv::KvPool& kv() { return *kv_; }
-  const stream::Plan& plan() const { return plan_; }
-  uint64_t ram_bytes() const { return plan_.slab_bytes; }
+  const stream::Plan& plan() const { return plan_.plan; }
+  uint64_t ram_bytes() const { return plan_.ram_bytes(); }
+  // Of the device's own memory, without keys and values.
+  uint64_t vram_bytes() const { return device_memory_.memory().size(); }
+  // Whether a sweep reads from disk.
+  bool reads() const;
   const stream::Slab& slab() const { return slab_; }
   // Whether a whole sweep has been done: the model is loaded.
   bool is_proven() const { return is_proven_; }
@@ -72,11 +103,14 @@ class ActiveModel {
   uint64_t sweep_bytes() const { return sweep_bytes_; }
 
  private:
-  ActiveModel(std::shared_ptr<const LoadedModel> model, stream::Plan plan)
-      : model_(std::move(model)), plan_(std::move(plan)), sweep_bytes_(plan_.list.total_bytes()) {}
+  ActiveModel(std::shared_ptr<const LoadedModel> model, ModelPlan plan)
+      : model_(std::move(model)),
+        plan_(std::move(plan)),
+        sweep_bytes_(plan_.plan.list.total_bytes()) {}
+  void log_loaded() const;
 
   std::shared_ptr<const LoadedModel> model_;
-  stream::Plan plan_;
+  ModelPlan plan_;
   uint64_t sweep_bytes_;
   bool is_proven_ = false;
   bool is_shrunk_ = false;
@@ -84,6 +118,7 @@ class ActiveModel {
   Clock::time_point idle_since_ = Clock::now();
   std::optional<std::chrono::milliseconds> keep_alive_;
   stream::Slab slab_;
+  stream::ArenaBlock device_memory_;  // for the plan, where the device has memory of its own
   std::unique_ptr<kv::KvPool> kv_;
   std::unique_ptr<stream::WeightStream> weights_;
   std::unique_ptr<model::ForwardPass> forward_;

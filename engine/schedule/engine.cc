@@ -27,6 +27,7 @@
 #include "engine/schedule/text_job.h"
 #include "engine/store/load_marks.h"
 #include "engine/store/store.h"
+#include "engine/stream/simulated_device.h"
 #include "kernels/backend.h"
 
 namespace airllm::engine {
@@ -296,6 +297,8 @@ class EngineImpl : public Engine {
         budgets_(budgets),
         cpu_(device->backend().name),
         device_name_(device->name()),
+        vram_bytes_(options.device == DeviceKind::kCpu ? std::optional<uint64_t>()
+                                                       : options.vram_bytes),
         reader_name_(stream::usable_reader(budgets.reader)),
         threads_(device->pool().threads()),
         store_(std::move(store)),
@@ -482,6 +485,7 @@ class EngineImpl : public Engine {
   const schedule::SchedulerOptions budgets_;
   const std::string cpu_;
   const std::string device_name_;
+  const std::optional<uint64_t> vram_bytes_;  // of a device with memory of its own
   const std::string reader_name_;
   const unsigned threads_;
   const std::unique_ptr<store::Store> store_;
@@ -641,12 +645,14 @@ Json expires_seconds(const schedule::ModelMemory& model) {
 
 Json EngineImpl::status(const Viewer& viewer) {
   const schedule::MemoryStatus memory = scheduler_.memory();
+  const auto vram = [&](uint64_t bytes) { return vram_bytes_ ? Json(bytes) : Json(); };
   Json models = Json::array();
   for (const schedule::ModelMemory& model : memory.models) {
     if (!viewer.sees(model.model)) continue;
     models.push_back({{"name", model.model.name},
                       {"resident_bytes", model.resident_bytes},
                       {"ram_bytes", model.ram_bytes},
+                      {"vram_bytes", vram(model.vram_bytes)},
                       {"bytes", model.weight_bytes},
                       {"streams", model.streams},
                       {"reader", model.reader},
@@ -668,6 +674,9 @@ Json EngineImpl::status(const Viewer& viewer) {
           {"ram_budget_reason", memory.budget_reason},
           {"kv_bytes", budgets_.kv_bytes},
           {"kv_used_bytes", memory.kv_used_bytes},
+          {"vram_bytes", vram(vram_bytes_.value_or(0))},
+          {"vram_used_bytes", vram(memory.vram_used_bytes)},
+          {"vram_peak_bytes", vram(memory.vram_peak_bytes)},
           {"models", std::move(models)}};
 }
 
@@ -682,6 +691,17 @@ stream::ReaderKind reader_kind(WeightReader reader) {
     case WeightReader::kThreads: return stream::ReaderKind::kThreads;
   }
   return stream::ReaderKind::kAuto;
+}
+
+std::unique_ptr<stream::Device> make_device(const EngineOptions& options,
+                                            const kernels::Backend& backend, unsigned threads) {
+  switch (options.device) {
+    case DeviceKind::kCpu: break;
+    case DeviceKind::kSimulated:
+      return stream::make_simulated_device(backend, threads,
+                                           {options.vram_bytes, options.bus_bytes_per_second});
+  }
+  return stream::make_cpu_device(backend, threads);
 }
 
 }  // namespace
@@ -711,7 +731,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));
   return std::unique_ptr<Engine>(
       std::make_unique<EngineImpl>(std::move(store), std::move(marks),
-                                   stream::make_cpu_device(*backend, threads), options, budgets));
+                                   make_device(options, *backend, threads), options, budgets));
 }
 
 }  // namespace airllm::engine

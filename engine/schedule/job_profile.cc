@@ -57,6 +57,10 @@ void JobProfile::add(const stream::Span& span) {
       event.offset_bytes = span.offset_bytes;
       if (span.index != stream::Span::kUntold) event.name = shards_.at(span.index);
       break;
+    case stream::Span::Kind::kCopy:
+      event.kind = ProfileEvent::Kind::kCopy;
+      if (span.index != stream::Span::kUntold) event.name = shards_.at(span.index);
+      break;
   }
   add(std::move(event));
 }

@@ -265,7 +265,10 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
     std::rotate(found, found + 1, models_.end());
     return models_.back().get();
   }
-  make_room_for(std::min(ActiveModel::full_ram_bytes(*model), ram_budget_bytes_));
+  ModelBudget all = budget_left();
+  all.ram_bytes = ram_budget_bytes_;
+  if (all.vram_bytes) all.vram_bytes = device_->arena()->capacity_bytes();
+  make_room_for(ActiveModel::full_budget(*model, all));
   if (set_aside_.size() >= kMostSetAside) {
     return Unexpected(ErrorCode::kIo,
                       "model " + model->name() + ": the reads of " +
@@ -274,7 +277,7 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
   }
   alive();
   Result<std::unique_ptr<ActiveModel>> made =
-      ActiveModel::create(model, *device_, ram_left(), options_.kv_bytes, stream_options(),
+      ActiveModel::create(model, *device_, budget_left(), stream_options(),
                           [this] { return while_waiting(); });
   if (!made) return Unexpected(without_room(std::move(made).error(), *model));
   alive();
@@ -303,6 +306,12 @@ void Scheduler::restart_running() {
 
 uint64_t Scheduler::ram_left() const {
   return ram_budget_bytes_ - std::min(ram_budget_bytes_, ram_in_use());
+}
+
+ModelBudget Scheduler::budget_left() const {
+  ModelBudget left{ram_left(), {}, options_.kv_bytes};
+  if (device_->arena() != nullptr) left.vram_bytes = device_->arena()->free_bytes();
+  return left;
 }
 
 uint64_t Scheduler::ram_in_use() const {
@@ -657,8 +666,9 @@ void Scheduler::publish_memory() {
     status.models.push_back({.model = active->model()->ref(),
                              .resident_bytes = active->weights().resident_bytes(),
                              .ram_bytes = active->ram_bytes(),
+                             .vram_bytes = active->vram_bytes(),
                              .weight_bytes = active->sweep_bytes(),
-                             .streams = active->plan().streams(),
+                             .streams = active->reads(),
                              .reader = active->weights().reader_name(),
                              .is_direct = shard.file_of(shard.tensors.front()).is_direct(),
                              .locked_bytes = active->slab().locked_bytes(),
@@ -669,6 +679,10 @@ void Scheduler::publish_memory() {
                              .idle_since = active->idle_since()});
   }
   status.ram_budget_bytes = ram_budget_bytes_;
+  if (const stream::Arena* arena = device_->arena()) {
+    status.vram_used_bytes = arena->used_bytes();
+    status.vram_peak_bytes = arena->peak_bytes();
+  }
   const std::lock_guard lock(mutex_);
   status.budget_reason = budget_reason_;
   memory_ = std::move(status);

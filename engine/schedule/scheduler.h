@@ -48,6 +48,7 @@ struct ModelMemory {
   engine::ModelRef model;
   uint64_t resident_bytes = 0;  // weights in memory
   uint64_t ram_bytes = 0;       // taken of the budget
+  uint64_t vram_bytes = 0;      // taken of the device's own memory, without keys and values
   uint64_t weight_bytes = 0;    // of a whole sweep
   bool streams = false;         // reads from disk in every sweep
   const char* reader = "";      // stream::WeightStream::reader_name()
@@ -65,6 +66,7 @@ struct MemoryStatus {
   uint64_t ram_budget_bytes = 0;  // less than the setting under memory pressure
   std::string budget_reason;      // of the last change; empty: none yet
   uint64_t kv_used_bytes = 0;
+  uint64_t vram_used_bytes = 0, vram_peak_bytes = 0;  // of a device with memory of its own
   std::vector<ModelMemory> models;
 };
 
@@ -122,8 +124,9 @@ class Scheduler {
   Clock::time_point expiry(const ActiveModel& model) const;
   std::chrono::milliseconds keep_alive_of(const ActiveModel& model) const;
   bool is_kept(const ActiveModel& model) const;
-  void make_room_for(uint64_t ram_bytes);
+  void make_room_for(const ModelBudget& need);
   uint64_t ram_left() const;
+  ModelBudget budget_left() const;
   void take_budget();
   void follow_budget();
   void replan_active(uint64_t ram_bytes);

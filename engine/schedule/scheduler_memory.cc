@@ -126,8 +126,13 @@ bool Scheduler::is_kept(const ActiveModel& model) const {
 
 // Other models keep their memory when both fit; otherwise the least recently used ones go, whole,
 // but for those that the setting keeps.
-void Scheduler::make_room_for(uint64_t ram_bytes) {
-  while (ram_left() < ram_bytes) {
+void Scheduler::make_room_for(const ModelBudget& need) {
+  const auto fits = [&] {
+    const ModelBudget left = budget_left();
+    return left.ram_bytes >= std::min(need.ram_bytes, ram_budget_bytes_) &&
+           (!need.vram_bytes || *left.vram_bytes >= *need.vram_bytes);
+  };
+  while (!fits()) {
     const auto victim = std::find_if(models_.begin(), models_.end(),
                                      [&](const auto& active) { return !is_kept(*active); });
     if (victim == models_.end()) return;
@@ -162,13 +167,17 @@ void Scheduler::follow_budget() {
   const uint64_t now = active_->ram_bytes();
   const uint64_t others = ram_in_use() - now;
   const uint64_t room = ram_budget_bytes_ - std::min(ram_budget_bytes_, others);
-  const bool may_grow = active_->is_shrunk() && active_->plan().streams() && room >= now + now / 4;
+  const bool may_grow = active_->is_shrunk() && active_->reads() && room >= now + now / 4;
   if ((now <= room && !may_grow) || !active_->consider(room)) return;
   replan_active(room);
 }
 
 void Scheduler::replan_active(uint64_t ram_bytes) {
-  Result<stream::Plan> plan = ActiveModel::plan_within(*active_->model(), ram_bytes);
+  ModelBudget budget{ram_bytes, {}, 0};  // keys and values stay where they are
+  if (stream::Arena* arena = device_->arena()) {
+    budget.vram_bytes = arena->free_bytes() + active_->vram_bytes();
+  }
+  Result<ModelPlan> plan = ActiveModel::plan_within(*active_->model(), budget);
   if (!plan) {
     log::warning("model {}: stays as it is under memory pressure: {}", active_->model()->name(),
                  plan.error().message);

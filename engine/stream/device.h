@@ -2,7 +2,7 @@
 //
 // The pass and the pipeline talk to a Device. The CPU is the device whose memory is the shard cache
 // itself: what the reader fills is what the kernels read, nothing is copied. A device with its own
-// memory adds a copy stream and events between the two.
+// memory has an arena, and a stream of copies between the two.
 #pragma once
 
 #include <cstddef>
@@ -46,14 +46,19 @@ class Slab {
   bool has_huge_pages_ = false;
 };
 
-// Used by one thread, the engine's.
+class Arena;
+
+// Used by one thread, the engine's, but for its arena.
 class Device {
  public:
   virtual ~Device() = default;
   virtual std::string name() const = 0;  // "cpu"
+  // Host memory.
   virtual Result<Slab> allocate(uint64_t bytes) = 0;
   virtual const kernels::Backend& backend() const = 0;
   virtual kernels::ThreadPool& pool() = 0;
+  // The memory that it computes in (engine/stream/arena.h); null: in what allocate() gives.
+  virtual Arena* arena() { return nullptr; }
 };
 
 // `threads` as in kernels::ThreadPool.

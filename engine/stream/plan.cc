@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <limits>
 
 #include "base/checked.h"
@@ -27,24 +28,14 @@ constexpr uint64_t kLeastSlots = 2;
 // tiles holds nothing. With so many tiles that stream in a sweep, the one is a hundredth of them,
 // the other less than half of that. More and smaller ones would be read more slowly.
 constexpr uint64_t kStreamedTiles = 200;
+// A device's ring holds tiles that are read and copied, too. More of them than kMostSlots, as long as
+// they are so small a part of what streams.
+constexpr uint64_t kMostDeviceSlots = 12;
+constexpr uint64_t kDeviceSlotShare = 100;
+// Of the host's memory beside a device, what one tile may take.
+constexpr uint64_t kHostShare = 8;
 // Norms and biases: too small to be worth a read of their own in every sweep.
 constexpr uint64_t kSmallTileBytes = 64 * kKiB;
-
-// Blocks of what is looked up by row, but for an embedding that the head holds.
-size_t embedding_blocks(const PlanInput& input) {
-  const model::StageSpec stage = model::stages(*input.architecture).front();
-  size_t blocks = 0;
-  for (const model::Step& step : stage.steps) {
-    if (step.tensor == model::Step::kNoTensor || step.is_driven()) continue;
-    if (step.tensor == 0 && input.architecture->tied_head) continue;
-    blocks += input.shards.front().tensors[step.tensor].block_checksums.size();
-  }
-  return blocks;
-}
-
-uint64_t embedding_slot_bytes(const PlanInput& input) {
-  return largest_block_bytes(input.shards.first(1));
-}
 
 uint64_t workspace_bytes(const PlanInput& input, const model::BatchLimits& limits) {
   return round_up(model::ForwardPass::workspace_bytes(*input.architecture, limits), kPageBytes);
@@ -84,11 +75,18 @@ Plan plan_without_tiles(const PlanInput& input, const Division& division) {
   plan.list = cut_tiles(*input.architecture, input.shards, division.tile);
   plan.ring_slots = division.slots;
   plan.ring_slot_bytes = division.slots > 0 ? plan.list.largest_read_bytes() : 0;
-  plan.embedding_slot_bytes = embedding_slot_bytes(input);
-  plan.embedding_slots = 1;
+  if (!input.host_bytes) {
+    plan.embedding_slot_bytes = embedding_slot_bytes(input);
+    plan.embedding_slots = 1;
+  }
   plan.pinned_offset.assign(plan.list.tiles.size(), Plan::kStreamed);
-  plan.slab_bytes = plan.embedding_offset() + plan.embedding_slot_bytes;
+  plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
   return plan;
+}
+
+uint64_t most_tile_bytes(const PlanInput& input) {
+  const uint64_t share = input.host_bytes.value_or(kMostTileBytes * kHostShare) / kHostShare;
+  return std::min(kMostTileBytes, share);
 }
 
 // The weights of all stages but what is only looked up, about.
@@ -108,9 +106,13 @@ Division division_of(const PlanInput& input, uint64_t budget_bytes, uint64_t blo
   const uint64_t stays = budget_bytes - std::min(workspace_bytes(input, limits), budget_bytes);
   const uint64_t weights = weight_bytes(input);
   const uint64_t least_tile = (weights > stays ? weights - stays : 0) / kStreamedTiles;
-  division.tile =
-      std::clamp(std::min(budget_bytes / 32, least_tile), block, std::max(block, kMostTileBytes));
+  division.tile = std::clamp(std::min(budget_bytes / 32, least_tile), block,
+                             std::max(block, most_tile_bytes(input)));
   division.slots = std::clamp(kLeastSlots * least_tile / block, kLeastSlots, kMostSlots);
+  if (input.host_bytes && weights > stays) {
+    const uint64_t more = (weights - stays) / kDeviceSlotShare / division.tile;
+    division.slots = std::clamp<uint64_t>(more, division.slots, kMostDeviceSlots);
+  }
   return division;
 }
 
@@ -118,11 +120,14 @@ Division division_of(const PlanInput& input, uint64_t budget_bytes, uint64_t blo
 // many of them as there is room for.
 Plan full_plan(const PlanInput& input, uint64_t workspace,
                uint64_t budget_bytes = std::numeric_limits<uint64_t>::max()) {
-  Plan plan = plan_without_tiles(input, {workspace, kMostTileBytes, 0});
+  Plan plan = plan_without_tiles(input, {workspace, most_tile_bytes(input), 0});
   const uint64_t kept_bytes = plan.embedding_offset() + plan.list.total_bytes();
   const uint64_t room = budget_bytes - std::min(kept_bytes, budget_bytes);
-  plan.embedding_slots = std::clamp<size_t>(room / std::max<uint64_t>(plan.embedding_slot_bytes, 1),
-                                            1, std::max<size_t>(embedding_blocks(input), 1));
+  if (!input.host_bytes) {
+    plan.embedding_slots =
+        std::clamp<size_t>(room / std::max<uint64_t>(plan.embedding_slot_bytes, 1), 1,
+                           std::max<size_t>(embedding_blocks(input), 1));
+  }
   plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
   for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
     plan.pinned_offset[i] = plan.slab_bytes;
@@ -165,29 +170,13 @@ class Pinner {
     }
   }
 
-  // Pins the same share of every stretch of the order of use (Bresenham's line), so that reading
-  // keeps an even pace beside multiplying.
-  void pin_evenly() {
-    uint64_t rest = 0;
+  // Of the others, what there is room for.
+  void pin_the_rest() {
+    std::vector<SpreadTile> rest;
     for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
-      if (is_streamed(i)) rest += read_bytes(i);
+      if (is_streamed(i)) rest.push_back({i, read_bytes(i)});
     }
-    if (rest == 0) return;
-    const double share = static_cast<double>(room()) / static_cast<double>(rest);
-    double due = 0;
-    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
-      if (!is_streamed(i)) continue;
-      const auto bytes = static_cast<double>(read_bytes(i));
-      due += share * bytes;
-      if (due >= bytes / 2 && pin(i)) due -= bytes;
-    }
-  }
-
-  // What is left is less than a tile, but for small ones.
-  void pin_what_fits() {
-    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
-      if (is_streamed(i)) pin(i);
-    }
+    for (const SpreadTile& tile : spread(rest, room())) pin(tile.index);
   }
 
  private:
@@ -201,6 +190,47 @@ class Pinner {
 
 }  // namespace
 
+size_t embedding_blocks(const PlanInput& input) {
+  const model::StageSpec stage = model::stages(*input.architecture).front();
+  size_t blocks = 0;
+  for (const model::Step& step : stage.steps) {
+    if (step.tensor == model::Step::kNoTensor || step.is_driven()) continue;
+    if (step.tensor == 0 && input.architecture->tied_head) continue;
+    blocks += input.shards.front().tensors[step.tensor].block_checksums.size();
+  }
+  return blocks;
+}
+
+uint64_t embedding_slot_bytes(const PlanInput& input) {
+  return largest_block_bytes(input.shards.first(1));
+}
+
+std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_bytes) {
+  uint64_t sum = 0;
+  for (const SpreadTile& tile : tiles) sum += tile.bytes;
+  std::vector<SpreadTile> chosen;
+  std::vector<SpreadTile> others;
+  const double share = static_cast<double>(room_bytes) / static_cast<double>(std::max<uint64_t>(sum, 1));
+  double due = 0;
+  const auto choose = [&](const SpreadTile& tile) {
+    if (tile.bytes > room_bytes) return false;
+    chosen.push_back(tile);
+    room_bytes -= tile.bytes;
+    return true;
+  };
+  for (const SpreadTile& tile : tiles) {
+    const auto bytes = static_cast<double>(tile.bytes);
+    due += share * bytes;
+    if (due >= bytes / 2 && choose(tile)) {
+      due -= bytes;
+    } else {
+      others.push_back(tile);
+    }
+  }
+  for (const SpreadTile& tile : others) choose(tile);
+  return chosen;
+}
+
 uint64_t Plan::pinned_bytes() const {
   uint64_t sum = 0;
   for (size_t i = 0; i < list.tiles.size(); ++i) {
@@ -211,6 +241,17 @@ uint64_t Plan::pinned_bytes() const {
 
 uint64_t full_budget_bytes(const PlanInput& input) {
   return full_plan(input, kMostWorkspaceBytes).slab_bytes;
+}
+
+Unexpected too_small(const std::string& memory, uint64_t budget_bytes, uint64_t least_bytes) {
+  const std::string least = std::to_string((least_bytes + kKiB - 1) / kKiB);
+  std::string option = memory;
+  std::transform(option.begin(), option.end(), option.begin(),
+                 [](char c) { return static_cast<char>(std::tolower(c)); });
+  return Unexpected(ErrorCode::kConfig,
+                    "a " + memory + " budget of " + format_size(budget_bytes) +
+                        " is too small for this model, which needs at least " + least + " KiB",
+                    "give --" + option + " at least " + least + "K");
 }
 
 Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
@@ -242,16 +283,11 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
     if (plan.slab_bytes > budget_bytes) continue;
     Pinner pinner(plan, budget_bytes);
     pinner.pin_small_tiles();
-    pinner.pin_evenly();
-    pinner.pin_what_fits();
+    pinner.pin_the_rest();
     return plan;
   }
   const uint64_t least = plan_without_tiles(input, divisions.back()).slab_bytes;
-  return Unexpected(ErrorCode::kConfig,
-                    "a RAM budget of " + format_size(budget_bytes) +
-                        " is too small for this model, which needs at least " +
-                        std::to_string((least + kKiB - 1) / kKiB) + " KiB",
-                    "give --ram at least " + std::to_string((least + kKiB - 1) / kKiB) + "K");
+  return too_small(input.host_bytes ? "VRAM" : "RAM", budget_bytes, least);
 }
 
 }  // namespace airllm::stream

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,10 +19,13 @@ namespace airllm::stream {
 struct PlanInput {
   const model::Architecture* architecture = nullptr;
   std::span<const store::Shard> shards;
+  // For a device with memory of its own: what is looked up stays in the host's (stream/host_tier.h),
+  // through whose slots tiles come, so that they are no larger than this, and which makes them wait.
+  std::optional<uint64_t> host_bytes = std::nullopt;
 };
 
-// Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache, pinned
-// tiles, in this order.
+// Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache (but on a
+// device with memory of its own), pinned tiles, in this order.
 struct Plan {
   TileList list;
   model::BatchLimits limits;
@@ -41,12 +46,31 @@ struct Plan {
   bool streams() const { return ring_slots > 0; }
 };
 
+// A tile of a list, and what it takes.
+struct SpreadTile {
+  size_t index = 0;
+  uint64_t bytes = 0;
+};
+
+// As many of `tiles`, which are in the order of use, as `room_bytes` hold: the same share of every
+// stretch of them (Bresenham's line), so that reading keeps an even pace beside multiplying, then
+// what still fits.
+std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_bytes);
+
+// Blocks of what is looked up by row, but for an embedding that the head holds, and what the largest
+// takes.
+size_t embedding_blocks(const PlanInput& input);
+uint64_t embedding_slot_bytes(const PlanInput& input);
+
 // The best plan within `budget_bytes`. A sweep is a cyclic scan, so what stays is a fixed subset,
 // spread evenly over the order of use, and the rest streams through the ring. With the memory that
 // is left for weights, that reads at most 1.02 times what an optimal (Belady) policy reads, or two
 // tiles more where few of the least tiles stream. A budget that cannot hold the least working set
 // is a kConfig error that names the least --ram.
 Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes);
+
+// The error of a budget for `memory`, "RAM" or "VRAM", which names the least that its option takes.
+Unexpected too_small(const std::string& memory, uint64_t budget_bytes, uint64_t least_bytes);
 
 // The budget from which on everything stays in memory.
 uint64_t full_budget_bytes(const PlanInput& input);

@@ -17,6 +17,7 @@ namespace airllm::stream {
 struct IoCounters {
   uint64_t read_bytes = 0;   // read from disk for this use
   uint64_t cache_bytes = 0;  // lay in memory already
+  uint64_t copied_bytes = 0; // of both, copied to the device's own memory for this use
   double wait_seconds = 0;   // the engine thread waited for reading
 };
 
@@ -27,16 +28,17 @@ struct Span {
     kStage,  // the engine thread was in a stage
     kWait,   // the engine thread waited for reading
     kRead,   // a reader read, and checked what it read
+    kCopy,   // the device's copy stream copied a tile into the device's memory
   };
   static constexpr uint32_t kUntold = ~uint32_t{0};
 
   Kind kind = Kind::kWait;
-  uint32_t reader = 0;      // of kRead: its number, from 1; 0: the engine thread
-  uint32_t index = 0;       // of kStage: the stage; of kRead: the shard, or kUntold
+  uint32_t reader = 0;      // of kRead: its number, from 1; of kCopy one more; 0: the engine thread
+  uint32_t index = 0;       // of kStage: the stage; of kRead, kCopy: the shard, or kUntold
   bool tells_rows = false;  // where it read depends on what rows hold: a token's block, an expert
   Clock::time_point begin, end;
   uint64_t offset_bytes = 0;  // of kRead, in the shard's file
-  uint64_t read_bytes = 0;    // of kRead: its length; of kStage: as IoCounters
+  uint64_t read_bytes = 0;    // of kRead, kCopy: its length; of kStage: as IoCounters
   uint64_t cache_bytes = 0;   // of kStage: as IoCounters
 };
 

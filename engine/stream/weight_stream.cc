@@ -25,16 +25,19 @@ double seconds_since(Clock::time_point start) {
 
 WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shards,
                            std::span<std::byte> slab, const kernels::Backend& backend,
-                           const StreamOptions& options, std::function<Status()> interrupted)
+                           const StreamOptions& options, std::function<Status()> interrupted,
+                           const HostSide* host)
     : plan_(plan),
       shards_(shards),
       slab_(slab),
       backend_(backend),
       options_(options),
       interrupted_(std::move(interrupted)),
+      arena_(host != nullptr ? host->arena : nullptr),
       pinned_(plan.list.tiles.size()),
       ring_(plan.ring_slots) {
   AIRLLM_CHECK(slab.size() >= plan.slab_bytes);
+  if (host != nullptr) host_.emplace(*host->plan, host->memory);
   for (size_t i = 0; i < pinned_.size(); ++i) {
     pinned_[i].tile = i;
     if (is_pinned(i)) pinned_[i].memory = slab_.data() + plan.pinned_offset[i];
@@ -50,7 +53,11 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
   }
 }
 
-WeightStream::~WeightStream() { request_stop(); }
+WeightStream::~WeightStream() {
+  request_stop();
+  std::unique_lock lock(mutex_);
+  ready_.wait(lock, [this] { return is_idle(); });
+}
 
 // By io_uring as long as the system gives rings.
 void WeightStream::make_reader() {
@@ -58,7 +65,8 @@ void WeightStream::make_reader() {
   if (options_.reader != ReaderKind::kThreads && !uring_problem_) {
     // What is read in every sweep; the rest is read once.
     const std::span<std::byte> ring =
-        slab_.subspan(plan_.ring_offset(), plan_.ring_slots * plan_.ring_slot_bytes);
+        host_ ? host_->slots()
+              : slab_.subspan(plan_.ring_offset(), plan_.ring_slots * plan_.ring_slot_bytes);
     auto queue = make_uring_queue(options_.reads_at_once, ring);
     if (queue) {
       reader->reads = std::move(*queue);
@@ -86,19 +94,25 @@ void WeightStream::request_stop() {
 bool WeightStream::stop_reading(std::chrono::milliseconds patience) {
   request_stop();
   std::unique_lock lock(mutex_);
-  return ready_.wait_for(lock, patience, [this] { return readers_running_ == 0; });
+  is_stopping_ = true;
+  ready_.wait_for(lock, patience, [this] { return is_idle(); });
+  ready_.wait(lock, [this] { return copies_under_way_ == 0; });  // they take no longer than a tile
+  return is_idle();
 }
 
 bool WeightStream::readers_are_back() const {
   const std::lock_guard lock(mutex_);
-  return readers_running_ == 0;
+  return is_idle();
 }
+
+bool WeightStream::is_idle() const { return readers_running_ == 0 && copies_under_way_ == 0; }
 
 std::vector<std::span<std::byte>> WeightStream::memory_being_read() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::span<std::byte>> out;
   const auto add = [&](const Place& place) {
-    if (place.state == State::kReading) out.push_back({place.memory, tile_of(place).read_bytes()});
+    if (place.state != State::kReading) return;
+    out.push_back({place.host != nullptr ? place.host : place.memory, tile_of(place).read_bytes()});
   };
   std::for_each(pinned_.begin(), pinned_.end(), add);
   std::for_each(ring_.begin(), ring_.end(), add);
@@ -118,7 +132,7 @@ void WeightStream::begin_sweep(bool with_head) {
   feed();
 }
 
-// Drops what was read ahead. A read under way keeps its slot until it ends.
+// Drops what was read ahead. A read or a copy under way keeps its slot until it ends.
 void WeightStream::give_up_sweep() {
   if (in_use_ != nullptr) release_place_in_use();
   for (Place* place : queue_) {
@@ -126,7 +140,7 @@ void WeightStream::give_up_sweep() {
   }
   queue_.clear();
   for (Place* place : in_flight_) {
-    if (place->state == State::kReading)
+    if (place->state == State::kReading || place->state == State::kCopying)
       place->discarded = true;
     else
       free_place(*place);
@@ -142,6 +156,7 @@ void WeightStream::free_place(Place& place) {
   place.state = State::kAbsent;
   place.discarded = false;
   place.fresh = false;
+  place.copied = false;
   place.error.reset();
 }
 
@@ -183,9 +198,13 @@ void WeightStream::feed() {
     if (place->state == State::kAbsent) {
       place->state = State::kQueued;
       place->tile = tile;
-      queue_.push_back(place);
       if (!is_pinned(tile)) in_flight_.push_back(place);
-      queued = true;
+      if (host_ && host_->find(tile) != nullptr) {
+        copy(*place);
+      } else {
+        queue_.push_back(place);
+        queued = true;
+      }
     }
     ++ahead_.index;
   }
@@ -219,7 +238,9 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
   Place& place = *next_place();
   const uint64_t bytes = plan_.list.tiles[next_].read_bytes();
   (place.fresh ? counters_.read_bytes : counters_.cache_bytes) += bytes;
+  if (place.copied) counters_.copied_bytes += plan_.list.tiles[next_].data_bytes;
   place.fresh = false;
+  place.copied = false;
   in_use_ = &place;
   return view_of(next_, place.memory);
 }
@@ -318,7 +339,7 @@ void WeightStream::read_loop(Reader& reader, const std::stop_token& stop) {
     if (reader.under_way > 0) {
       if (wait_for_read(reader, lock) && !stop.stop_requested()) feed();
     } else if (stop.stop_requested() ||
-               !work_.wait(lock, stop, [this] { return !queue_.empty(); })) {
+               !work_.wait(lock, stop, [this] { return can_begin(); })) {
       break;
     }
   }
@@ -326,11 +347,26 @@ void WeightStream::read_loop(Reader& reader, const std::stop_token& stop) {
   ready_.notify_all();
 }
 
+// Whether the next read has memory to fill.
+bool WeightStream::can_begin() const {
+  if (queue_.empty()) return false;
+  const Place& next = *queue_.front();
+  return !host_ || &next == &embedding_place_ || host_->find(next.tile) != nullptr ||
+         host_->can_take(next.tile);
+}
+
 void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock,
                                const std::stop_token& stop) {
-  while (!queue_.empty() && reader.under_way < reader.slots.size() && !stop.stop_requested()) {
+  while (can_begin() && reader.under_way < reader.slots.size() && !stop.stop_requested()) {
     Place& place = *queue_.front();
     queue_.pop_front();
+    if (host_ && &place != &embedding_place_) {
+      if (host_->find(place.tile) != nullptr) {  // since it was queued
+        copy(place);
+        continue;
+      }
+      place.host = host_->take(place.tile);
+    }
     place.state = State::kReading;
     const auto slot = std::find_if(reader.slots.begin(), reader.slots.end(),
                                    [](const Reader::Slot& s) { return s.place == nullptr; });
@@ -339,7 +375,7 @@ void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& loc
     const Tile& tile = tile_of(place);
     lock.unlock();
     if (options_.before_read) options_.before_read();
-    reader.reads->begin(read_of(tile, place.memory),
+    reader.reads->begin(read_of(tile, place.host != nullptr ? place.host : place.memory),
                         static_cast<size_t>(slot - reader.slots.begin()));
     lock.lock();
   }
@@ -362,7 +398,8 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
   if (ended) {
     place = reader.slots[ended->token].place;
     const Tile& tile = tile_of(*place);
-    if (ended->status) ended->status = check_tile(tile, place->memory);
+    std::byte* const memory = place->host != nullptr ? place->host : place->memory;
+    if (ended->status) ended->status = check_tile(tile, memory);
     if (shards_[tile.shard].in_place) {
       ended->status = with_remedy(std::move(ended->status), store::kChangedRemedy);
     }
@@ -381,17 +418,67 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
 }
 
 void WeightStream::end_read(Place& place, Status status) {
+  if (place.host != nullptr) {
+    const bool is_whole = status.has_value();
+    if (is_whole && host_->keeps(place.tile)) resident_bytes_ += tile_of(place).read_bytes();
+    if (is_whole && !place.discarded && !is_stopping_) return pass_on(place);
+    host_->give_back(place.tile, std::exchange(place.host, nullptr), is_whole);
+    wake_readers();
+  }
   if (place.discarded) {
     free_place(place);
   } else if (status) {
-    place.state = State::kReady;
     place.fresh = true;
-    const bool stays = &place != &embedding_place_ && is_pinned(place.tile);
-    if (stays) resident_bytes_ += tile_of(place).read_bytes();
+    become_ready(place);
   } else {
     place.state = State::kFailed;
     place.error = std::move(status).error();
   }
+}
+
+void WeightStream::become_ready(Place& place) {
+  place.state = State::kReady;
+  const bool stays = &place != &embedding_place_ && is_pinned(place.tile);
+  if (stays) resident_bytes_ += tile_of(place).read_bytes();
+}
+
+// From the host tier to the device, what has just been read.
+void WeightStream::pass_on(Place& place) {
+  place.fresh = true;
+  if (host_->keeps(place.tile)) {
+    host_->give_back(place.tile, std::exchange(place.host, nullptr), true);
+  }
+  copy(place);
+}
+
+// What lies in the host tier.
+void WeightStream::copy(Place& place) {
+  const Tile& tile = tile_of(place);
+  const std::byte* const from = place.host != nullptr ? place.host : host_->find(place.tile);
+  const uint64_t begin = tile.data_offset - tile.read_offset();
+  place.state = State::kCopying;
+  place.copy_mark = recorder_.mark();
+  ++copies_under_way_;
+  arena_->copy_in(place.memory + begin, {from + begin, tile.data_bytes},
+                  [this, &place](Recorder::Clock::time_point began) { end_copy(place, began); });
+}
+
+void WeightStream::end_copy(Place& place, Recorder::Clock::time_point began) {
+  const std::lock_guard lock(mutex_);
+  --copies_under_way_;
+  if (place.host != nullptr) {
+    host_->give_back(place.tile, std::exchange(place.host, nullptr), true);
+    wake_readers();
+  }
+  if (place.discarded) {
+    free_place(place);
+  } else {
+    record_copy(place, began);
+    place.copied = true;
+    become_ready(place);
+  }
+  if (!is_stopping_) feed();
+  ready_.notify_all();
 }
 
 void WeightStream::record_read(const std::optional<Recorder::Mark>& begin, const Place& place,
@@ -405,6 +492,18 @@ void WeightStream::record_read(const std::optional<Recorder::Mark>& begin, const
   span.offset_bytes = tile.read_offset();
   span.read_bytes = tile.read_bytes();
   recorder_.add(begin, span);
+}
+
+void WeightStream::record_copy(const Place& place, Recorder::Clock::time_point began) {
+  if (!place.copy_mark) return;
+  const Tile& tile = tile_of(place);
+  Span span;
+  span.kind = Span::Kind::kCopy;
+  span.reader = readers_.back()->first_number + static_cast<uint32_t>(readers_.back()->slots.size());
+  span.index = tile.shard;
+  span.tells_rows = tile.expert.has_value();
+  span.read_bytes = tile.data_bytes;
+  recorder_.add(Recorder::Mark{began, place.copy_mark->sweep}, span);
 }
 
 Status WeightStream::check_tile(const Tile& tile, const std::byte* memory) const {
@@ -427,8 +526,14 @@ Status WeightStream::lookup(size_t number, uint64_t row, float* out) {
   if (data == nullptr) {
     AIRLLM_TRY(data, cached_row(number, row));
   }
-  backend_.to_f32(data, tensor.format, out,
-                  tensor.row_bytes / kernels::bytes_per_element(tensor.format));
+  const uint64_t width = tensor.row_bytes / kernels::bytes_per_element(tensor.format);
+  if (arena_ == nullptr) {
+    backend_.to_f32(data, tensor.format, out, width);
+    return {};
+  }
+  row_.resize(width);
+  backend_.to_f32(data, tensor.format, row_.data(), width);
+  arena_->write(reinterpret_cast<std::byte*>(out), std::as_bytes(std::span(row_)));
   return {};
 }
 
@@ -442,13 +547,23 @@ const std::byte* WeightStream::resident_row(size_t number, uint64_t row) {
                                 [](uint64_t r, const Tile& tile) { return r < tile.row_begin; });
   const Tile& tile = *(after - 1);
   const auto index = static_cast<size_t>(after - 1 - tiles.begin());
-  if (!is_pinned(index)) return nullptr;
-  const std::lock_guard lock(mutex_);
-  if (pinned_[index].state != State::kReady) return nullptr;
   const uint64_t row_bytes = shards_[tile.shard].tensors[tile.tensor].row_bytes;
+  const uint64_t skip =
+      tile.data_offset - tile.read_offset() + (row - tile.row_begin) * row_bytes;
+  const std::lock_guard lock(mutex_);
+  const std::byte* const kept = host_ ? host_->find(index) : nullptr;
+  if (kept == nullptr && pinned_[index].state != State::kReady) return nullptr;
   counters_.cache_bytes += row_bytes;
-  return pinned_[index].memory + (tile.data_offset - tile.read_offset()) +
-         (row - tile.row_begin) * row_bytes;
+  if (kept != nullptr) return kept + skip;
+  if (arena_ == nullptr) return pinned_[index].memory + skip;
+  device_row_.resize(row_bytes);
+  arena_->read(device_row_, pinned_[index].memory + skip);
+  return device_row_.data();
+}
+
+std::byte* WeightStream::embedding_slot(size_t slot) const {
+  if (host_) return host_->embedding_slot(slot);
+  return slab_.data() + plan_.embedding_offset() + slot * plan_.embedding_slot_bytes;
 }
 
 // The row in the cache of the embedding's blocks, which is filled by use, least recently used first
@@ -474,11 +589,11 @@ Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
   if (is_hit) {
     slot = found->slot;
     embedding_blocks_.erase(found);
-  } else if (slot >= plan_.embedding_slots) {
+  } else if (slot >= (host_ ? host_->embedding_slots() : plan_.embedding_slots)) {
     slot = embedding_blocks_.back().slot;
     embedding_blocks_.pop_back();
   }
-  std::byte* memory = slab_.data() + plan_.embedding_offset() + slot * plan_.embedding_slot_bytes;
+  std::byte* memory = embedding_slot(slot);
   if (!is_hit) {
     Status status = read_embedding_block(tile, memory);
     if (!status) {

@@ -8,6 +8,10 @@
 // streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
 // far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
 // layer are used is known only when the pass has come to it, so there reading waits for that.
+//
+// A device with memory of its own has the ring and the pinned tiles there. Between the disk and them
+// lies the host tier: a tile is read into it and checked there, then copied by the device's copy
+// stream while others are read and multiplied. What the host tier keeps is copied only.
 #pragma once
 
 #include <chrono>
@@ -26,6 +30,8 @@
 
 #include "engine/model/weight_source.h"
 #include "engine/store/shard.h"
+#include "engine/stream/arena.h"
+#include "engine/stream/host_tier.h"
 #include "engine/stream/plan.h"
 #include "engine/stream/read_queue.h"
 #include "engine/stream/recorder.h"
@@ -40,14 +46,21 @@ struct StreamOptions {
   std::function<void()> before_read = {};  // for debugging: called by a reader before each read
 };
 
+// What a stream to a device with memory of its own takes besides.
+struct HostSide {
+  Arena* arena = nullptr;
+  const HostPlan* plan = nullptr;
+  std::span<std::byte> memory;  // at least plan->memory_bytes
+};
+
 // Owned and used by the engine thread; its reader threads are its own.
 class WeightStream : public model::WeightSource {
  public:
-  // Borrows all. `slab` is at least plan.slab_bytes. `interrupted` is asked every 20 ms while
-  // waiting; an error from it ends the sweep.
+  // Borrows all. `slab` is at least plan.slab_bytes, of the device's memory where that is its own.
+  // `interrupted` is asked every 20 ms while waiting; an error from it ends the sweep.
   WeightStream(const Plan& plan, std::span<const store::Shard> shards, std::span<std::byte> slab,
                const kernels::Backend& backend, const StreamOptions& options,
-               std::function<Status()> interrupted);
+               std::function<Status()> interrupted, const HostSide* host = nullptr);
   // Joins the readers, so it waits for reads under way: see stop_reading().
   ~WeightStream() override;
   WeightStream(const WeightStream&) = delete;
@@ -69,10 +82,10 @@ class WeightStream : public model::WeightSource {
   bool has_late_read() const { return has_late_read_; }
   // No more reads begin. Then waits `patience` for those under way; false when some still are.
   bool stop_reading(std::chrono::milliseconds patience);
-  // Whether all readers have ended after stop_reading(): only then can the stream be destroyed
+  // Whether all readers and copies have ended after stop_reading(): only then can the stream be destroyed
   // without waiting.
   bool readers_are_back() const;
-  // The memory that reads under way fill, in order of address.
+  // The host memory that reads under way fill, in order of address.
   std::vector<std::span<std::byte>> memory_being_read() const;
 
   // What was used since take_counters().
@@ -80,19 +93,22 @@ class WeightStream : public model::WeightSource {
   IoCounters take_counters();
   // Records stages, waits and reads while it is on.
   Recorder& recorder() { return recorder_; }
-  // Bytes of pinned tiles that are in memory now.
+  // Bytes of pinned tiles that are in memory now, and of those that the host tier keeps.
   uint64_t resident_bytes() const;
 
  private:
-  enum class State : uint8_t { kAbsent, kQueued, kReading, kReady, kFailed };
+  enum class State : uint8_t { kAbsent, kQueued, kReading, kCopying, kReady, kFailed };
 
   // Where one tile's bytes are to be: a pinned place, or a slot of the ring.
   struct Place {
     State state = State::kAbsent;
     size_t tile = 0;
     std::byte* memory = nullptr;
-    bool fresh = false;      // read, and not used since
-    bool discarded = false;  // of the ring: freed when its read ends
+    std::byte* host = nullptr;  // while it is read and copied: where in the host tier
+    std::optional<Recorder::Mark> copy_mark;  // when its copy was wanted
+    bool fresh = false;         // read, and not used since
+    bool copied = false;        // to the device, and not used since
+    bool discarded = false;     // of the ring: freed when its read or copy ends
     std::optional<Error> error;
   };
 
@@ -143,13 +159,21 @@ class WeightStream : public model::WeightSource {
   // Whether one has ended.
   bool wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock);
   Read read_of(const Tile& tile, std::byte* memory) const;
+  bool can_begin() const;                      // lock held
   void end_read(Place& place, Status status);  // lock held
-  void wake_readers();                         // lock held
+  void pass_on(Place& place);                  // lock held
+  void copy(Place& place);                     // lock held
+  void end_copy(Place& place, Recorder::Clock::time_point began);
+  void become_ready(Place& place);  // lock held
+  bool is_idle() const;             // lock held
+  void wake_readers();              // lock held
   void request_stop();
   Status check_tile(const Tile& tile, const std::byte* memory) const;
   // Of a read that has ended well.
   void record_read(const std::optional<Recorder::Mark>& begin, const Place& place, uint32_t reader);
+  void record_copy(const Place& place, Recorder::Clock::time_point began);
   model::TileView view_of(size_t tile, const std::byte* memory) const;
+  std::byte* embedding_slot(size_t slot) const;
   const std::byte* resident_row(size_t tensor, uint64_t row);
   Result<const std::byte*> cached_row(size_t tensor, uint64_t row);
   Status read_embedding_block(const Tile& block, std::byte* memory);
@@ -160,12 +184,15 @@ class WeightStream : public model::WeightSource {
   const kernels::Backend& backend_;
   StreamOptions options_;
   const std::function<Status()> interrupted_;
+  Arena* const arena_;  // null: what is read is used where it lies
 
   Recorder recorder_;
 
   // The engine thread's own.
   IoCounters counters_;
   std::list<EmbeddingBlock> embedding_blocks_;  // most recently used first
+  std::vector<std::byte> device_row_;           // of the head, fetched from the device
+  std::vector<float> row_;                      // on its way to the device
   bool has_late_read_ = false;
 
   mutable std::mutex mutex_;
@@ -173,6 +200,9 @@ class WeightStream : public model::WeightSource {
   std::condition_variable_any ready_;  // a read has ended
   std::vector<Place> pinned_;          // by tile; unused entries for streamed ones
   std::vector<Place> ring_;
+  std::optional<HostTier> host_;
+  size_t copies_under_way_ = 0;
+  bool is_stopping_ = false;  // nothing that has been read is copied any more
   std::deque<Place*> in_flight_;  // ring places in the order of use
   std::deque<Place*> queue_;      // to be read, in the order of use
   uint64_t sweep_ = 0;            // number of the current one; 0: none yet
