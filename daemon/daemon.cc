@@ -85,6 +85,7 @@ engine::EngineOptions engine_options(const Options& options) {
   out.device = options.device;
   out.vram_bytes = options.vram_bytes.value_or(0);
   out.bus_bytes_per_second = options.bus_bytes_per_second;
+  out.guards_device = options.guards_device;
   out.reader = options.reader;
   out.direct_io = options.direct_io;
   out.max_jobs = options.max_jobs;

@@ -104,7 +104,7 @@ Status check_device(const Options& options) {
     return Unexpected(ErrorCode::kConfig, "the simulated device has no memory without vram",
                       "give it some: --vram SIZE");
   }
-  const char* const given = options.vram_bytes               ? "vram"
+  const char* const given = options.vram_bytes                 ? "vram"
                             : options.bus_bytes_per_second > 0 ? "bus-speed"
                                                                : nullptr;
   if (has_own_memory || given == nullptr) return {};
@@ -167,7 +167,8 @@ const auto kSettings = std::to_array<Setting>({
        o.threads = static_cast<unsigned>(count);
        return {};
      }},
-    {"device", "KIND", "what computes: cpu, or simulated (a device with memory of its own, for tests)",
+    {"device", "KIND",
+     "what computes: cpu, or simulated (a device with memory of its own, for tests)",
      [](const std::string& text, Options& o) { return set_device(text, o.device); }},
     {"vram", "SIZE", "the device's own memory: weights, activations, keys and values",
      [](const std::string& text, Options& o) { return set_size(text, kMinRam, o.vram_bytes); }},
@@ -469,7 +470,8 @@ Environment Environment::current() {
           from_environment("XDG_DATA_HOME"),
           from_environment("XDG_CONFIG_HOME"),
           from_environment("AIRLLM_DEBUG_HANG"),
-          from_environment("AIRLLM_KEEP_ALIVE")};
+          from_environment("AIRLLM_KEEP_ALIVE"),
+          !from_environment("AIRLLM_DEBUG_GUARD").empty()};
 }
 
 Status apply_config(std::string_view text, const std::string& path, Options& options) {
@@ -526,6 +528,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& args,
   AIRLLM_TRY_VOID(load_config(flags.config, environment, line.options));
   AIRLLM_TRY_VOID(apply_flags(flags, line.options));
   AIRLLM_TRY_VOID(check_device(line.options));
+  line.options.guards_device = environment.guards_device;
   AIRLLM_TRY_VOID(set_debug_hang(environment.debug_hang, line.options));
   if (line.options.socket_path.empty() && !socket_given) {
     AIRLLM_TRY_VOID(fill_socket(environment, line.options));

@@ -32,6 +32,7 @@ struct Options {
   engine::DeviceKind device = engine::DeviceKind::kCpu;
   std::optional<uint64_t> vram_bytes;  // given where the device has memory of its own
   uint64_t bus_bytes_per_second = 0;   // 0: as fast as memory can be copied
+  bool guards_device = false;          // AIRLLM_DEBUG_GUARD
   engine::WeightReader reader = engine::WeightReader::kAuto;
   bool direct_io = true;
   std::string model;  // the default model; empty: none
@@ -98,6 +99,7 @@ struct Environment {
   std::string xdg_config_home;
   std::string debug_hang;
   std::string keep_alive;
+  bool guards_device = false;
   static Environment current();
 };
 

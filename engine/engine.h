@@ -54,6 +54,7 @@ struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
   uint64_t vram_bytes = 0;            // of a device with memory of its own
   uint64_t bus_bytes_per_second = 0;  // 0: as fast as memory can be copied
+  bool guards_device = false;         // for tests: as in stream::SimulatedDeviceOptions
   WeightReader reader = WeightReader::kAuto;
   bool direct_io = true;    // weights past the page cache, where the file system allows it
   uint64_t max_jobs = 64;   // running and queued; one more is refused (kTemporary)
@@ -227,14 +228,15 @@ struct ProfileEvent {
   uint64_t thread = 0;   // 0: the engine thread; else the number of a reader, or of the copies
   int64_t begin_ns = 0;  // since acceptance; reading ahead may have begun before
   uint64_t duration_ns = 0;
-  // Of kStage: "layer 3". Of kRead, kCopy: the shard; empty, with offset 0, where that would tell what
-  // other users' rows hold.
+  // Of kStage: "layer 3". Of kRead, kCopy: the shard; empty, with offset 0, where that would tell
+  // what other users' rows hold.
   std::string name = {};
   uint64_t offset_bytes = 0;  // of kRead, in the shard's file
-  uint64_t read_bytes = 0;    // of kRead, kCopy: its length; of kSweep and kStage as in GenerateResult
-  uint64_t cache_bytes = 0;   // likewise
-  uint64_t rows = 0;          // of kSweep: the job's own
-  uint64_t other_rows = 0;    // of kSweep: of all other jobs
+  uint64_t read_bytes =
+      0;  // of kRead, kCopy: its length; of kSweep and kStage as in GenerateResult
+  uint64_t cache_bytes = 0;  // likewise
+  uint64_t rows = 0;         // of kSweep: the job's own
+  uint64_t other_rows = 0;   // of kSweep: of all other jobs
 };
 
 // ---- text without weights ----------------------------------------------------------------------
@@ -427,9 +429,9 @@ class Engine {
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
   //  "vram_bytes","vram_used_bytes","vram_peak_bytes","reader","models":[{"name","resident_bytes",
   //  "ram_bytes","vram_bytes","bytes","streams","reader","direct","locked_bytes","huge_pages","in_use",
-  //  "kept","expires_seconds"}]}, of the models those that `viewer` sees. What is of VRAM is null where
-  //  the device computes in RAM. expires_seconds tells how long they keep their memory if no job comes, from the
-  //  end of the jobs on that use them; null: for ever.
+  //  "kept","expires_seconds"}]}, of the models those that `viewer` sees. What is of VRAM is null
+  //  where the device computes in RAM. expires_seconds tells how long they keep their memory if no
+  //  job comes, from the end of the jobs on that use them; null: for ever.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).

@@ -3,6 +3,10 @@
 // Every operation is deterministic: a row's result depends on that row alone, never on the number
 // of rows, on threads, or on how the caller cuts a weight into tiles. Activations are f32. Weights
 // are used as they are stored and may begin at any address that is a multiple of their element.
+//
+// Rows, weights, and pages of keys and values lie in the memory of what computes. The small arrays
+// that say how (positions, frequencies, slopes, tables of pages, indices) are the host's, and are
+// done with when a call returns.
 #pragma once
 
 #include <cstddef>
@@ -125,6 +129,16 @@ struct AddArgs {
   float factor = 1;
 };
 
+// y[r, i] = x[index[r], i]; without an index x[r, i]; without an x 0. They do not overlap.
+struct CopyArgs {
+  const float* x = nullptr;  // [.., width], rows x_stride floats apart; or null
+  size_t x_stride = 0;
+  const size_t* index = nullptr;  // [rows], or null
+  float* y = nullptr;             // [rows, width], rows y_stride floats apart
+  size_t y_stride = 0;
+  size_t rows = 0, width = 0;
+};
+
 struct Backend {
   const char* name;  // "scalar", "avx2"
 
@@ -137,10 +151,11 @@ struct Backend {
   void (*attention)(const AttentionArgs&, ThreadPool&);
   void (*map)(const MapArgs&, ThreadPool&);
   void (*add)(const AddArgs&, ThreadPool&);
+  void (*copy)(const CopyArgs&, ThreadPool&);
   // x[r, i] += bias[i]; x [rows, width], rows x_stride floats apart
   void (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
                    size_t width, ThreadPool&);
-  // out[i] = number i of `in` as f32; [count]
+  // out[i] = number i of `in` as f32; [count]. Both are the host's.
   void (*to_f32)(const void* in, NumberFormat format, float* out, size_t count);
 };
 

@@ -33,9 +33,9 @@ Result<std::unique_ptr<KvPool>> KvPool::create_in(const KvShape& shape, std::spa
 }
 
 Result<std::unique_ptr<KvPool>> KvPool::create(const KvShape& shape, uint64_t budget_bytes) {
-  AIRLLM_TRY(const size_t total,
-             blocks_within(shape, budget_bytes,
-                           "give --kv at least " + format_size(shape.block_bytes())));
+  AIRLLM_TRY(
+      const size_t total,
+      blocks_within(shape, budget_bytes, "give --kv at least " + format_size(shape.block_bytes())));
   void* base = ::mmap(nullptr, total * shape.block_bytes(), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
@@ -113,17 +113,21 @@ void KvSequence::clear() {
   for (auto& table : tables_) table.clear();
 }
 
-void KvSequence::write(size_t layer, size_t position, const float* k, const float* v) {
+void KvSequence::write(size_t layer, size_t position, const float* k, const float* v,
+                       const kernels::Backend& backend, kernels::ThreadPool& pool) {
   const KvShape& shape = pool_.shape();
   const size_t page_positions = kernels::kKvPagePositions;
   float* page = pool_.block(blocks_[position / page_positions]) + layer * shape.page_floats();
   float* v_page = page + shape.kv_heads * page_positions * shape.head_dim;
   const size_t slot = position % page_positions;
-  for (size_t head = 0; head < shape.kv_heads; ++head) {
-    const size_t to = head * page_positions + slot;
-    std::copy_n(k + head * shape.head_dim, shape.head_dim, page + to * shape.head_dim);
-    std::copy_n(v + head * shape.value_dim, shape.value_dim, v_page + to * shape.value_dim);
-  }
+  const auto store = [&](const float* from, float* to, size_t width) {
+    if (width == 0) return;
+    backend.copy(
+        {from, width, nullptr, to + slot * width, page_positions * width, shape.kv_heads, width},
+        pool);
+  };
+  store(k, page, shape.head_dim);
+  store(v, v_page, shape.value_dim);
 }
 
 }  // namespace airllm::kv

@@ -84,7 +84,8 @@ class KvSequence {
   // Pages of one layer, as kernels::AttentionRow wants them. Valid until reserve() or clear().
   const float* const* pages(size_t layer) const { return tables_[layer].data(); }
   // Stores one position's k, [kv_heads, head_dim], and v, [kv_heads, value_dim].
-  void write(size_t layer, size_t position, const float* k, const float* v);
+  void write(size_t layer, size_t position, const float* k, const float* v,
+             const kernels::Backend& backend, kernels::ThreadPool& pool);
 
  private:
   KvPool& pool_;

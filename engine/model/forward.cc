@@ -27,8 +27,8 @@ constexpr Buffer kWholeSweep[] = {Buffer::kStream, Buffer::kNormed, Buffer::kSec
 constexpr Buffer kAttention[] = {Buffer::kQkv,      Buffer::kFused,    Buffer::kMixed,
                                  Buffer::kRawQuery, Buffer::kLowQuery, Buffer::kQuery,
                                  Buffer::kKey,      Buffer::kValues};
-constexpr Buffer kMlp[] = {Buffer::kMlp,      Buffer::kRouter,    Buffer::kRouterBias,
-                           Buffer::kExpertIn, Buffer::kExpertOut, Buffer::kSharedGate};
+constexpr Buffer kMlp[] = {Buffer::kMlp, Buffer::kRouter, Buffer::kExpertIn, Buffer::kExpertOut,
+                           Buffer::kSharedGate};
 constexpr Buffer kEnds[] = {Buffer::kNarrow};
 constexpr Buffer kLast[] = {Buffer::kLogits};
 
@@ -67,10 +67,11 @@ uint64_t ForwardPass::workspace_bytes(const Architecture& architecture, const Ba
 
 ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backend& backend,
                          kernels::ThreadPool& pool, const BatchLimits& limits,
-                         std::span<std::byte> workspace)
+                         std::span<std::byte> workspace, MemoryAccess& memory)
     : architecture_(architecture),
       backend_(backend),
       pool_(pool),
+      memory_(memory),
       limits_(limits),
       stages_(stages(architecture)),
       routed_(architecture.router.experts) {
@@ -110,9 +111,28 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
   return {};
 }
 
-std::span<const float> ForwardPass::logits(size_t i) const {
+std::span<const float> ForwardPass::logits(size_t i) {
   AIRLLM_CHECK(i < logit_rows_);
-  return {at({Buffer::kLogits}) + i * architecture_.vocabulary, architecture_.vocabulary};
+  fetched_.resize(architecture_.vocabulary);
+  fetch(at({Buffer::kLogits}) + i * architecture_.vocabulary, fetched_);
+  return fetched_;
+}
+
+void ForwardPass::fetch(const float* from, std::span<float> to) {
+  memory_.read(std::as_writable_bytes(to), reinterpret_cast<const std::byte*>(from));
+}
+
+// From the tile's number `begin` on.
+void ForwardPass::fetch(const TileView& tile, size_t begin, std::span<float> to) {
+  const size_t element = kernels::bytes_per_element(tile.format);
+  fetched_bytes_.resize(to.size() * element);
+  memory_.read(fetched_bytes_, tile.data + begin * element);
+  backend_.to_f32(fetched_bytes_.data(), tile.format, to.data(), to.size());
+}
+
+void ForwardPass::copy_rows(const float* x, size_t x_stride, float* y, size_t y_stride, size_t rows,
+                            size_t width, const size_t* index) {
+  backend_.copy({x, x_stride, index, y, y_stride, rows, width}, pool_);
 }
 
 void ForwardPass::begin(std::span<const Row> rows) {
@@ -260,21 +280,29 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   if (step.normalizes_rows) divide_by_row_norms(step, tile);
 }
 
-void ForwardPass::divide_by_row_norms(const step::Product& step, const TileView& tile) {
+float ForwardPass::inverse_row_norm(const step::Product& step, const TileView& tile, size_t i) {
   constexpr double kLeastNorm = 1e-12;
+  float& inverse = inverse_row_norms_[tile.row_begin + i];
+  if (inverse == 0) {
+    fetched_.resize(step.from.width);
+    fetch(tile, i * step.from.width, fetched_);
+    double squares = 0;
+    for (const float number : fetched_) squares += static_cast<double>(number) * number;
+    inverse = static_cast<float>(1 / std::max(std::sqrt(squares), kLeastNorm));
+  }
+  return inverse;
+}
+
+// By the host: few models do this, and for their head alone.
+void ForwardPass::divide_by_row_norms(const step::Product& step, const TileView& tile) {
   inverse_row_norms_.resize(step.to.width);
-  std::vector<float> row(step.from.width);
-  const size_t row_bytes = row.size() * kernels::bytes_per_element(tile.format);
-  for (size_t i = 0; i < tile.rows; ++i) {
-    float& inverse = inverse_row_norms_[tile.row_begin + i];
-    if (inverse == 0) {
-      backend_.to_f32(tile.data + i * row_bytes, tile.format, row.data(), row.size());
-      double squares = 0;
-      for (const float number : row) squares += static_cast<double>(number) * number;
-      inverse = static_cast<float>(1 / std::max(std::sqrt(squares), kLeastNorm));
-    }
-    float* y = at(step.to) + tile.row_begin + i;
-    for (size_t r = 0; r < active_rows_; ++r, y += stride(step.to)) *y *= inverse;
+  for (size_t i = 0; i < tile.rows; ++i) inverse_row_norm(step, tile, i);
+  fetched_.resize(tile.rows);
+  for (size_t r = 0; r < active_rows_; ++r) {
+    float* const y = at(step.to) + r * stride(step.to) + tile.row_begin;
+    fetch(y, fetched_);
+    for (size_t i = 0; i < tile.rows; ++i) fetched_[i] *= inverse_row_norms_[tile.row_begin + i];
+    memory_.write(reinterpret_cast<std::byte*>(y), std::as_bytes(std::span(fetched_)));
   }
 }
 
@@ -331,17 +359,16 @@ void ForwardPass::ungroup(const step::Ungroup& step) {
   const uint64_t k_begin = architecture_.q_width();
   const uint64_t v_begin = k_begin + architecture_.kv_width();
   const size_t row_floats = architecture_.qkv_width();
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    const float* from = at({Buffer::kFused}) + r * row_floats;
-    float* const to = at({Buffer::kQkv}) + r * row_floats;
-    for (uint64_t g = 0; g < step.groups; ++g) {
-      std::copy_n(from, q, to + g * q);
-      const float* const first = from + q;
-      const float* const second = first + kv;
-      std::copy_n(step.values_before_keys ? second : first, kv, to + k_begin + g * kv);
-      std::copy_n(step.values_before_keys ? first : second, kv, to + v_begin + g * kv);
-      from = second + kv;
-    }
+  for (uint64_t g = 0; g < step.groups; ++g) {
+    const float* const from = at({Buffer::kFused}) + g * (q + 2 * kv);
+    const auto move = [&](const float* part, uint64_t to, uint64_t width) {
+      copy_rows(part, row_floats, at({Buffer::kQkv}) + to, row_floats, rows_.size(), width);
+    };
+    move(from, g * q, q);
+    const float* const first = from + q;
+    const float* const second = first + kv;
+    move(step.values_before_keys ? second : first, k_begin + g * kv, kv);
+    move(step.values_before_keys ? first : second, v_begin + g * kv, kv);
   }
 }
 
@@ -370,7 +397,7 @@ void ForwardPass::keep_keys_and_values() {
   for (size_t r = 0; r < rows_.size(); ++r) {
     const float* const k = at(keys) + r * stride(keys);
     rows_[r].sequence->write(stages_[stage_].layer, rows_[r].position, k,
-                             k + architecture_.kv_width());
+                             k + architecture_.kv_width(), backend_, pool_);
   }
 }
 
@@ -465,14 +492,12 @@ void ForwardPass::absorb_keys(const TileView& tile) {
   const Latent& latent = architecture_.latent;
   const Slice raw{Buffer::kRawQuery}, query{Buffer::kQuery};
   if (tile.row_begin == 0) {
-    for (size_t r = 0; r < rows_.size(); ++r) {
-      for (uint64_t h = 0; h < architecture_.heads; ++h) {
-        const float* const from =
-            at(raw) + r * stride(raw) + h * latent.query_dim() + latent.nope_dim;
-        float* const to = at(query) + r * stride(query) + h * architecture_.head_dim;
-        std::fill_n(to, latent.kv_rank, 0.0F);
-        std::copy_n(from, latent.rope_dim, to + latent.kv_rank);
-      }
+    for (uint64_t h = 0; h < architecture_.heads; ++h) {
+      const float* const from = at(raw) + h * latent.query_dim() + latent.nope_dim;
+      float* const to = at(query) + h * architecture_.head_dim;
+      copy_rows(nullptr, 0, to, stride(query), rows_.size(), latent.kv_rank);
+      copy_rows(from, stride(raw), to + latent.kv_rank, stride(query), rows_.size(),
+                latent.rope_dim);
     }
   }
   kernels::MatmulArgs args = head_product(raw, query, tile);
@@ -499,22 +524,23 @@ void ForwardPass::expand_values(const TileView& tile) {
 }
 
 void ForwardPass::load_parameter(const step::LoadParameter& step, const TileView& tile) {
-  backend_.to_f32(tile.data, tile.format, &parameters_[static_cast<size_t>(step.which)], 1);
+  fetch(tile, 0, {&parameters_[static_cast<size_t>(step.which)], 1});
 }
 
 void ForwardPass::load_router_bias(const TileView& tile) {
-  backend_.to_f32(tile.data, tile.format, at({Buffer::kRouterBias}), architecture_.router.experts);
+  router_bias_.resize(architecture_.router.experts);
+  fetch(tile, 0, router_bias_);
 }
 
 void ForwardPass::route(WeightSource& weights) {
   const Router& router = architecture_.router;
-  const std::span<const float> bias(at({Buffer::kRouterBias}),
-                                    router.has_bias ? router.experts : 0);
   for (std::vector<RoutedRow>& rows : routed_) rows.clear();
+  std::vector<float> logits(rows_.size() * router.experts);
+  fetch(at({Buffer::kRouter}), logits);
   std::vector<ExpertChoice> choices;
   for (size_t r = 0; r < rows_.size(); ++r) {
-    choose_experts(router, {at({Buffer::kRouter}) + r * router.experts, router.experts}, bias,
-                   choices);
+    choose_experts(router, std::span(logits).subspan(r * router.experts, router.experts),
+                   router_bias_, choices);
     for (const ExpertChoice& choice : choices) {
       routed_[choice.expert].push_back({r, choice.weight});
     }
@@ -522,7 +548,8 @@ void ForwardPass::route(WeightSource& weights) {
   std::vector<bool> used(router.experts);
   for (size_t e = 0; e < used.size(); ++e) used[e] = !routed_[e].empty();
   weights.choose_experts(used);
-  std::fill_n(at({Buffer::kBranch}), rows_.size() * architecture_.hidden, 0.0F);
+  const size_t width = architecture_.hidden;
+  copy_rows(nullptr, 0, at({Buffer::kBranch}), width, rows_.size(), width);
 }
 
 bool ForwardPass::is_left_out(const Step& step) const {
@@ -531,10 +558,10 @@ bool ForwardPass::is_left_out(const Step& step) const {
 
 void ForwardPass::gather(const step::Gather& step) {
   const std::vector<RoutedRow>& rows = routed_[*current().expert];
-  float* to = at({Buffer::kExpertIn});
-  for (const RoutedRow& routed : rows) {
-    to = std::copy_n(at(step.from) + routed.row * stride(step.from), step.from.width, to);
-  }
+  chosen_rows_.clear();
+  for (const RoutedRow& routed : rows) chosen_rows_.push_back(routed.row);
+  copy_rows(at(step.from), stride(step.from), at({Buffer::kExpertIn}), step.from.width,
+            chosen_rows_.size(), step.from.width, chosen_rows_.data());
   active_rows_ = rows.size();
 }
 
@@ -549,19 +576,22 @@ void ForwardPass::scatter() {
 }
 
 void ForwardPass::add_gated(const step::AddGated& step) {
+  std::vector<float> gates(rows_.size());
+  fetch(at({Buffer::kSharedGate}), gates);
   for (size_t r = 0; r < rows_.size(); ++r) {
-    const float factor = 1 / (1 + std::exp(-at({Buffer::kSharedGate})[r]));
+    const float factor = 1 / (1 + std::exp(-gates[r]));
     add_row(at(step.from) + r * stride(step.from), at(step.to) + r * stride(step.to), step.to.width,
             factor);
   }
 }
 
 void ForwardPass::keep_logits(const step::KeepLogits& step) {
-  float* to = at(step.to);
+  chosen_rows_.clear();
   for (size_t r = 0; r < rows_.size(); ++r) {
-    if (!rows_[r].wants_logits) continue;
-    to = std::copy_n(at(step.from) + r * step.from.width, step.from.width, to);
+    if (rows_[r].wants_logits) chosen_rows_.push_back(r);
   }
+  copy_rows(at(step.from), step.from.width, at(step.to), step.from.width, chosen_rows_.size(),
+            step.from.width, chosen_rows_.data());
   active_rows_ = logit_rows_;
 }
 

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "engine/kv/kv_pool.h"
 #include "engine/model/architecture.h"
+#include "engine/model/memory_access.h"
 #include "engine/model/stages.h"
 #include "engine/model/steps.h"
 #include "engine/model/weight_source.h"
@@ -45,9 +46,11 @@ class ForwardPass {
   // Bytes of device memory that a batch of this size needs besides weights and KV.
   static uint64_t workspace_bytes(const Architecture& architecture, const BatchLimits& limits);
 
-  // Borrows everything; `workspace` is at least workspace_bytes long, aligned to 64.
+  // Borrows everything; `workspace` is at least workspace_bytes long, aligned to 64. It, the tiles,
+  // and keys and values lie in `memory`, which the host reaches through that alone.
   ForwardPass(const Architecture& architecture, const kernels::Backend& backend,
-              kernels::ThreadPool& pool, const BatchLimits& limits, std::span<std::byte> workspace);
+              kernels::ThreadPool& pool, const BatchLimits& limits, std::span<std::byte> workspace,
+              MemoryAccess& memory = host_memory());
 
   const BatchLimits& limits() const { return limits_; }
 
@@ -57,8 +60,9 @@ class ForwardPass {
   Status run(std::span<const Row> rows, WeightSource& weights,
              const std::function<Status()>& between_tiles);
 
-  // The logits of the i-th row that wanted them, in order, of the last run; [vocabulary].
-  std::span<const float> logits(size_t i) const;
+  // The logits of the i-th row that wanted them, in order, of the last run; [vocabulary]. Until the
+  // next call.
+  std::span<const float> logits(size_t i);
 
  private:
   // A row that has chosen the expert.
@@ -77,6 +81,12 @@ class ForwardPass {
   std::vector<RotationRun> rotation_runs(const Rope& rope) const;
   // Of a product with rows of kv_high: all but where they and the numbers lie.
   kernels::MatmulArgs head_product(const Slice& from, const Slice& to, const TileView& tile) const;
+  // Numbers of the memory as the host's floats.
+  void fetch(const float* from, std::span<float> to);
+  void fetch(const TileView& tile, size_t begin, std::span<float> to);
+  // y = x, or 0 without an x: `rows` rows of `width` numbers.
+  void copy_rows(const float* x, size_t x_stride, float* y, size_t y_stride, size_t rows,
+                 size_t width, const size_t* index = nullptr);
   // to += factor * from, `width` numbers of one row.
   void add_row(const float* from, float* to, size_t width, float factor);
   const Step& current() const { return stages_[stage_].steps[step_]; }
@@ -89,6 +99,7 @@ class ForwardPass {
   Status lookup(const step::Lookup& step, size_t tensor, WeightSource& weights);
   void normalize(const step::Normalize& step, const TileView& tile);
   void multiply(const step::Product& step, const TileView& tile);
+  float inverse_row_norm(const step::Product& step, const TileView& tile, size_t i);
   void divide_by_row_norms(const step::Product& step, const TileView& tile);
   void add_bias(const step::Bias& step, const TileView& tile);
   void add(const step::Add& step);
@@ -118,6 +129,7 @@ class ForwardPass {
   const Architecture& architecture_;
   const kernels::Backend& backend_;
   kernels::ThreadPool& pool_;
+  MemoryAccess& memory_;
   BatchLimits limits_;
   std::vector<StageSpec> stages_;
   std::vector<float> slopes_;  // [heads], with ALiBi
@@ -131,6 +143,10 @@ class ForwardPass {
   std::vector<std::vector<RotationRun>> rotation_runs_;
   std::vector<kernels::AttentionRow> attention_rows_;
   std::vector<std::vector<RoutedRow>> routed_;  // of each expert
+  std::vector<float> router_bias_;              // [experts], or empty
+  std::vector<size_t> chosen_rows_;             // that are gathered, or want logits
+  std::vector<float> fetched_;
+  std::vector<std::byte> fetched_bytes_;
   std::array<float, step::LoadParameter::kCount> parameters_{};
   std::vector<float> inverse_row_norms_;  // of a normalised head, once known; 0: not yet
   size_t logit_rows_ = 0;

@@ -440,8 +440,7 @@ uint64_t buffer_width(const Architecture& a, Buffer buffer) {
     case Buffer::kValues: return a.heads * latent.value_dim;
     case Buffer::kMlp:
       return (a.gated ? 2 : 1) * std::max({a.intermediate, a.expert_width, a.shared_width});
-    case Buffer::kRouter:
-    case Buffer::kRouterBias: return a.router.experts;
+    case Buffer::kRouter: return a.router.experts;
     case Buffer::kExpertIn:
     case Buffer::kExpertOut: return has_experts ? a.hidden : 0;
     case Buffer::kSharedGate: return *a.names.shared_gate != '\0' ? 1 : 0;

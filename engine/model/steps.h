@@ -15,22 +15,21 @@ namespace airllm::model {
 
 // Rows of f32 in the workspace, each as wide as buffer_width says.
 enum class Buffer : uint8_t {
-  kStream,      // the residual stream
-  kNormed,      // normalised, what the products of a layer read
-  kSecond,      // normalised for the MLP, where both parts of a layer see the same stream
-  kBranch,      // what a part of a layer adds to the stream, where more is done to it first
-  kQkv,         // queries, keys, values
-  kFused,       // the same as a fused weight gives them, in groups
-  kMixed,       // attention's output
-  kRawQuery,    // latent: queries as their weight gives them
-  kLowQuery,    // latent: compressed queries
-  kQuery,       // latent: queries against compressed keys
-  kKey,         // latent: compressed keys and values, and the rotated part of keys
-  kValues,      // latent: attention's output as values
-  kMlp,         // gate and up, or up alone
-  kRouter,      // a score for each expert
-  kRouterBias,  // in the first row
-  kExpertIn,    // the rows that one expert works on
+  kStream,    // the residual stream
+  kNormed,    // normalised, what the products of a layer read
+  kSecond,    // normalised for the MLP, where both parts of a layer see the same stream
+  kBranch,    // what a part of a layer adds to the stream, where more is done to it first
+  kQkv,       // queries, keys, values
+  kFused,     // the same as a fused weight gives them, in groups
+  kMixed,     // attention's output
+  kRawQuery,  // latent: queries as their weight gives them
+  kLowQuery,  // latent: compressed queries
+  kQuery,     // latent: queries against compressed keys
+  kKey,       // latent: compressed keys and values, and the rotated part of keys
+  kValues,    // latent: attention's output as values
+  kMlp,       // gate and up, or up alone
+  kRouter,    // a score for each expert
+  kExpertIn,  // the rows that one expert works on
   kExpertOut,
   kSharedGate,
   kNarrow,  // embeddings that are not as wide as the stream
@@ -114,7 +113,7 @@ struct LoadParameter {
   static constexpr size_t kCount = 4;
   Which which;
 };
-// kRouterBias = tensor
+// The router's bias = tensor
 struct LoadRouterBias {};
 // Each row chooses its experts by kRouter. kBranch = 0.
 struct Route {};

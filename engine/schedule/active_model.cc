@@ -84,7 +84,8 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
   }
   active->forward_ = std::make_unique<model::ForwardPass>(
       architecture, device.backend(), device.pool(), stable.plan.limits,
-      memory.first(stable.plan.workspace_bytes));
+      memory.first(stable.plan.workspace_bytes),
+      stable.host ? *device.arena() : model::host_memory());
   active->log_loaded();
   return active;
 }
@@ -99,8 +100,8 @@ void ActiveModel::log_loaded() const {
   log::event_happened(log::event::kModelLoaded, {{log::kModelField, model_->name()}},
                       "model {}: {}, {} of {} pinned, ring of {} x {}, {} rows per sweep",
                       model_->name(), text, format_size(plan.pinned_bytes()),
-                      format_size(sweep_bytes_), plan.ring_slots,
-                      format_size(plan.ring_slot_bytes), plan.limits.rows);
+                      format_size(sweep_bytes_), plan.ring_slots, format_size(plan.ring_slot_bytes),
+                      plan.limits.rows);
 }
 
 bool ActiveModel::reads() const {

@@ -69,8 +69,8 @@ class ActiveModel {
   bool stop(std::chrono::milliseconds patience);
   bool is_unused() const { return weights_->readers_are_back(); }
 
-  // What create() would use at most: of RAM without a limit, or, on a device with memory of its own,
-  // of that up to the budget's, and of RAM beside it.
+  // What create() would use at most: of RAM without a limit, or, on a device with memory of its
+  // own, of that up to the budget's, and of RAM beside it.
   static ModelBudget full_budget(const LoadedModel& model, const ModelBudget& limits);
 
   const std::shared_ptr<const LoadedModel>& model() const { return model_; }

@@ -699,7 +699,9 @@ std::unique_ptr<stream::Device> make_device(const EngineOptions& options,
     case DeviceKind::kCpu: break;
     case DeviceKind::kSimulated:
       return stream::make_simulated_device(backend, threads,
-                                           {options.vram_bytes, options.bus_bytes_per_second});
+                                           {.arena_bytes = options.vram_bytes,
+                                            .bus_bytes_per_second = options.bus_bytes_per_second,
+                                            .is_guarded = options.guards_device});
   }
   return stream::make_cpu_device(backend, threads);
 }

@@ -276,9 +276,8 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
                       "check the disk (dmesg tells of its errors), then restart the daemon");
   }
   alive();
-  Result<std::unique_ptr<ActiveModel>> made =
-      ActiveModel::create(model, *device_, budget_left(), stream_options(),
-                          [this] { return while_waiting(); });
+  Result<std::unique_ptr<ActiveModel>> made = ActiveModel::create(
+      model, *device_, budget_left(), stream_options(), [this] { return while_waiting(); });
   if (!made) return Unexpected(without_room(std::move(made).error(), *model));
   alive();
   (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/result.h"
+#include "engine/model/memory_access.h"
 
 namespace airllm::stream {
 
@@ -32,11 +33,9 @@ class ArenaBlock {
   std::span<std::byte> memory_;
 };
 
-// Thread-safe.
-class Arena {
+// Thread-safe, but for what the pass reads and writes.
+class Arena : public model::MemoryAccess {
  public:
-  virtual ~Arena() = default;
-
   virtual uint64_t capacity_bytes() const = 0;
   virtual uint64_t used_bytes() const = 0;
   virtual uint64_t peak_bytes() const = 0;  // most that was ever used
@@ -50,10 +49,6 @@ class Arena {
   // The copy stream: copies `from`, of the host, to `to`, in the order of the calls, once what the
   // device had to compute before the call is done. `from` stays until `copied` is called.
   virtual void copy_in(std::byte* to, std::span<const std::byte> from, Copied copied) = 0;
-
-  // In the order of what the device computes, and waited for: for what is small.
-  virtual void write(std::byte* to, std::span<const std::byte> from) = 0;
-  virtual void read(std::span<std::byte> to, const std::byte* from) = 0;
 
  private:
   friend class ArenaBlock;

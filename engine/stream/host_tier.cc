@@ -7,16 +7,14 @@
 namespace airllm::stream {
 namespace {
 
-// One slot is read into while another is copied from; more smooth both, and hold what could be kept.
-// So they are as many as are a small part of what is read in every sweep, and of the budget.
+// One slot is read into while another is copied from; more smooth both, and hold what could be
+// kept. So they are as many as are a small part of what is read in every sweep, and of the budget.
 constexpr uint64_t kMostSlots = 16;
 constexpr uint64_t kLeastSlots = 2;
 constexpr uint64_t kReadShare = 100;
 constexpr uint64_t kBudgetShare = 8;
 
-bool streams(const Plan& plan, size_t tile) {
-  return plan.pinned_offset[tile] == Plan::kStreamed;
-}
+bool streams(const Plan& plan, size_t tile) { return plan.pinned_offset[tile] == Plan::kStreamed; }
 
 HostPlan host_plan_without_tiles(const PlanInput& input, const Plan& device_plan, uint64_t slots) {
   HostPlan plan;
@@ -72,8 +70,8 @@ Result<HostPlan> make_host_plan(const PlanInput& input, const Plan& device_plan,
   // Blocks of the embedding come last: a token needs one of them, and all of the rest.
   const uint64_t room = budget_bytes - plan.memory_bytes;
   const uint64_t spare = room - std::min(room, streamed);
-  const size_t more_blocks = std::min<uint64_t>(
-      spare / plan.embedding_slot_bytes, std::max<size_t>(embedding_blocks(input), 1) - 1);
+  const size_t more_blocks = std::min<uint64_t>(spare / plan.embedding_slot_bytes,
+                                                std::max<size_t>(embedding_blocks(input), 1) - 1);
   plan.embedding_slots += more_blocks;
   plan.memory_bytes += more_blocks * plan.embedding_slot_bytes;
   for (const SpreadTile& tile : spread(rest, budget_bytes - plan.memory_bytes)) {

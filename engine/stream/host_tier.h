@@ -27,9 +27,9 @@ struct HostPlan {
   uint64_t kept_bytes(const TileList& list) const;
 };
 
-// The best one within `budget_bytes` beside `device_plan`, whose embedding_slots is 0. What stays on
-// the device needs no place here; of the rest, the same share of every stretch of the order of use
-// is kept. A budget that holds no slot is a kConfig error that names the least --ram.
+// The best one within `budget_bytes` beside `device_plan`, whose embedding_slots is 0. What stays
+// on the device needs no place here; of the rest, the same share of every stretch of the order of
+// use is kept. A budget that holds no slot is a kConfig error that names the least --ram.
 Result<HostPlan> make_host_plan(const PlanInput& input, const Plan& device_plan,
                                 uint64_t budget_bytes);
 
@@ -63,7 +63,7 @@ class HostTier {
 
   const HostPlan& plan_;
   std::span<std::byte> memory_;
-  std::vector<State> kept_;      // by tile
+  std::vector<State> kept_;  // by tile
   std::vector<size_t> free_slots_;
 };
 

@@ -28,8 +28,8 @@ constexpr uint64_t kLeastSlots = 2;
 // tiles holds nothing. With so many tiles that stream in a sweep, the one is a hundredth of them,
 // the other less than half of that. More and smaller ones would be read more slowly.
 constexpr uint64_t kStreamedTiles = 200;
-// A device's ring holds tiles that are read and copied, too. More of them than kMostSlots, as long as
-// they are so small a part of what streams.
+// A device's ring holds tiles that are read and copied, too. More of them than kMostSlots, as long
+// as they are so small a part of what streams.
 constexpr uint64_t kMostDeviceSlots = 12;
 constexpr uint64_t kDeviceSlotShare = 100;
 // Of the host's memory beside a device, what one tile may take.
@@ -210,7 +210,8 @@ std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_
   for (const SpreadTile& tile : tiles) sum += tile.bytes;
   std::vector<SpreadTile> chosen;
   std::vector<SpreadTile> others;
-  const double share = static_cast<double>(room_bytes) / static_cast<double>(std::max<uint64_t>(sum, 1));
+  const double share =
+      static_cast<double>(room_bytes) / static_cast<double>(std::max<uint64_t>(sum, 1));
   double due = 0;
   const auto choose = [&](const SpreadTile& tile) {
     if (tile.bytes > room_bytes) return false;

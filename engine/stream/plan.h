@@ -19,13 +19,14 @@ namespace airllm::stream {
 struct PlanInput {
   const model::Architecture* architecture = nullptr;
   std::span<const store::Shard> shards;
-  // For a device with memory of its own: what is looked up stays in the host's (stream/host_tier.h),
-  // through whose slots tiles come, so that they are no larger than this, and which makes them wait.
+  // For a device with memory of its own: what is looked up stays in the host's
+  // (stream/host_tier.h), through whose slots tiles come, so that they are no larger than this, and
+  // which makes them wait.
   std::optional<uint64_t> host_bytes = std::nullopt;
 };
 
-// Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache (but on a
-// device with memory of its own), pinned tiles, in this order.
+// Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache (but on
+// a device with memory of its own), pinned tiles, in this order.
 struct Plan {
   TileList list;
   model::BatchLimits limits;
@@ -57,8 +58,8 @@ struct SpreadTile {
 // what still fits.
 std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_bytes);
 
-// Blocks of what is looked up by row, but for an embedding that the head holds, and what the largest
-// takes.
+// Blocks of what is looked up by row, but for an embedding that the head holds, and what the
+// largest takes.
 size_t embedding_blocks(const PlanInput& input);
 uint64_t embedding_slot_bytes(const PlanInput& input);
 

@@ -15,10 +15,10 @@ namespace airllm::stream {
 
 // Weights used, by where they came from.
 struct IoCounters {
-  uint64_t read_bytes = 0;   // read from disk for this use
-  uint64_t cache_bytes = 0;  // lay in memory already
-  uint64_t copied_bytes = 0; // of both, copied to the device's own memory for this use
-  double wait_seconds = 0;   // the engine thread waited for reading
+  uint64_t read_bytes = 0;    // read from disk for this use
+  uint64_t cache_bytes = 0;   // lay in memory already
+  uint64_t copied_bytes = 0;  // of both, copied to the device's own memory for this use
+  double wait_seconds = 0;    // the engine thread waited for reading
 };
 
 // Something that took a while.

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -10,8 +11,11 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
+#include "base/check.h"
 #include "base/checked.h"
 #include "base/units.h"
 #include "engine/stream/arena.h"
@@ -35,11 +39,37 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+class SimulatedArena;
+
+// The guarded arenas of this process, which are open while an operation runs.
+class Guards {
+ public:
+  static void add(SimulatedArena& arena) {
+    const std::lock_guard lock(mutex);
+    arenas.push_back(&arena);
+  }
+  static void remove(SimulatedArena& arena) {
+    const std::lock_guard lock(mutex);
+    std::erase(arenas, &arena);
+  }
+
+  Guards() { open(true); }
+  ~Guards() { open(false); }
+  Guards(const Guards&) = delete;
+  Guards& operator=(const Guards&) = delete;
+
+ private:
+  static void open(bool is_open);
+  static inline std::mutex mutex;
+  static inline std::vector<SimulatedArena*> arenas;
+};
+
 class SimulatedArena : public Arena {
  public:
   explicit SimulatedArena(const SimulatedDeviceOptions& options)
-      : options_(options),
-        thread_([this](const std::stop_token& stop) { copy_loop(stop); }) {}
+      : options_(options), thread_([this](const std::stop_token& stop) { copy_loop(stop); }) {
+    if (options.is_guarded) Guards::add(*this);
+  }
 
   uint64_t capacity_bytes() const override { return options_.arena_bytes; }
   uint64_t used_bytes() const override {
@@ -51,23 +81,36 @@ class SimulatedArena : public Arena {
     return peak_bytes_;
   }
 
+  ~SimulatedArena() override {
+    if (options_.is_guarded) Guards::remove(*this);
+  }
+
   Result<ArenaBlock> allocate(uint64_t wanted) override {
     const uint64_t bytes = round_up(wanted, kPageBytes);
     const std::string what = "cannot take " + format_size(bytes) + " of the device's memory";
     const std::lock_guard lock(mutex_);
     if (bytes > options_.arena_bytes - used_bytes_) {
-      return Unexpected(ErrorCode::kTemporary,
-                        what + ", of which " + format_size(options_.arena_bytes - used_bytes_) +
-                            " are free",
-                        "try again when other models are done, or give more --vram");
+      return Unexpected(
+          ErrorCode::kTemporary,
+          what + ", of which " + format_size(options_.arena_bytes - used_bytes_) + " are free",
+          "try again when other models are done, or give more --vram");
     }
-    void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) return Unexpected(errno_error(what, errno, "give less --vram"));
-    ::madvise(base, bytes, MADV_DONTDUMP);
+    Region region;
+    if (!region.map(bytes, options_.is_guarded)) {
+      return Unexpected(errno_error(what, errno, "give less --vram"));
+    }
     used_bytes_ += bytes;
     peak_bytes_ = std::max(peak_bytes_, used_bytes_);
-    return ArenaBlock(*this, {static_cast<std::byte*>(base), bytes});
+    regions_.push_back(region);
+    return ArenaBlock(*this, {region.base, bytes});
+  }
+
+  // What operations see, while one runs.
+  void open(bool is_open) {
+    const std::lock_guard lock(mutex_);
+    for (const Region& region : regions_) {
+      ::mprotect(region.base, region.bytes, is_open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    }
   }
 
   void copy_in(std::byte* to, std::span<const std::byte> from, Copied copied) override {
@@ -79,13 +122,54 @@ class SimulatedArena : public Arena {
   }
 
   void write(std::byte* to, std::span<const std::byte> from) override {
-    std::memcpy(to, from.data(), from.size());
+    std::memcpy(reach(to), from.data(), from.size());
   }
   void read(std::span<std::byte> to, const std::byte* from) override {
-    std::memcpy(to.data(), from, to.size());
+    std::memcpy(to.data(), reach(from), to.size());
   }
 
  private:
+  // Memory by the addresses that operations use, and by those of copies.
+  struct Region {
+    std::byte* base = nullptr;
+    std::byte* alias = nullptr;
+    uint64_t bytes = 0;
+
+    bool map(uint64_t wanted, bool is_guarded) {
+      const UniqueFd file(::memfd_create("airllm-arena", MFD_CLOEXEC));
+      if (!file.valid() || ::ftruncate(file.get(), static_cast<off_t>(wanted)) != 0) return false;
+      const auto view = [&](int protection) {
+        return ::mmap(nullptr, wanted, protection, MAP_SHARED, file.get(), 0);
+      };
+      void* const first = view(is_guarded ? PROT_NONE : PROT_READ | PROT_WRITE);
+      if (first == MAP_FAILED) return false;
+      void* const second = is_guarded ? view(PROT_READ | PROT_WRITE) : first;
+      if (second == MAP_FAILED) {
+        ::munmap(first, wanted);
+        return false;
+      }
+      ::madvise(first, wanted, MADV_DONTDUMP);
+      ::madvise(second, wanted, MADV_DONTDUMP);
+      base = static_cast<std::byte*>(first);
+      alias = static_cast<std::byte*>(second);
+      bytes = wanted;
+      return true;
+    }
+    void unmap() const {
+      ::munmap(base, bytes);
+      if (alias != base) ::munmap(alias, bytes);
+    }
+  };
+
+  std::byte* reach(const std::byte* address) {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(regions_.begin(), regions_.end(), [&](const Region& region) {
+      return region.base <= address && address < region.base + region.bytes;
+    });
+    AIRLLM_CHECK(found != regions_.end());
+    return found->alias + (address - found->base);
+  }
+
   struct Copy {
     std::byte* to = nullptr;
     std::span<const std::byte> from;
@@ -94,8 +178,13 @@ class SimulatedArena : public Arena {
   };
 
   void release(std::span<std::byte> memory) override {
-    ::munmap(memory.data(), memory.size());
     const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(regions_.begin(), regions_.end(), [&](const Region& region) {
+      return region.base == memory.data();
+    });
+    AIRLLM_CHECK(found != regions_.end());
+    found->unmap();
+    regions_.erase(found);
     used_bytes_ -= memory.size();
   }
 
@@ -110,7 +199,7 @@ class SimulatedArena : public Arena {
       copies_.pop_front();
       lock.unlock();
       const Clock::time_point began = std::max(free_since, copy.wanted);
-      std::memcpy(copy.to, copy.from.data(), copy.from.size());
+      std::memcpy(reach(copy.to), copy.from.data(), copy.from.size());
       free_since = Clock::now();
       if (options_.bus_bytes_per_second > 0) {
         const std::chrono::duration<double> takes(
@@ -129,15 +218,57 @@ class SimulatedArena : public Arena {
   std::condition_variable_any work_;
   uint64_t used_bytes_ = 0;
   uint64_t peak_bytes_ = 0;
+  std::vector<Region> regions_;
   std::deque<Copy> copies_;
   std::jthread thread_;  // last: joined before all else goes
 };
+
+void Guards::open(bool is_open) {
+  const std::lock_guard lock(mutex);
+  for (SimulatedArena* const arena : arenas) arena->open(is_open);
+}
+
+// Operations that open the guarded arenas while they run.
+const kernels::Backend* guarded_backend = nullptr;
+
+template <auto kOperation, typename Function>
+struct Guarded;
+template <auto kOperation, typename... Args>
+struct Guarded<kOperation, void (*)(Args...)> {
+  static void run(Args... args) {
+    const Guards guards;
+    (guarded_backend->*kOperation)(args...);
+  }
+};
+template <auto kOperation>
+constexpr auto guarded =
+    Guarded<kOperation,
+            std::remove_cvref_t<decltype(std::declval<kernels::Backend>().*kOperation)>>::run;
+
+const kernels::Backend& guard(const kernels::Backend& backend) {
+  using kernels::Backend;
+  AIRLLM_CHECK(guarded_backend == nullptr || guarded_backend == &backend);
+  guarded_backend = &backend;
+  static Backend table;
+  table = {.name = backend.name,
+           .matmul = guarded<&Backend::matmul>,
+           .matmul_transposed = guarded<&Backend::matmul_transposed>,
+           .norm = guarded<&Backend::norm>,
+           .rope = guarded<&Backend::rope>,
+           .attention = guarded<&Backend::attention>,
+           .map = guarded<&Backend::map>,
+           .add = guarded<&Backend::add>,
+           .copy = guarded<&Backend::copy>,
+           .add_bias = guarded<&Backend::add_bias>,
+           .to_f32 = backend.to_f32};  // of the host's memory
+  return table;
+}
 
 class SimulatedDevice : public Device {
  public:
   SimulatedDevice(const kernels::Backend& backend, unsigned threads,
                   const SimulatedDeviceOptions& options)
-      : backend_(backend), pool_(threads), arena_(options) {}
+      : backend_(options.is_guarded ? guard(backend) : backend), pool_(threads), arena_(options) {}
   std::string name() const override { return "simulated"; }
   Result<Slab> allocate(uint64_t bytes) override { return Slab::create(bytes); }
   const kernels::Backend& backend() const override { return backend_; }

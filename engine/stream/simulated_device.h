@@ -12,6 +12,9 @@ namespace airllm::stream {
 struct SimulatedDeviceOptions {
   uint64_t arena_bytes = 0;
   uint64_t bus_bytes_per_second = 0;  // 0: as fast as memory can be copied
+  // The host may touch the arena no more than it may touch a GPU's: but for operations and copies,
+  // that is a segmentation fault. Costs time with each operation.
+  bool is_guarded = false;
 };
 
 // `threads` as in kernels::ThreadPool.

@@ -338,8 +338,7 @@ void WeightStream::read_loop(Reader& reader, const std::stop_token& stop) {
     begin_reads(reader, lock, stop);
     if (reader.under_way > 0) {
       if (wait_for_read(reader, lock) && !stop.stop_requested()) feed();
-    } else if (stop.stop_requested() ||
-               !work_.wait(lock, stop, [this] { return can_begin(); })) {
+    } else if (stop.stop_requested() || !work_.wait(lock, stop, [this] { return can_begin(); })) {
       break;
     }
   }
@@ -499,7 +498,8 @@ void WeightStream::record_copy(const Place& place, Recorder::Clock::time_point b
   const Tile& tile = tile_of(place);
   Span span;
   span.kind = Span::Kind::kCopy;
-  span.reader = readers_.back()->first_number + static_cast<uint32_t>(readers_.back()->slots.size());
+  span.reader =
+      readers_.back()->first_number + static_cast<uint32_t>(readers_.back()->slots.size());
   span.index = tile.shard;
   span.tells_rows = tile.expert.has_value();
   span.read_bytes = tile.data_bytes;
@@ -548,8 +548,7 @@ const std::byte* WeightStream::resident_row(size_t number, uint64_t row) {
   const Tile& tile = *(after - 1);
   const auto index = static_cast<size_t>(after - 1 - tiles.begin());
   const uint64_t row_bytes = shards_[tile.shard].tensors[tile.tensor].row_bytes;
-  const uint64_t skip =
-      tile.data_offset - tile.read_offset() + (row - tile.row_begin) * row_bytes;
+  const uint64_t skip = tile.data_offset - tile.read_offset() + (row - tile.row_begin) * row_bytes;
   const std::lock_guard lock(mutex_);
   const std::byte* const kept = host_ ? host_->find(index) : nullptr;
   if (kept == nullptr && pinned_[index].state != State::kReady) return nullptr;

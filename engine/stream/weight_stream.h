@@ -9,9 +9,9 @@
 // far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
 // layer are used is known only when the pass has come to it, so there reading waits for that.
 //
-// A device with memory of its own has the ring and the pinned tiles there. Between the disk and them
-// lies the host tier: a tile is read into it and checked there, then copied by the device's copy
-// stream while others are read and multiplied. What the host tier keeps is copied only.
+// A device with memory of its own has the ring and the pinned tiles there. Between the disk and
+// them lies the host tier: a tile is read into it and checked there, then copied by the device's
+// copy stream while others are read and multiplied. What the host tier keeps is copied only.
 #pragma once
 
 #include <chrono>
@@ -82,8 +82,8 @@ class WeightStream : public model::WeightSource {
   bool has_late_read() const { return has_late_read_; }
   // No more reads begin. Then waits `patience` for those under way; false when some still are.
   bool stop_reading(std::chrono::milliseconds patience);
-  // Whether all readers and copies have ended after stop_reading(): only then can the stream be destroyed
-  // without waiting.
+  // Whether all readers and copies have ended after stop_reading(): only then can the stream be
+  // destroyed without waiting.
   bool readers_are_back() const;
   // The host memory that reads under way fill, in order of address.
   std::vector<std::span<std::byte>> memory_being_read() const;
@@ -104,11 +104,11 @@ class WeightStream : public model::WeightSource {
     State state = State::kAbsent;
     size_t tile = 0;
     std::byte* memory = nullptr;
-    std::byte* host = nullptr;  // while it is read and copied: where in the host tier
+    std::byte* host = nullptr;                // while it is read and copied: where in the host tier
     std::optional<Recorder::Mark> copy_mark;  // when its copy was wanted
-    bool fresh = false;         // read, and not used since
-    bool copied = false;        // to the device, and not used since
-    bool discarded = false;     // of the ring: freed when its read or copy ends
+    bool fresh = false;                       // read, and not used since
+    bool copied = false;                      // to the device, and not used since
+    bool discarded = false;                   // of the ring: freed when its read or copy ends
     std::optional<Error> error;
   };
 
@@ -202,7 +202,7 @@ class WeightStream : public model::WeightSource {
   std::vector<Place> ring_;
   std::optional<HostTier> host_;
   size_t copies_under_way_ = 0;
-  bool is_stopping_ = false;  // nothing that has been read is copied any more
+  bool is_stopping_ = false;      // nothing that has been read is copied any more
   std::deque<Place*> in_flight_;  // ring places in the order of use
   std::deque<Place*> queue_;      // to be read, in the order of use
   uint64_t sweep_ = 0;            // number of the current one; 0: none yet

@@ -20,6 +20,7 @@ void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);
 void map(const MapArgs& args, ThreadPool& pool);
 void add(const AddArgs& args, ThreadPool& pool);
+void copy(const CopyArgs& args, ThreadPool& pool);
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);

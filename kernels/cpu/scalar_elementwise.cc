@@ -1,5 +1,6 @@
 // The reference of all that touches each number once or twice.
 #include <cmath>
+#include <cstring>
 
 #include "kernels/convert.h"
 #include "kernels/cpu/operations.h"
@@ -101,6 +102,21 @@ void add(const AddArgs& args, ThreadPool& pool) {
       float* y = args.y + row * args.y_stride;
       for (size_t i = first; i < last; ++i) y[i] += args.factor * x[i];
     });
+  });
+}
+
+void copy(const CopyArgs& args, ThreadPool& pool) {
+  const size_t bytes = args.width * sizeof(float);
+  pool.run(args.rows, grain_for(args.width, 1), [&](size_t begin, size_t end) {
+    for (size_t r = begin; r < end; ++r) {
+      float* const y = args.y + r * args.y_stride;
+      const size_t from = args.index != nullptr ? args.index[r] : r;
+      if (args.x == nullptr) {
+        std::memset(y, 0, bytes);
+      } else {
+        std::memcpy(y, args.x + from * args.x_stride, bytes);
+      }
+    }
   });
 }
 

@@ -26,7 +26,7 @@ struct CudaDevice {
 };
 
 // Raised with every change of CudaApi or of the argument structs.
-inline constexpr uint32_t kCudaApiVersion = 2;
+inline constexpr uint32_t kCudaApiVersion = 3;
 // The one symbol of the module: const CudaApi* airllm_cuda_api(), never null, valid for ever.
 inline constexpr const char* kCudaApiSymbol = "airllm_cuda_api";
 
@@ -55,6 +55,7 @@ struct CudaApi {
   CudaStatus (*attention)(const AttentionArgs&, CudaStream*);
   CudaStatus (*map)(const MapArgs&, CudaStream*);
   CudaStatus (*add)(const AddArgs&, CudaStream*);
+  CudaStatus (*copy_rows)(const CopyArgs&, CudaStream*);
   CudaStatus (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format,
                          size_t rows, size_t width, CudaStream*);
   CudaStatus (*to_f32)(const void* in, NumberFormat format, float* out, size_t count, CudaStream*);

@@ -60,6 +60,7 @@ CudaStatus rope(const RopeArgs& args, CudaStream* stream);
 CudaStatus attention(const AttentionArgs& args, CudaStream* stream);
 CudaStatus map(const MapArgs& args, CudaStream* stream);
 CudaStatus add(const AddArgs& args, CudaStream* stream);
+CudaStatus copy_rows(const CopyArgs& args, CudaStream* stream);
 CudaStatus add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
                     size_t width, CudaStream* stream);
 CudaStatus to_f32(const void* in, NumberFormat format, float* out, size_t count,

@@ -102,6 +102,15 @@ __global__ void add_numbers(AddArgs args) {
   *y = fmaf(args.factor, args.x[row * args.x_stride + column], *y);
 }
 
+__global__ void copy_numbers(CopyArgs args) {
+  const size_t i = global_thread();
+  if (i >= args.rows * args.width) return;
+  const size_t row = i / args.width, column = i % args.width;
+  const size_t from = args.index == nullptr ? row : args.index[row];
+  args.y[row * args.y_stride + column] =
+      args.x == nullptr ? 0.0f : args.x[from * args.x_stride + column];
+}
+
 template <NumberFormat F>
 __global__ void add_to_rows(float* x, size_t x_stride, const void* bias, size_t rows,
                             size_t width) {
@@ -146,6 +155,13 @@ CudaStatus add(const AddArgs& args, CudaStream* stream) {
   const size_t count = args.rows * args.width;
   if (count == 0) return cudaSuccess;
   add_numbers<<<blocks_for(count, kThreads), kThreads, 0, raw(stream)>>>(args);
+  return cudaGetLastError();
+}
+
+CudaStatus copy_rows(const CopyArgs& args, CudaStream* stream) {
+  const size_t count = args.rows * args.width;
+  if (count == 0) return cudaSuccess;
+  copy_numbers<<<blocks_for(count, kThreads), kThreads, 0, raw(stream)>>>(args);
   return cudaGetLastError();
 }
 

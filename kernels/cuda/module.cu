@@ -47,7 +47,7 @@ constexpr CudaApi kApi = {
     kCudaApiVersion,   error_text,    device_count,   describe,  use_device,  allocate,
     release,           create_stream, destroy_stream, copy,      synchronize, matmul,
     matmul_transposed, norm,          rope,           attention, map,         add,
-    add_bias,          to_f32};
+    copy_rows,         add_bias,      to_f32};
 
 }  // namespace
 }  // namespace airllm::kernels::cuda

@@ -87,6 +87,27 @@ class Families(ComparedWithTransformers):
         self.check_greedy(name, fixture)
 
 
+class FamiliesOnDevice(ComparedWithTransformers):
+    """On a device whose memory the host may not touch but by copies: weights, rows, keys and values
+    that the pass would reach otherwise end the daemon."""
+
+    @classmethod
+    def setUpClass(cls):
+        harness.E2eTest.setUpClass.__func__(cls)
+        cls.shared = cls.make_daemon(cls.home, device="simulated", vram="24M", ram="24M", kv="4M",
+                                     env={"AIRLLM_DEBUG_GUARD": "1"})
+        cls.addClassCleanup(cls.check_end, cls.shared)
+        cls.shared.start()
+
+    def check(self, name):
+        fixture, tensors = load_fixture(name)
+        self.add_model(name, fixture["config"], tensors)
+        self.check_greedy(name, fixture)
+        self.assertEqual(self.ok(self.shared.client("status", "--json")).json["device"],
+                         "simulated")
+        self.ok(self.shared.client("rm", name))
+
+
 class QuantizedCheckpoints(ComparedWithTransformers):
     """Against the same model with its weights expanded."""
 
@@ -170,6 +191,7 @@ def add_tests(cls, folder=""):
 
 
 add_tests(Families)
+add_tests(FamiliesOnDevice)
 add_tests(QuantizedCheckpoints, "quantized")
 
 if __name__ == "__main__":

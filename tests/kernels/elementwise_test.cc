@@ -345,6 +345,37 @@ TEST_P(Add, AddsAMultipleToEveryRow) {
   }
 }
 
+class Copy : public BackendTest {};
+
+TEST_P(Copy, CopiesRowsInAnyOrderOrZeros) {
+  const size_t rows = 4;
+  const std::vector<size_t> index{2, 0, 2, 5};
+  for (const size_t width : {1u, 7u, 8u, 9u, 331u, 20000u}) {
+    const std::vector<float> x = random_.floats(6 * (width + 2));
+    const std::vector<float> before = random_.floats(rows * (width + 5));
+    const auto check = [&](const CopyArgs& args, const auto& expected) {
+      std::vector<float> y = before;
+      CopyArgs with_y = args;
+      with_y.y = y.data();
+      with_y.y_stride = width + 5;
+      with_y.rows = rows;
+      with_y.width = width;
+      backend().copy(with_y, four_threads_);
+      for (size_t i = 0; i < y.size(); ++i) {
+        const size_t row = i / with_y.y_stride, column = i % with_y.y_stride;
+        ASSERT_EQ(column < width ? expected(row, column) : before[i], y[i]);
+      }
+    };
+    CopyArgs args;
+    check(args, [](size_t, size_t) { return 0.0f; });
+    args.x = x.data();
+    args.x_stride = width + 2;
+    check(args, [&](size_t r, size_t i) { return x[r * (width + 2) + i]; });
+    args.index = index.data();
+    check(args, [&](size_t r, size_t i) { return x[index[r] * (width + 2) + i]; });
+  }
+}
+
 class AddBias : public BackendTest {};
 
 TEST_P(AddBias, AddsToEveryRow) {
@@ -369,6 +400,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, Norm, ::testing::ValuesIn(backends()), backen
 INSTANTIATE_TEST_SUITE_P(Backends, Rope, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, Map, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, Add, ::testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, Copy, ::testing::ValuesIn(backends()), backend_name);
 INSTANTIATE_TEST_SUITE_P(Backends, AddBias, ::testing::ValuesIn(backends()), backend_name);
 
 }  // namespace

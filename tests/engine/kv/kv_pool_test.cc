@@ -37,6 +37,7 @@ TEST(KvPool, SequencesGetBlocksUntilTheBudgetIsSpent) {
 TEST(KvPool, KeepsWhatIsWritten) {
   const auto pool = KvPool::create(kShape, 8 * kShape.block_bytes());
   ASSERT_TRUE(pool);
+  kernels::ThreadPool threads(1);
   KvSequence sequence(**pool);
   constexpr size_t kPositions = 71;
   ASSERT_TRUE(sequence.reserve(kPositions));
@@ -52,7 +53,7 @@ TEST(KvPool, KeepsWhatIsWritten) {
         k[i] = value(layer, position, i, false);
         v[i] = value(layer, position, i, true);
       }
-      sequence.write(layer, position, k, v);
+      sequence.write(layer, position, k, v, kernels::scalar_backend(), threads);
     }
   }
   (*pool)->trim();  // takes only what is free

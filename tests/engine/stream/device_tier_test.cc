@@ -37,8 +37,9 @@ struct Fixture {
         block(*arena().allocate(plan.slab_bytes)),
         slab(*device->allocate(host_plan.memory_bytes)) {
     const HostSide host{&arena(), &host_plan, slab.memory()};
-    stream.emplace(plan, model.shards, block.memory(), kernels::scalar_backend(), options,
-                   [] { return Status(); }, &host);
+    stream.emplace(
+        plan, model.shards, block.memory(), kernels::scalar_backend(), options,
+        [] { return Status(); }, &host);
   }
 
   Arena& arena() { return *device->arena(); }
@@ -85,8 +86,9 @@ constexpr uint64_t kMuch = 4 * kMiB;
 
 // All of the device and the host's memory, half of them, and as little as works.
 std::vector<Budget> budgets() {
-  return {{kMuch, kMuch},           {kMuch, 1200 * kKiB},     {260 * kKiB, kMuch},
-          {260 * kKiB, 1000 * kKiB}, {300 * kKiB, 600 * kKiB}, {340 * kKiB, 512 * kKiB}};
+  return {{kMuch, kMuch},           {kMuch, 1200 * kKiB},
+          {260 * kKiB, kMuch},      {260 * kKiB, 1000 * kKiB},
+          {300 * kKiB, 600 * kKiB}, {340 * kKiB, 512 * kKiB}};
 }
 
 std::string text_of(const Budget& budget) {
@@ -291,7 +293,8 @@ TEST(SimulatedDevice, CopiesInOrderNoFasterThanItsBus) {
   EXPECT_GE(taken.count(), 4.0 * kBytes / kSpeed);
   std::vector<std::byte> found(4 * kBytes);
   arena.read(found, block.memory().data());
-  EXPECT_TRUE(std::all_of(found.begin(), found.end(), [](std::byte b) { return b == std::byte{7}; }));
+  EXPECT_TRUE(
+      std::all_of(found.begin(), found.end(), [](std::byte b) { return b == std::byte{7}; }));
 }
 
 TEST(HostPlan, KeepsWhatTheBudgetHoldsAndNamesTheLeast) {

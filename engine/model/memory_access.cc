@@ -1,0 +1,25 @@
+#include "engine/model/memory_access.h"
+
+#include <cstring>
+
+namespace airllm::model {
+namespace {
+
+class HostMemory : public MemoryAccess {
+ public:
+  void write(std::byte* to, std::span<const std::byte> from) override {
+    std::memcpy(to, from.data(), from.size());
+  }
+  void read(std::span<std::byte> to, const std::byte* from) override {
+    std::memcpy(to.data(), from, to.size());
+  }
+};
+
+}  // namespace
+
+MemoryAccess& host_memory() {
+  static HostMemory memory;
+  return memory;
+}
+
+}  // namespace airllm::model

@@ -1,0 +1,20 @@
+// How the host reaches the memory that a pass computes in, which may be a device's own.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+namespace airllm::model {
+
+// In the order of what is computed, and waited for: for what is small.
+class MemoryAccess {
+ public:
+  virtual ~MemoryAccess() = default;
+  virtual void write(std::byte* to, std::span<const std::byte> from) = 0;
+  virtual void read(std::span<std::byte> to, const std::byte* from) = 0;
+};
+
+// Of what computes in the host's memory.
+MemoryAccess& host_memory();
+
+}  // namespace airllm::model
