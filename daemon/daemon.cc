@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "base/version.h"
+#include "daemon/fd_store.h"
 #include "daemon/idle_exit.h"
 #include "daemon/journal.h"
 #include "daemon/listener.h"
@@ -69,8 +70,8 @@ Status make_parents(const std::string& dir) {
                     "choose another store with --store");
 }
 
-Result<Listener> reserve_socket(const Options& options) {
-  AIRLLM_TRY(std::optional<Listener> given, Listener::from_systemd());
+Result<Listener> reserve_socket(const Options& options, std::vector<UniqueFd> passed) {
+  AIRLLM_TRY(std::optional<Listener> given, Listener::from_systemd(std::move(passed)));
   if (given) return std::move(*given);
   return Listener::reserve({options.socket_path, options.default_socket, options.system});
 }
@@ -265,13 +266,15 @@ class Service {
 };
 
 Status serve(Options options, const std::function<Result<Options>()>& read_options,
-             const OpenEngine& open_engine) {
-  AIRLLM_TRY(Listener listener, reserve_socket(options));
+             PassedFds passed, const OpenEngine& open_engine) {
+  AIRLLM_TRY(Listener listener, reserve_socket(options, std::move(passed.sockets)));
   options.has_other_users = listener.others_may_connect();
   AIRLLM_TRY_VOID(make_parents(options.store_dir));
   // Outlives the engine, whose threads wake connections through it.
   asio::io_context io(1);
+  FdStore fd_store(std::move(passed.held));
   engine::EngineOptions for_engine = engine_options(options);
+  for_engine.memory_store = &fd_store;
   std::optional<Watchdog> watchdog = Watchdog::from_environment();
   if (watchdog) {
     for_engine.on_alive = [&watchdog] { watchdog->pet(); };
@@ -306,7 +309,8 @@ Status serve(Options options, const std::function<Result<Options>()>& read_optio
 int run_daemon(const std::vector<std::string>& args, const OpenEngine& open_engine) {
   prepare_process();
   const Environment environment = Environment::current();
-  const bool activated = Listener::activated();
+  PassedFds passed = PassedFds::take();
+  const bool activated = !passed.sockets.empty();
   auto line = parse_command_line(args, environment, activated);
   const bool to_journal = line && !line->options.foreground && stderr_is_journal();
   log::init(line ? line->options.log_level : log::Level::kInfo, to_journal);
@@ -320,7 +324,7 @@ int run_daemon(const std::vector<std::string>& args, const OpenEngine& open_engi
     AIRLLM_TRY(CommandLine again, parse_command_line(args, environment, activated));
     return std::move(again.options);
   };
-  const Status status = serve(line->options, read_options, open_engine);
+  const Status status = serve(line->options, read_options, std::move(passed), open_engine);
   return status ? 0 : report(status.error());
 }
 

@@ -72,18 +72,15 @@ Result<Listener> Listener::reserve(const ListenerOptions& options) {
   return listener;
 }
 
-bool Listener::activated() { return ::sd_listen_fds(0) > 0; }
-
-Result<std::optional<Listener>> Listener::from_systemd() {
-  const int count = ::sd_listen_fds(1);
-  if (count <= 0) return std::optional<Listener>();
-  const int fd = SD_LISTEN_FDS_START;
-  if (count > 1 || ::sd_is_socket_unix(fd, SOCK_STREAM, 1, nullptr, 0) <= 0) {
+Result<std::optional<Listener>> Listener::from_systemd(std::vector<UniqueFd> sockets) {
+  if (sockets.empty()) return std::optional<Listener>();
+  const int fd = sockets.front().get();
+  if (sockets.size() > 1 || ::sd_is_socket_unix(fd, SOCK_STREAM, 1, nullptr, 0) <= 0) {
     return Unexpected(ErrorCode::kConfig, "systemd passed something else than one Unix socket",
                       "check the unit airllmd.socket");
   }
   Listener listener;
-  listener.fd_.reset(fd);
+  listener.fd_ = std::move(sockets.front());
   ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
   sockaddr_un address{};
   socklen_t length = sizeof(address);

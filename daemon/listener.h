@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -29,10 +30,8 @@ class Listener {
   // opens a store. Errors: kUsage (path too long), kTemporary (held by another daemon),
   // kCannotCreate (something that is no socket is there), or the system's.
   static Result<Listener> reserve(const ListenerOptions& options);
-  // The socket that systemd passed; nothing when it passed none.
-  static Result<std::optional<Listener>> from_systemd();
-  // Whether systemd passed sockets to this process.
-  static bool activated();
+  // The one of `sockets` that systemd passed; nothing when it passed none.
+  static Result<std::optional<Listener>> from_systemd(std::vector<UniqueFd> sockets);
 
   // Listens, then appears under PATH in one step. Call once all is ready. Nothing to do for a
   // socket of systemd's.

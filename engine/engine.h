@@ -42,6 +42,25 @@ struct DebugHang {
 // copies at bus_bytes_per_second, the CPU's kernels.
 enum class DeviceKind { kCpu, kSimulated };
 
+// Holds memory for the process after this one, such as systemd's file descriptor store. Outlives
+// the engine. Thread-safe.
+class MemoryStore {
+ public:
+  struct Entry {
+    std::string name;
+    UniqueFd fd;
+  };
+
+  virtual ~MemoryStore() = default;
+  // What processes before have left, once; not to be trusted.
+  virtual std::vector<Entry> take() = 0;
+  // Holds a duplicate of `fd` from now on. `name` is up to 255 characters of ASCII that can be
+  // seen, without ':'. Returns at once.
+  virtual void keep(const std::string& name, int fd) = 0;
+  // Holds nothing of that name any more.
+  virtual void forget(const std::string& name) = 0;
+};
+
 // How weights come from disk. kAuto: by io_uring where the system allows it, else as kThreads.
 enum class WeightReader { kAuto, kUring, kThreads };
 
@@ -82,6 +101,9 @@ struct EngineOptions {
   // another time, or it is one of the shared models of `keep`, which also make no room for others.
   std::chrono::milliseconds keep_alive = kForever;
   std::vector<std::string> keep;
+
+  // Where weights in memory outlast the process, but for a model that leaves memory; may be null.
+  MemoryStore* memory_store = nullptr;
 
   // Called by the engine thread as it goes on, and by nothing else: after each tile and each other
   // piece of work, while it waits for a read, and when idle at least every `alive_interval`. So it

@@ -12,16 +12,6 @@ stream::PlanInput plan_input(const LoadedModel& model, const ModelBudget& budget
   return input;
 }
 
-Result<std::unique_ptr<kv::KvPool>> make_kv(const LoadedModel& model, stream::Device& device,
-                                            const ModelBudget& budget) {
-  const kv::KvShape shape = model::kv_shape(model.architecture());
-  if (device.arena() == nullptr) return kv::KvPool::create(shape, budget.kv_bytes);
-  AIRLLM_TRY(stream::ArenaBlock block, device.arena()->allocate(budget.device_kv_bytes()));
-  auto owner = std::make_shared<stream::ArenaBlock>(std::move(block));
-  const std::span<std::byte> memory = owner->memory();
-  return kv::KvPool::create_in(shape, memory, std::move(owner));
-}
-
 }  // namespace
 
 ModelBudget ActiveModel::full_budget(const LoadedModel& model, const ModelBudget& limits) {
@@ -35,37 +25,69 @@ ModelBudget ActiveModel::full_budget(const LoadedModel& model, const ModelBudget
   return {ram, weights + kv, limits.kv_bytes};
 }
 
-Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
-    std::shared_ptr<const LoadedModel> model, stream::Device& device, const ModelBudget& budget,
-    const stream::StreamOptions& stream_options, std::function<Status()> interrupted) {
-  ModelBudget for_weights = budget;
-  if (budget.vram_bytes) for_weights.vram_bytes = *budget.vram_bytes - budget.device_kv_bytes();
-  AIRLLM_TRY(ModelPlan plan, plan_within(*model, for_weights));
-  AIRLLM_TRY(std::unique_ptr<kv::KvPool> kv, make_kv(*model, device, budget));
-  return create(std::move(model), device, std::move(plan), kv, stream_options,
-                std::move(interrupted));
+Result<std::unique_ptr<kv::KvPool>> ActiveModel::make_kv(const LoadedModel& model,
+                                                         stream::Device& device,
+                                                         const ModelBudget& budget) {
+  const kv::KvShape shape = model::kv_shape(model.architecture());
+  if (device.arena() == nullptr) return kv::KvPool::create(shape, budget.kv_bytes);
+  AIRLLM_TRY(stream::ArenaBlock block, device.arena()->allocate(budget.device_kv_bytes()));
+  auto owner = std::make_shared<stream::ArenaBlock>(std::move(block));
+  const std::span<std::byte> memory = owner->memory();
+  return kv::KvPool::create_in(shape, memory, std::move(owner));
 }
 
-Result<ModelPlan> ActiveModel::plan_within(const LoadedModel& model, const ModelBudget& budget) {
+Result<PlannedMemory> ActiveModel::plan_memory(const LoadedModel& model, const ModelBudget& budget,
+                                               const Budgets& defaults) {
   const stream::PlanInput input = plan_input(model, budget);
-  ModelPlan plan;
-  if (!budget.vram_bytes) {
-    AIRLLM_TRY(plan.plan, stream::make_plan(input, budget.ram_bytes));
-    return plan;
+  PlannedMemory memory;
+  if (budget.vram_bytes) {
+    AIRLLM_TRY(memory.plan, stream::make_plan(input, *budget.vram_bytes));
+    AIRLLM_TRY(memory.host, stream::make_host_plan(input, memory.plan, budget.ram_bytes));
+    return memory;
   }
-  AIRLLM_TRY(plan.plan, stream::make_plan(input, *budget.vram_bytes));
-  AIRLLM_TRY(plan.host, stream::make_host_plan(input, plan.plan, budget.ram_bytes));
+  AIRLLM_TRY(memory.plan, stream::make_plan(input, budget.ram_bytes));
+  const stream::Plan& plan = memory.plan;
+  LastingInfo info;
+  info.model = model.ref();
+  info.layout = layout_hash(model, plan);
+  info.sweep_bytes = plan.list.total_bytes();
+  info.streams = plan.streams();
+  info.defaults = defaults;
+  // A smaller budget may do at the next start: what the plan uses of this one, if that makes it
+  // too.
+  const Result<stream::Plan> again = stream::make_plan(input, plan.slab_bytes);
+  const bool is_same = again && layout_hash(model, *again) == info.layout;
+  info.plan_bytes = is_same ? plan.slab_bytes : budget.ram_bytes;
+  AIRLLM_TRY(memory.lasting, LastingWeights::create(plan.lasting_bytes(), std::move(info)));
+  return memory;
+}
+
+Result<stream::Plan> ActiveModel::plan_of(const LoadedModel& model, const LastingWeights& weights) {
+  const LastingInfo& info = weights.info();
+  const stream::PlanInput input{&model.architecture(), model.stored.shards};
+  AIRLLM_TRY(stream::Plan plan, stream::make_plan(input, info.plan_bytes));
+  if (plan.lasting_bytes() != weights.bytes() || layout_hash(model, plan) != info.layout) {
+    return Unexpected(ErrorCode::kData, "the model or its plan is another now");
+  }
   return plan;
 }
 
-Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
-    std::shared_ptr<const LoadedModel> model, stream::Device& device, ModelPlan plan,
-    std::unique_ptr<kv::KvPool>& kv, const stream::StreamOptions& stream_options,
-    std::function<Status()> interrupted) {
-  std::unique_ptr<ActiveModel> active(new ActiveModel(std::move(model), std::move(plan)));
+Result<std::unique_ptr<ActiveModel>> ActiveModel::create(std::shared_ptr<const LoadedModel> model,
+                                                         stream::Device& device,
+                                                         PlannedMemory planned,
+                                                         std::unique_ptr<kv::KvPool>& kv,
+                                                         stream::StreamOptions stream_options,
+                                                         std::function<Status()> interrupted) {
+  std::optional<LastingWeights> lasting = std::move(planned.lasting);
+  stream_options.is_adopted = planned.is_adopted;
+  std::unique_ptr<ActiveModel> active(new ActiveModel(std::move(model), std::move(planned)));
   const model::Architecture& architecture = active->model_->architecture();
-  const ModelPlan& stable = active->plan_;
-  AIRLLM_TRY(active->slab_, device.allocate(stable.ram_bytes()));
+  const PlannedMemory& stable = active->planned_;
+  const uint64_t lasting_bytes = lasting ? stable.plan.lasting_bytes() : 0;
+  if (lasting_bytes > 0) active->lasting_name_ = lasting->name();
+  AIRLLM_TRY(active->slab_,
+             device.allocate(stable.ram_bytes() - lasting_bytes,
+                             lasting ? lasting->take_fd() : UniqueFd(), lasting_bytes));
   std::span<std::byte> memory = active->slab_.memory();
   std::optional<stream::HostSide> host;
   if (stable.host) {
@@ -73,7 +95,6 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
     host = stream::HostSide{device.arena(), &*stable.host, memory};
     memory = active->device_memory_.memory();
   }
-  active->kv_ = std::move(kv);
   active->weights_ = std::make_unique<stream::WeightStream>(
       stable.plan, active->model_->stored.shards, memory, device.backend(), stream_options,
       std::move(interrupted), host ? &*host : nullptr);
@@ -86,15 +107,16 @@ Result<std::unique_ptr<ActiveModel>> ActiveModel::create(
       architecture, device.backend(), device.pool(), stable.plan.limits,
       memory.first(stable.plan.workspace_bytes),
       stable.host ? *device.arena() : model::host_memory());
+  active->kv_ = std::move(kv);
   active->log_loaded();
   return active;
 }
 
 void ActiveModel::log_loaded() const {
-  const stream::Plan& plan = plan_.plan;
+  const stream::Plan& plan = planned_.plan;
   std::string text = format_size(ram_bytes()) + " of RAM";
-  if (plan_.host) {
-    text += ", which keeps " + format_size(plan_.host->kept_bytes(plan.list)) + "; " +
+  if (planned_.host) {
+    text += ", which keeps " + format_size(planned_.host->kept_bytes(plan.list)) + "; " +
             format_size(vram_bytes()) + " of the device's";
   }
   log::event_happened(log::event::kModelLoaded, {{log::kModelField, model_->name()}},
@@ -105,9 +127,9 @@ void ActiveModel::log_loaded() const {
 }
 
 bool ActiveModel::reads() const {
-  if (!plan_.host) return plan().streams();
+  if (!planned_.host) return plan().streams();
   for (size_t i = 0; i < plan().list.tiles.size(); ++i) {
-    const bool is_kept = plan_.host->kept_offset[i] != stream::Plan::kStreamed;
+    const bool is_kept = planned_.host->kept_offset[i] != stream::Plan::kStreamed;
     if (plan().pinned_offset[i] == stream::Plan::kStreamed && !is_kept) return true;
   }
   return false;

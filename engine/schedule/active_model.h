@@ -13,6 +13,7 @@
 #include "engine/kv/kv_pool.h"
 #include "engine/model/forward.h"
 #include "engine/schedule/job.h"
+#include "engine/schedule/lasting_weights.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/stream/arena.h"
 #include "engine/stream/device.h"
@@ -35,9 +36,12 @@ struct ModelBudget {
   }
 };
 
-struct ModelPlan {
+// What a model's memory is to hold, and the part of it that may outlast the process.
+struct PlannedMemory {
   stream::Plan plan;
-  std::optional<stream::HostPlan> host;  // beside a device with memory of its own
+  std::optional<stream::HostPlan> host;   // beside a device with memory of its own
+  std::optional<LastingWeights> lasting;  // only where there is none
+  bool is_adopted = false;                // `lasting` holds what an earlier process has read
 
   uint64_t ram_bytes() const { return host ? host->memory_bytes : plan.slab_bytes; }
 };
@@ -45,22 +49,25 @@ struct ModelPlan {
 // Used by the engine thread. Address-stable: its parts point to each other.
 class ActiveModel {
  public:
-  // Plans within the budget and takes that memory. `stream_options` and `interrupted` as in
-  // WeightStream.
-  static Result<std::unique_ptr<ActiveModel>> create(std::shared_ptr<const LoadedModel> model,
+  // Pages for keys and values, within the budget.
+  static Result<std::unique_ptr<kv::KvPool>> make_kv(const LoadedModel& model,
                                                      stream::Device& device,
-                                                     const ModelBudget& budget,
-                                                     const stream::StreamOptions& stream_options,
-                                                     std::function<Status()> interrupted);
-  // Another plan for a model that has stopped, whose keys and values, and so the sequences in them,
-  // go on: takes `kv` over when it succeeds.
+                                                     const ModelBudget& budget);
+  // Within the budget, whose keys and values are no matter here; nothing is taken of it yet.
+  // `defaults` as LastingInfo.
+  static Result<PlannedMemory> plan_memory(const LoadedModel& model, const ModelBudget& budget,
+                                           const Budgets& defaults);
+  // The plan by which an earlier process has placed `weights`; kData where there is none now, or
+  // not of this model as it is.
+  static Result<stream::Plan> plan_of(const LoadedModel& model, const LastingWeights& weights);
+
+  // Takes the memory. Takes `kv` over, with the sequences in it, when it succeeds. `stream_options`
+  // and `interrupted` as in WeightStream.
   static Result<std::unique_ptr<ActiveModel>> create(std::shared_ptr<const LoadedModel> model,
-                                                     stream::Device& device, ModelPlan plan,
+                                                     stream::Device& device, PlannedMemory planned,
                                                      std::unique_ptr<kv::KvPool>& kv,
-                                                     const stream::StreamOptions& stream_options,
+                                                     stream::StreamOptions stream_options,
                                                      std::function<Status()> interrupted);
-  // The plan that create() would make.
-  static Result<ModelPlan> plan_within(const LoadedModel& model, const ModelBudget& budget);
   // Gives up its keys and values, before stop().
   std::unique_ptr<kv::KvPool> take_kv() { return std::move(kv_); }
   // Ends the reading, and gives all memory back but what reads under way may still write to. True
@@ -69,21 +76,25 @@ class ActiveModel {
   bool stop(std::chrono::milliseconds patience);
   bool is_unused() const { return weights_->readers_are_back(); }
 
-  // What create() would use at most: of RAM without a limit, or, on a device with memory of its
-  // own, of that up to the budget's, and of RAM beside it.
+  // What make_kv() and plan_memory() would use at most: of RAM without a limit, or, on a device with
+  // memory of its own, of that up to the budget's, and of RAM beside it.
   static ModelBudget full_budget(const LoadedModel& model, const ModelBudget& limits);
+  // Gives its memory back to the system, whoever else holds it; after stop() alone.
+  void discard_memory() { slab_.discard(slab_.memory()); }
 
   const std::shared_ptr<const LoadedModel>& model() const { return model_; }
   model::ForwardPass& forward() { return *forward_; }
   stream::WeightStream& weights() { return *weights_; }
   kv::KvPool& kv() { return *kv_; }
-  const stream::Plan& plan() const { return plan_.plan; }
-  uint64_t ram_bytes() const { return plan_.ram_bytes(); }
+  const stream::Plan& plan() const { return planned_.plan; }
+  uint64_t ram_bytes() const { return planned_.ram_bytes(); }
   // Of the device's own memory, without keys and values.
   uint64_t vram_bytes() const { return device_memory_.memory().size(); }
   // Whether a sweep reads from disk.
   bool reads() const;
   const stream::Slab& slab() const { return slab_; }
+  // What a MemoryStore holds of it; empty when nothing of it is of use to another process.
+  const std::string& lasting_name() const { return lasting_name_; }
   // Whether a whole sweep has been done: the model is loaded.
   bool is_proven() const { return is_proven_; }
   void set_proven() { is_proven_ = true; }
@@ -103,15 +114,16 @@ class ActiveModel {
   uint64_t sweep_bytes() const { return sweep_bytes_; }
 
  private:
-  ActiveModel(std::shared_ptr<const LoadedModel> model, ModelPlan plan)
+  ActiveModel(std::shared_ptr<const LoadedModel> model, PlannedMemory planned)
       : model_(std::move(model)),
-        plan_(std::move(plan)),
-        sweep_bytes_(plan_.plan.list.total_bytes()) {}
+        planned_(std::move(planned)),
+        sweep_bytes_(planned_.plan.list.total_bytes()) {}
   void log_loaded() const;
 
   std::shared_ptr<const LoadedModel> model_;
-  ModelPlan plan_;
+  PlannedMemory planned_;  // but for `lasting`, which the slab has
   uint64_t sweep_bytes_;
+  std::string lasting_name_;
   bool is_proven_ = false;
   bool is_shrunk_ = false;
   uint64_t considered_ = 0;

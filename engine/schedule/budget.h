@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 
 namespace airllm::schedule {
 
@@ -15,13 +16,24 @@ struct FreeMemory {
   uint64_t cgroup_bytes = kUnlimited;  // what the cgroups' limits (v2 or v1) leave
 };
 
-// As /proc and the cgroups of this process say; a GiB available where they say nothing.
-FreeMemory free_memory();
+// As /proc and the cgroups of this process say; a GiB available where they say nothing. As if
+// `received_bytes`, which an earlier process has left to this one, were free.
+FreeMemory free_memory(uint64_t received_bytes = 0);
+
+struct Budgets {
+  uint64_t ram_bytes = 0;
+  uint64_t kv_bytes = 0;
+
+  uint64_t sum() const { return ram_bytes + kv_bytes; }
+  bool operator==(const Budgets&) const = default;
+};
 
 // Half of what this process may still take for weights, an eighth for keys and values; both less
-// when that would leave less than a quarter of the machine's memory free. At least 16 MiB each.
-uint64_t default_ram_bytes(const FreeMemory& memory);
-uint64_t default_kv_bytes(const FreeMemory& memory);
+// when that would leave little more than a quarter of the machine's memory free. At least 16 MiB
+// each. What one of the processes before had as a default is the default again while it still
+// leaves that quarter and is about the same: what else goes on in the machine then changes no plan
+// between two starts.
+Budgets default_budgets(const FreeMemory& memory, std::span<const Budgets> former = {});
 
 // Cores that this process may run on.
 unsigned available_cores();

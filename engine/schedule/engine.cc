@@ -22,6 +22,7 @@
 #include "engine/schedule/job_limits.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/memory_pressure.h"
+#include "engine/schedule/received_weights.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/schedule/serial_worker.h"
 #include "engine/schedule/text_job.h"
@@ -183,7 +184,7 @@ class ModelCache {
  public:
   using Loaded = std::shared_ptr<const LoadedModel>;
   // What becomes of a model that is to be loaded anew.
-  using Forget = std::function<void(Loaded)>;
+  using Forget = std::function<void(const ModelRef&, Loaded)>;
 
   ModelCache(store::Store& store, store::LoadMarks& marks, Forget forget)
       : store_(store), marks_(marks), forget_(std::move(forget)) {}
@@ -254,7 +255,7 @@ class ModelCache {
   void drop_changed(const ModelRef& ref) {
     const Loaded model = peek(ref);
     if (!model || store_.check_originals(model->stored)) return;
-    if (Loaded stale = take(ref)) forget_(std::move(stale));
+    if (Loaded stale = take(ref)) forget_(ref, std::move(stale));
   }
 
   Loaded keep(const ModelRef& ref, Loaded model) {
@@ -291,7 +292,8 @@ class EngineImpl : public Engine {
  public:
   EngineImpl(std::unique_ptr<store::Store> store, std::unique_ptr<store::LoadMarks> marks,
              std::unique_ptr<stream::Device> device, const EngineOptions& options,
-             const schedule::SchedulerOptions& budgets)
+             const schedule::SchedulerOptions& budgets,
+             std::vector<schedule::LastingWeights> received)
       : max_splits_(options.max_splits),
         max_logprobs_(options.max_logprobs),
         budgets_(budgets),
@@ -305,10 +307,10 @@ class EngineImpl : public Engine {
         marks_(std::move(marks)),
         table_(std::make_shared<JobTable>(options)),
         models_(*store_, *marks_,
-                [this](std::shared_ptr<const LoadedModel> model) {
-                  scheduler_.forget(std::move(model));
+                [this](const ModelRef& ref, std::shared_ptr<const LoadedModel> model) {
+                  scheduler_.forget(ref, std::move(model));
                 }),
-        scheduler_(std::move(device), *marks_, with_expiry(budgets, models_)) {
+        scheduler_(std::move(device), *marks_, with_expiry(budgets, models_), std::move(received)) {
     text_jobs_.pause_timeout = options.pause_timeout;
     pressure_.emplace(budgets_.ram_bytes, [this](uint64_t bytes, const std::string& reason) {
       log::warning("RAM budget: {} of {} from now on: {}", format_size(bytes),
@@ -382,7 +384,7 @@ class EngineImpl : public Engine {
     AIRLLM_TRY(std::shared_ptr<JobRecord> record, table_->add("stop", user, model, 0));
     const JobId id = record->id();
     auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
-    scheduler_.release(models_.peek(model), [this, model, wrapped](auto freed_bytes) {
+    scheduler_.release(model, models_.peek(model), [this, model, wrapped](auto freed_bytes) {
       if (!freed_bytes) return wrapped->on_error(freed_bytes.error());
       models_.release(model);
       wrapped->on_done(Json{{"name", model.name},
@@ -526,7 +528,7 @@ void EngineImpl::prepare(const std::shared_ptr<JobRecord>& record, const Generat
 // Gives back what is in memory of a model that goes elsewhere, unless a job uses it.
 Status EngineImpl::let_go(const ModelRef& model) {
   AIRLLM_TRY_VOID(table_->check_unused(model));
-  if (auto loaded = models_.take(model)) scheduler_.forget(std::move(loaded));
+  scheduler_.forget(model, models_.take(model));
   return {};
 }
 
@@ -653,10 +655,11 @@ Json EngineImpl::status(const Viewer& viewer) {
                       {"resident_bytes", model.resident_bytes},
                       {"ram_bytes", model.ram_bytes},
                       {"vram_bytes", vram(model.vram_bytes)},
+                      {"received", model.is_received},
                       {"bytes", model.weight_bytes},
                       {"streams", model.streams},
-                      {"reader", model.reader},
-                      {"direct", model.is_direct},
+                      {"reader", model.is_received ? Json() : Json(model.reader)},
+                      {"direct", model.is_received ? Json() : Json(model.is_direct)},
                       {"locked_bytes", model.locked_bytes},
                       {"huge_pages", model.has_huge_pages},
                       {"in_use", model.is_in_use},
@@ -715,10 +718,14 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                                 options.on_opening));
   std::unique_ptr<store::LoadMarks> marks =
       store::LoadMarks::open(store::system_disk(), options.store_dir + "/loading.json");
-  const schedule::FreeMemory memory = schedule::free_memory();
+  schedule::ReceivedWeights received(options.memory_store, *store);
   schedule::SchedulerOptions budgets;
-  budgets.ram_bytes = options.ram_bytes.value_or(schedule::default_ram_bytes(memory));
-  budgets.kv_bytes = options.kv_bytes.value_or(schedule::default_kv_bytes(memory));
+  budgets.memory_store = options.memory_store;
+  budgets.defaults = schedule::default_budgets(schedule::free_memory(received.allocated_bytes()),
+                                               received.former_budgets());
+  budgets.ram_bytes = options.ram_bytes.value_or(budgets.defaults.ram_bytes);
+  budgets.kv_bytes = options.kv_bytes.value_or(budgets.defaults.kv_bytes);
+  received.fit(budgets.ram_bytes);
   budgets.reader = reader_kind(options.reader);
   budgets.pause_timeout = options.pause_timeout;
   budgets.kv_per_user_bytes = options.kv_per_user_bytes.value_or(budgets.kv_bytes);
@@ -731,9 +738,9 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   const unsigned threads = options.threads > 0 ? options.threads : schedule::available_cores();
   log::info("store {}, {} kernels, {} threads, ram {}, kv {}", options.store_dir, backend->name,
             threads, format_size(budgets.ram_bytes), format_size(budgets.kv_bytes));
-  return std::unique_ptr<Engine>(
-      std::make_unique<EngineImpl>(std::move(store), std::move(marks),
-                                   make_device(options, *backend, threads), options, budgets));
+  return std::unique_ptr<Engine>(std::make_unique<EngineImpl>(
+      std::move(store), std::move(marks), make_device(options, *backend, threads), options, budgets,
+      received.take()));
 }
 
 }  // namespace airllm::engine

@@ -37,18 +37,21 @@ constexpr auto kPauseInterval = std::chrono::milliseconds(10);
 }  // namespace
 
 Scheduler::Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& marks,
-                     const SchedulerOptions& options)
+                     const SchedulerOptions& options, std::vector<LastingWeights> received)
     : device_(std::move(device)),
       marks_(marks),
       options_(options),
+      received_(std::move(received)),
       ram_budget_bytes_(options.ram_bytes),
       debug_hang_(options.debug_hang),
       read_timeout_(options.read_timeout),
       pause_timeout_(options.pause_timeout),
       keep_alive_(options.keep_alive),
       keep_(options.keep),
-      wanted_budget_bytes_(options.ram_bytes),
-      thread_([this] { loop(); }) {}
+      wanted_budget_bytes_(options.ram_bytes) {
+  publish_memory();
+  thread_ = std::thread([this] { loop(); });
+}
 
 Scheduler::~Scheduler() {
   {
@@ -76,12 +79,15 @@ void Scheduler::notice_cancel() {
   changed_.notify_all();
 }
 
-void Scheduler::forget(std::shared_ptr<const LoadedModel> model) { release(std::move(model), {}); }
+void Scheduler::forget(const engine::ModelRef& ref, std::shared_ptr<const LoadedModel> model) {
+  release(ref, std::move(model), {});
+}
 
-void Scheduler::release(std::shared_ptr<const LoadedModel> model, Released done) {
+void Scheduler::release(const engine::ModelRef& ref, std::shared_ptr<const LoadedModel> model,
+                        Released done) {
   {
     const std::lock_guard lock(mutex_);
-    releases_.push_back({std::move(model), std::move(done)});
+    releases_.push_back({ref, std::move(model), std::move(done)});
   }
   change_noticed_ = true;
   changed_.notify_all();
@@ -103,7 +109,7 @@ void Scheduler::loop() {
   running_.clear();
   waiting_.clear();
   give_back();
-  for (auto& model : models_) retire(std::move(model), kReadPatience);
+  for (auto& model : models_) put_down(std::move(model));
   models_.clear();
   drop_unused();
   // Their threads write to this memory when their reads come back, if ever.
@@ -190,15 +196,25 @@ void Scheduler::give_up_active() {
 
 // Destroys the model, or sets it aside while its reads hang.
 void Scheduler::retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience) {
+  forget_lasting(model->lasting_name());
+  const std::string name = model->model()->name();
+  if (!stop(model, patience)) return;
+  model->discard_memory();
+  log::event_happened(log::event::kModelReleased, {{log::kModelField, name}},
+                      "model {}: its memory is released", name);
+}
+
+// Destroys the model, or sets it aside, at the engine's end: what may outlast it stays.
+void Scheduler::put_down(std::unique_ptr<ActiveModel> model) { stop(model, kReadPatience); }
+
+// False when its reads hang and it is set aside.
+bool Scheduler::stop(std::unique_ptr<ActiveModel>& model, std::chrono::milliseconds patience) {
+  if (model->stop(patience)) return true;
   const std::string& name = model->model()->name();
-  if (model->stop(patience)) {
-    log::event_happened(log::event::kModelReleased, {{log::kModelField, name}},
-                        "model {}: its memory is released", name);
-    return;
-  }
   log::event_happened(log::event::kReadHangs, {{log::kModelField, name}},
                       "model {}: a read does not come back; its memory is set aside", name);
   set_aside_.push_back(std::move(model));
+  return false;
 }
 
 void Scheduler::drop_unused() {
@@ -265,24 +281,58 @@ Result<ActiveModel*> Scheduler::make_active(const std::shared_ptr<const LoadedMo
     std::rotate(found, found + 1, models_.end());
     return models_.back().get();
   }
-  ModelBudget all = budget_left();
-  all.ram_bytes = ram_budget_bytes_;
-  if (all.vram_bytes) all.vram_bytes = device_->arena()->capacity_bytes();
-  make_room_for(ActiveModel::full_budget(*model, all));
   if (set_aside_.size() >= kMostSetAside) {
     return Unexpected(ErrorCode::kIo,
                       "model " + model->name() + ": the reads of " +
                           std::to_string(set_aside_.size()) + " earlier attempts still hang",
                       "check the disk (dmesg tells of its errors), then restart the daemon");
   }
-  alive();
-  Result<std::unique_ptr<ActiveModel>> made = ActiveModel::create(
-      model, *device_, budget_left(), stream_options(), [this] { return while_waiting(); });
+  Result<std::unique_ptr<ActiveModel>> made = make_model(model);
   if (!made) return Unexpected(without_room(std::move(made).error(), *model));
-  alive();
-  (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);
   models_.push_back(std::move(*made));
   return models_.back().get();
+}
+
+// With what an earlier process has left of it, if that is of use.
+Result<std::unique_ptr<ActiveModel>> Scheduler::make_model(
+    const std::shared_ptr<const LoadedModel>& model) {
+  std::unique_ptr<kv::KvPool> kv;
+  if (std::optional<PlannedMemory> received = adopt_received(*model)) {
+    AIRLLM_TRY(kv, ActiveModel::make_kv(*model, *device_, budget_left()));
+    Result<std::unique_ptr<ActiveModel>> made = take_memory(model, std::move(*received), kv);
+    if (made) return made;
+    log::warning("model {}: {}", model->name(), made.error().message);
+  }
+  ModelBudget all = budget_left();
+  all.ram_bytes = ram_budget_bytes_;
+  if (all.vram_bytes) all.vram_bytes = device_->arena()->capacity_bytes();
+  make_room_for(ActiveModel::full_budget(*model, all));
+  if (kv == nullptr) {
+    AIRLLM_TRY(kv, ActiveModel::make_kv(*model, *device_, budget_left()));
+  }
+  AIRLLM_TRY(PlannedMemory memory,
+             ActiveModel::plan_memory(*model, budget_left(), options_.defaults));
+  return take_memory(model, std::move(memory), kv);
+}
+
+Result<std::unique_ptr<ActiveModel>> Scheduler::take_memory(
+    const std::shared_ptr<const LoadedModel>& model, PlannedMemory memory,
+    std::unique_ptr<kv::KvPool>& kv) {
+  const std::string name = memory.lasting ? memory.lasting->name() : "";
+  const bool is_held = memory.is_adopted;
+  alive();
+  Result<std::unique_ptr<ActiveModel>> made = ActiveModel::create(
+      model, *device_, std::move(memory), kv, stream_options(), [this] { return while_waiting(); });
+  if (!made) {
+    if (!name.empty()) forget_lasting(name);
+    return made;
+  }
+  alive();
+  (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);
+  if (options_.memory_store != nullptr && !is_held && !(*made)->lasting_name().empty()) {
+    options_.memory_store->keep(name, (*made)->slab().lasting_fd());
+  }
+  return made;
 }
 
 stream::StreamOptions Scheduler::stream_options() {
@@ -316,6 +366,7 @@ ModelBudget Scheduler::budget_left() const {
 uint64_t Scheduler::ram_in_use() const {
   uint64_t sum = 0;
   for (const auto& active : models_) sum += active->ram_bytes();
+  for (const LastingWeights& weights : received_) sum += weights.bytes();
   return sum;
 }
 
@@ -673,10 +724,11 @@ void Scheduler::publish_memory() {
                              .locked_bytes = active->slab().locked_bytes(),
                              .has_huge_pages = active->slab().has_huge_pages(),
                              .is_in_use = is_wanted(active->model()),
-                             .is_kept = is_kept(*active),
+                             .is_kept = is_kept(active->model()->ref()),
                              .keep_alive = keep_alive_of(*active),
                              .idle_since = active->idle_since()});
   }
+  publish_received(status);
   status.ram_budget_bytes = ram_budget_bytes_;
   if (const stream::Arena* arena = device_->arena()) {
     status.vram_used_bytes = arena->used_bytes();

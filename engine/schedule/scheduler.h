@@ -39,6 +39,9 @@ struct SchedulerOptions {
   std::optional<engine::DebugHang> debug_hang;
   std::chrono::milliseconds keep_alive = kForever;
   std::vector<std::string> keep;
+  // As in engine::EngineOptions, and what it held at the start.
+  engine::MemoryStore* memory_store = nullptr;
+  Budgets defaults;
   // A model has given its memory back since nobody asked it. May be empty.
   std::function<void(const engine::ModelRef&)> on_expired;
 };
@@ -46,6 +49,7 @@ struct SchedulerOptions {
 // A row of status(): a model that holds memory.
 struct ModelMemory {
   engine::ModelRef model;
+  bool is_received = false;     // from before the start, and nobody has asked it since
   uint64_t resident_bytes = 0;  // weights in memory
   uint64_t ram_bytes = 0;       // taken of the budget
   uint64_t vram_bytes = 0;      // taken of the device's own memory, without keys and values
@@ -73,9 +77,10 @@ struct MemoryStatus {
 // Public methods are thread-safe.
 class Scheduler {
  public:
-  // Borrows `marks`.
+  // Borrows `marks`. What is `received` from an earlier process counts as models that nobody asks,
+  // until they are asked.
   Scheduler(std::unique_ptr<stream::Device> device, store::LoadMarks& marks,
-            const SchedulerOptions& options);
+            const SchedulerOptions& options, std::vector<LastingWeights> received = {});
   // Cancels all jobs and joins the engine thread. What reads that hang still use is never freed.
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
@@ -85,13 +90,15 @@ class Scheduler {
   void submit(std::unique_ptr<GenerateJob> job);
   // A job's cancellation was requested: look at it within a tile.
   void notice_cancel();
-  // Gives the memory of a model that is being removed back, once it is idle.
-  void forget(std::shared_ptr<const LoadedModel> model);
+  // Gives the memory of a model that is being removed back, once it is idle. `model` is null when
+  // it is not loaded.
+  void forget(const engine::ModelRef& ref, std::shared_ptr<const LoadedModel> model);
   // Gives a model's memory back at once, also between the tiles of another's sweep, and tells from
   // the engine thread how many bytes that were: nothing for one that has none. kTemporary when jobs
   // use it, or wait for it.
   using Released = std::function<void(Result<std::optional<uint64_t>> freed_bytes)>;
-  void release(std::shared_ptr<const LoadedModel> model, Released done);
+  void release(const engine::ModelRef& ref, std::shared_ptr<const LoadedModel> model,
+               Released done);
   MemoryStatus memory() const;
   void set_timeouts(std::chrono::milliseconds read, std::chrono::milliseconds pause) {
     read_timeout_ = read;
@@ -108,6 +115,11 @@ class Scheduler {
     GenerateJob* job;
     size_t rows;
   };
+  struct Release {
+    engine::ModelRef ref;
+    std::shared_ptr<const LoadedModel> model;  // null: not loaded
+    Released done;                             // empty: of a model that is being removed
+  };
 
   void loop();
   void alive() const;
@@ -117,13 +129,26 @@ class Scheduler {
   void admit();
   bool activate(const std::shared_ptr<const LoadedModel>& model);
   Result<ActiveModel*> make_active(const std::shared_ptr<const LoadedModel>& model);
+  Result<std::unique_ptr<ActiveModel>> make_model(const std::shared_ptr<const LoadedModel>& model);
+  Result<std::unique_ptr<ActiveModel>> take_memory(const std::shared_ptr<const LoadedModel>& model,
+                                                   PlannedMemory memory,
+                                                   std::unique_ptr<kv::KvPool>& kv);
+  std::optional<PlannedMemory> adopt_received(const LoadedModel& model);
+  Result<stream::Plan> plan_received(const LoadedModel& model, const LastingWeights& weights);
+  std::optional<LastingWeights> take_received(const engine::ModelRef& ref);
+  std::optional<uint64_t> drop_received(const engine::ModelRef& ref);
+  bool drop_a_received(bool kept);
+  bool is_awaited(const engine::ModelRef& ref) const;
+  void forget_lasting(const std::string& name) const;
+  void publish_received(MemoryStatus& status);
   uint64_t ram_in_use() const;
   void give_back();
   void give_back_released();
   void give_back_expired();
   Clock::time_point expiry(const ActiveModel& model) const;
   std::chrono::milliseconds keep_alive_of(const ActiveModel& model) const;
-  bool is_kept(const ActiveModel& model) const;
+  Clock::time_point received_expiry(const LastingWeights& weights) const;
+  bool is_kept(const engine::ModelRef& ref) const;
   void make_room_for(const ModelBudget& need);
   uint64_t ram_left() const;
   ModelBudget budget_left() const;
@@ -138,6 +163,8 @@ class Scheduler {
   std::optional<uint64_t> drop(const std::shared_ptr<const LoadedModel>& model);
   void give_up_active();
   void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
+  void put_down(std::unique_ptr<ActiveModel> model);
+  bool stop(std::unique_ptr<ActiveModel>& model, std::chrono::milliseconds patience);
   void drop_unused();
   void sweep();
   void wait_for_receivers();
@@ -172,6 +199,8 @@ class Scheduler {
   // The engine thread's own.
   std::vector<std::unique_ptr<ActiveModel>> models_;  // most recently used last
   ActiveModel* active_ = nullptr;
+  std::vector<LastingWeights> received_;
+  const Clock::time_point started_ = Clock::now();
   std::vector<std::unique_ptr<ActiveModel>> set_aside_;  // reads of theirs hang
   uint64_t ram_budget_bytes_;
   Clock::time_point next_expiry_ = Clock::time_point::max();
@@ -190,10 +219,6 @@ class Scheduler {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::unique_ptr<GenerateJob>> submitted_;
-  struct Release {
-    std::shared_ptr<const LoadedModel> model;
-    Released done;  // empty: of a model that is being removed
-  };
   std::vector<Release> releases_;
   std::vector<std::string> keep_;
   uint64_t wanted_budget_bytes_;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/duration.h"
+#include "base/event.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "engine/schedule/scheduler.h"
@@ -50,13 +51,15 @@ void Scheduler::give_back_released() {
     const bool is_running =
         active_ != nullptr && active_->model() == release.model && !running_.empty();
     if (release.done && is_wanted(release.model)) {
-      ends.emplace_back(std::move(release.done), model_in_use(release.model->name()));
+      ends.emplace_back(std::move(release.done), model_in_use(release.ref.name));
     } else if (is_running) {  // looked at again after the sweep
       const std::lock_guard lock(mutex_);
       releases_.push_back(std::move(release));
       change_noticed_ = true;
     } else {
-      ends.emplace_back(std::move(release.done), drop(release.model));
+      std::optional<uint64_t> freed_bytes = drop(release.model);
+      if (!freed_bytes) freed_bytes = drop_received(release.ref);
+      ends.emplace_back(std::move(release.done), freed_bytes);
     }
   }
   if (ends.empty()) return;
@@ -74,10 +77,12 @@ void Scheduler::take_budget() {
     ram_budget_bytes_ = wanted_budget_bytes_;
   }
   for (const bool kept : {false, true}) {
+    while (ram_in_use() > ram_budget_bytes_ && drop_a_received(kept)) {
+    }
     for (size_t at = 0; at < models_.size() && ram_in_use() > ram_budget_bytes_;) {
       const ActiveModel& model = *models_[at];
       const bool is_running = active_ == &model && !running_.empty();
-      if (is_running || is_kept(model) != kept) {
+      if (is_running || is_kept(model.model()->ref()) != kept) {
         ++at;
       } else {
         drop(model.model());
@@ -100,6 +105,14 @@ void Scheduler::give_back_expired() {
     drop(model);
     if (options_.on_expired) options_.on_expired(model->ref());
   }
+  std::vector<engine::ModelRef> received;
+  for (const LastingWeights& weights : received_) {
+    if (received_expiry(weights) <= now) received.push_back(weights.info().model);
+  }
+  for (const engine::ModelRef& ref : received) {
+    log::info("model {}: not used since the start", ref.name);
+    drop_received(ref);
+  }
   publish_memory();
 }
 
@@ -107,7 +120,8 @@ void Scheduler::give_back_expired() {
 Clock::time_point Scheduler::expiry(const ActiveModel& model) const {
   const bool is_running = active_ == &model && !running_.empty();
   const std::chrono::milliseconds keep_alive = keep_alive_of(model);
-  if (is_running || is_wanted(model.model()) || is_kept(model) || keep_alive == kForever) {
+  if (is_running || is_wanted(model.model()) || is_kept(model.model()->ref()) ||
+      keep_alive == kForever) {
     return Clock::time_point::max();
   }
   return model.idle_since() + keep_alive;
@@ -118,8 +132,7 @@ std::chrono::milliseconds Scheduler::keep_alive_of(const ActiveModel& model) con
 }
 
 // The setting names shared models.
-bool Scheduler::is_kept(const ActiveModel& model) const {
-  const engine::ModelRef& ref = model.model()->ref();
+bool Scheduler::is_kept(const engine::ModelRef& ref) const {
   const std::lock_guard lock(mutex_);
   return !ref.holder && std::find(keep_.begin(), keep_.end(), ref.name) != keep_.end();
 }
@@ -133,8 +146,10 @@ void Scheduler::make_room_for(const ModelBudget& need) {
            (!need.vram_bytes || *left.vram_bytes >= *need.vram_bytes);
   };
   while (!fits()) {
-    const auto victim = std::find_if(models_.begin(), models_.end(),
-                                     [&](const auto& active) { return !is_kept(*active); });
+    if (drop_a_received(false)) continue;
+    const auto victim = std::find_if(models_.begin(), models_.end(), [&](const auto& active) {
+      return !is_kept(active->model()->ref());
+    });
     if (victim == models_.end()) return;
     drop((*victim)->model());
   }
@@ -177,28 +192,128 @@ void Scheduler::replan_active(uint64_t ram_bytes) {
   if (stream::Arena* arena = device_->arena()) {
     budget.vram_bytes = arena->free_bytes() + active_->vram_bytes();
   }
-  Result<ModelPlan> plan = ActiveModel::plan_within(*active_->model(), budget);
-  if (!plan) {
+  Result<PlannedMemory> memory =
+      ActiveModel::plan_memory(*active_->model(), budget, options_.defaults);
+  if (!memory) {
     log::warning("model {}: stays as it is under memory pressure: {}", active_->model()->name(),
-                 plan.error().message);
+                 memory.error().message);
     return;
   }
   const std::shared_ptr<const LoadedModel> model = active_->model();
   const bool is_proven = active_->is_proven();
   std::unique_ptr<kv::KvPool> kv = active_->take_kv();
   drop(model);  // before the new plan's memory is taken
-  alive();
-  Result<std::unique_ptr<ActiveModel>> made = ActiveModel::create(
-      model, *device_, std::move(*plan), kv, stream_options(), [this] { return while_waiting(); });
+  Result<std::unique_ptr<ActiveModel>> made = take_memory(model, std::move(*memory), kv);
   if (!made) {
     log::error("model {}: {}", model->name(), made.error().message);
     return restart_running();
   }
-  (*made)->set_shrunk(ram_budget_bytes_ < options_.ram_bytes);
   if (is_proven) (*made)->set_proven();
   models_.push_back(std::move(*made));
   active_ = models_.back().get();
   publish_memory();
+}
+
+// What is received is given to the model whose plan finds it in its places, if there is room for
+// that plan now, and not a good deal more; otherwise it goes, before anything else is taken.
+std::optional<PlannedMemory> Scheduler::adopt_received(const LoadedModel& model) {
+  std::optional<LastingWeights> weights = take_received(model.ref());
+  if (!weights) return std::nullopt;
+  Result<stream::Plan> plan = plan_received(model, *weights);
+  if (!plan) {
+    log::info("model {}: what was in memory before the start is of no use: {}", model.name(),
+              plan.error().message);
+    weights->discard();
+    forget_lasting(weights->name());
+    return std::nullopt;
+  }
+  log::info("model {}: {} are in memory from before the start", model.name(),
+            format_size(weights->allocated_bytes()));
+  return PlannedMemory{std::move(*plan), {}, std::move(weights), true};
+}
+
+Result<stream::Plan> Scheduler::plan_received(const LoadedModel& model,
+                                              const LastingWeights& weights) {
+  if (device_->arena() != nullptr) {
+    return Unexpected(ErrorCode::kConfig, "the device has memory of its own now");
+  }
+  if (weights.info().plan_bytes > ram_budget_bytes_) {
+    return Unexpected(ErrorCode::kConfig, "the RAM budget is smaller now");
+  }
+  AIRLLM_TRY(stream::Plan plan, ActiveModel::plan_of(model, weights));
+  make_room_for({plan.slab_bytes, {}, 0});
+  if (ram_left() < plan.slab_bytes) {
+    return Unexpected(ErrorCode::kConfig, "other models leave too little of the RAM budget");
+  }
+  if (plan.streams() && ram_left() >= plan.slab_bytes + plan.slab_bytes / 4) {
+    return Unexpected(ErrorCode::kConfig, "there is room for more of it now");
+  }
+  return plan;
+}
+
+std::optional<LastingWeights> Scheduler::take_received(const engine::ModelRef& ref) {
+  const auto found = std::find_if(received_.begin(), received_.end(),
+                                  [&](const auto& weights) { return weights.info().model == ref; });
+  if (found == received_.end()) return std::nullopt;
+  LastingWeights weights = std::move(*found);
+  received_.erase(found);
+  return weights;
+}
+
+// Gives back what was received of a model; its bytes, nothing when that was nothing.
+std::optional<uint64_t> Scheduler::drop_received(const engine::ModelRef& ref) {
+  std::optional<LastingWeights> weights = take_received(ref);
+  if (!weights) return std::nullopt;
+  weights->discard();
+  forget_lasting(weights->name());
+  log::event_happened(log::event::kModelReleased, {{log::kModelField, ref.name}},
+                      "model {}: its memory is released", ref.name);
+  return weights->bytes();
+}
+
+// One of those that the setting keeps, or does not keep; false when there is none.
+bool Scheduler::drop_a_received(bool kept) {
+  const auto found = std::find_if(received_.begin(), received_.end(), [&](const auto& weights) {
+    return is_kept(weights.info().model) == kept;
+  });
+  if (found == received_.end()) return false;
+  drop_received(engine::ModelRef(found->info().model));
+  return true;
+}
+
+bool Scheduler::is_awaited(const engine::ModelRef& ref) const {
+  return std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& job) {
+    return job->model()->ref() == ref && !job->is_finished();
+  });
+}
+
+// A start counts as the last use.
+Clock::time_point Scheduler::received_expiry(const LastingWeights& weights) const {
+  const engine::ModelRef& ref = weights.info().model;
+  const std::chrono::milliseconds keep_alive = keep_alive_.load();
+  if (is_awaited(ref) || is_kept(ref) || keep_alive == kForever) return Clock::time_point::max();
+  return started_ + keep_alive;
+}
+
+void Scheduler::publish_received(MemoryStatus& status) {
+  for (const LastingWeights& weights : received_) {
+    next_expiry_ = std::min(next_expiry_, received_expiry(weights));
+    const LastingInfo& info = weights.info();
+    status.models.push_back({.model = info.model,
+                             .is_received = true,
+                             .resident_bytes = weights.allocated_bytes(),
+                             .ram_bytes = weights.bytes(),
+                             .weight_bytes = info.sweep_bytes,
+                             .streams = info.streams,
+                             .is_in_use = is_awaited(info.model),
+                             .is_kept = is_kept(info.model),
+                             .keep_alive = keep_alive_.load(),
+                             .idle_since = started_});
+  }
+}
+
+void Scheduler::forget_lasting(const std::string& name) const {
+  if (options_.memory_store != nullptr && !name.empty()) options_.memory_store->forget(name);
 }
 
 }  // namespace airllm::schedule

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <string>
 #include <utility>
 
+#include "base/check.h"
 #include "base/checked.h"
 #include "base/units.h"
 
@@ -23,35 +25,74 @@ bool gives_huge_pages() {
          modes.find("[deny]") == std::string::npos;
 }
 
+// A mapping has huge pages only where its addresses and its offsets in the file agree in this.
+constexpr uint64_t kHugePageBytes = 2 * kMiB;
+
+// Addresses for `bytes` that nothing else takes, `middle` of them before a huge page begins. Null
+// where there are none.
+std::byte* reserve(uint64_t bytes, uint64_t middle) {
+  const uint64_t reserved = bytes + kHugePageBytes;
+  void* const begin =
+      ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (begin == MAP_FAILED) return nullptr;
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uint64_t before = round_up(address + middle, kHugePageBytes) - middle - address;
+  auto* const base = static_cast<std::byte*>(begin) + before;
+  if (before > 0) ::munmap(begin, before);
+  if (before < kHugePageBytes) ::munmap(base + bytes, kHugePageBytes - before);
+  return base;
+}
+
+bool map_at(std::byte* address, uint64_t bytes, int fd, uint64_t offset) {
+  if (bytes == 0) return true;
+  return ::mmap(address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                static_cast<off_t>(offset)) != MAP_FAILED;
+}
+
+// By the file, since madvise refuses locked memory.
+void punch_hole(int fd, uint64_t begin, uint64_t end) {
+  if (end <= begin) return;
+  ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+              static_cast<off_t>(end - begin));
+}
+
 }  // namespace
 
-Result<Slab> Slab::create(uint64_t bytes) {
+Result<Slab> Slab::create(uint64_t working_bytes, UniqueFd lasting, uint64_t lasting_bytes) {
+  const uint64_t bytes = working_bytes + lasting_bytes;
   const std::string what = "cannot take " + format_size(bytes) + " of memory for weights";
   const std::string remedy = "give a smaller --ram";
+  AIRLLM_CHECK(working_bytes % kPageBytes == 0 || lasting_bytes == 0);
   Slab slab;
-  slab.fd_ = UniqueFd(::memfd_create("airllm-slab", MFD_CLOEXEC));
-  if (!slab.fd_.valid() || ::ftruncate(slab.fd_.get(), static_cast<off_t>(bytes)) != 0) {
+  std::byte* const base = reserve(round_up(bytes, kPageBytes), round_up(working_bytes, kPageBytes));
+  if (base == nullptr) return Unexpected(errno_error(what, errno, remedy));
+  slab.memory_ = {base, bytes};
+  slab.working_bytes_ = working_bytes;
+  slab.working_begin_ = reinterpret_cast<uintptr_t>(base) % kHugePageBytes;
+  slab.lasting_ = std::move(lasting);
+  slab.working_ = UniqueFd(::memfd_create("airllm-slab", MFD_CLOEXEC));
+  if (!slab.working_.valid() ||
+      ::ftruncate(slab.working_.get(), static_cast<off_t>(slab.working_begin_ + working_bytes)) !=
+          0 ||
+      !map_at(base, working_bytes, slab.working_.get(), slab.working_begin_) ||
+      !map_at(base + working_bytes, lasting_bytes, slab.lasting_.get(), 0)) {
     return Unexpected(errno_error(what, errno, remedy));
   }
-  void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, slab.fd_.get(), 0);
-  if (base == MAP_FAILED) return Unexpected(errno_error(what, errno, remedy));
   // Activations follow from prompts. What is refused here, LimitCORE=0 and the filter still keep.
   ::madvise(base, bytes, MADV_DONTDUMP);
   slab.has_huge_pages_ = ::madvise(base, bytes, MADV_HUGEPAGE) == 0 && gives_huge_pages();
   // Pages are locked as they are touched, so that nothing is committed before.
   if (::mlock2(base, bytes, MLOCK_ONFAULT) == 0) slab.locked_bytes_ = bytes;
-  slab.memory_ = {static_cast<std::byte*>(base), bytes};
   return slab;
 }
 
-Slab::Slab(Slab&& other) noexcept
-    : fd_(std::move(other.fd_)),
-      memory_(std::exchange(other.memory_, {})),
-      locked_bytes_(other.locked_bytes_),
-      has_huge_pages_(other.has_huge_pages_) {}
+Slab::Slab(Slab&& other) noexcept { *this = std::move(other); }
 
 Slab& Slab::operator=(Slab&& other) noexcept {
-  std::swap(fd_, other.fd_);
+  std::swap(working_, other.working_);
+  std::swap(lasting_, other.lasting_);
+  std::swap(working_begin_, other.working_begin_);
+  std::swap(working_bytes_, other.working_bytes_);
   std::swap(memory_, other.memory_);
   std::swap(locked_bytes_, other.locked_bytes_);
   std::swap(has_huge_pages_, other.has_huge_pages_);
@@ -62,10 +103,12 @@ void Slab::discard(std::span<std::byte> part) {
   const auto begin = static_cast<uint64_t>(part.data() - memory_.data());
   const uint64_t first = round_up(begin, kPageBytes);
   const uint64_t last = round_down(begin + part.size(), kPageBytes);
-  if (last <= first) return;
-  // By the file, since madvise refuses locked memory.
-  ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first),
-              static_cast<off_t>(last - first));
+  punch_hole(working_.get(), working_begin_ + first,
+             working_begin_ + std::min(last, working_bytes_));
+  if (last > working_bytes_) {
+    punch_hole(lasting_.get(), std::max(first, working_bytes_) - working_bytes_,
+               last - working_bytes_);
+  }
 }
 
 Slab::~Slab() {
@@ -79,7 +122,9 @@ class CpuDevice : public Device {
   CpuDevice(const kernels::Backend& backend, unsigned threads)
       : backend_(backend), pool_(threads) {}
   std::string name() const override { return "cpu"; }
-  Result<Slab> allocate(uint64_t bytes) override { return Slab::create(bytes); }
+  Result<Slab> allocate(uint64_t working_bytes, UniqueFd lasting, uint64_t lasting_bytes) override {
+    return Slab::create(working_bytes, std::move(lasting), lasting_bytes);
+  }
   const kernels::Backend& backend() const override { return backend_; }
   kernels::ThreadPool& pool() override { return pool_; }
 

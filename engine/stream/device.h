@@ -17,11 +17,15 @@
 
 namespace airllm::stream {
 
-// Memory that the reader may fill and the kernels may use: one mapping, page-aligned, committed as
-// it is touched, left out of core files. A memfd, so that it can be handed to another process.
+// Memory that the reader may fill and the kernels may use: one run of addresses, page-aligned,
+// committed as it is touched, left out of core files. Its first part goes with this process; the
+// rest is a memfd that other processes may hold, too.
 class Slab {
  public:
-  static Result<Slab> create(uint64_t bytes);
+  static Result<Slab> create(uint64_t bytes) { return create(bytes, UniqueFd(), 0); }
+  // `working_bytes` (whole pages) that go with this process, then the first `lasting_bytes` of
+  // `lasting`, with what they hold.
+  static Result<Slab> create(uint64_t working_bytes, UniqueFd lasting, uint64_t lasting_bytes);
   Slab() = default;
   Slab(Slab&& other) noexcept;
   Slab& operator=(Slab&& other) noexcept;
@@ -30,8 +34,11 @@ class Slab {
   ~Slab();
 
   std::span<std::byte> memory() const { return memory_; }
-  // Gives the whole pages within `part` of memory() back to the system; they read as zeros.
+  // Gives the whole pages within `part` of memory() back to the system, whoever else holds them;
+  // they read as zeros.
   void discard(std::span<std::byte> part);
+
+  int lasting_fd() const { return lasting_.get(); }
 
   // Of the memory that has been touched, how much stays out of swap: all, or nothing where the
   // limit on locked memory is lower.
@@ -40,7 +47,9 @@ class Slab {
   bool has_huge_pages() const { return has_huge_pages_; }
 
  private:
-  UniqueFd fd_;
+  UniqueFd working_, lasting_;
+  uint64_t working_begin_ = 0;  // in its file
+  uint64_t working_bytes_ = 0;
   std::span<std::byte> memory_;
   uint64_t locked_bytes_ = 0;
   bool has_huge_pages_ = false;
@@ -53,8 +62,9 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual std::string name() const = 0;  // "cpu"
-  // Host memory.
-  virtual Result<Slab> allocate(uint64_t bytes) = 0;
+  // Host memory, as Slab::create().
+  virtual Result<Slab> allocate(uint64_t working_bytes, UniqueFd lasting,
+                                uint64_t lasting_bytes) = 0;
   virtual const kernels::Backend& backend() const = 0;
   virtual kernels::ThreadPool& pool() = 0;
   // The memory that it computes in (engine/stream/arena.h); null: in what allocate() gives.

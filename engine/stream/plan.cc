@@ -37,6 +37,19 @@ constexpr uint64_t kHostShare = 8;
 // Norms and biases: too small to be worth a read of their own in every sweep.
 constexpr uint64_t kSmallTileBytes = 64 * kKiB;
 
+// Gives each block of what is looked up by row a number, but for an embedding that the head holds.
+void number_embedding_blocks(const PlanInput& input, Plan& plan) {
+  const std::vector<store::ShardTensor>& tensors = input.shards.front().tensors;
+  plan.first_embedding_block.assign(tensors.size(), Plan::kNoPlace);
+  plan.embedding_blocks = 0;
+  for (const model::Step& step : model::stages(*input.architecture).front().steps) {
+    if (step.tensor == model::Step::kNoTensor || step.is_driven()) continue;
+    if (step.tensor == 0 && input.architecture->tied_head) continue;
+    plan.first_embedding_block[step.tensor] = plan.embedding_blocks;
+    plan.embedding_blocks += tensors[step.tensor].block_checksums.size();
+  }
+}
+
 uint64_t workspace_bytes(const PlanInput& input, const model::BatchLimits& limits) {
   return round_up(model::ForwardPass::workspace_bytes(*input.architecture, limits), kPageBytes);
 }
@@ -116,6 +129,21 @@ Division division_of(const PlanInput& input, uint64_t budget_bytes, uint64_t blo
   return division;
 }
 
+// In places of their own where there is room for all blocks, else in as many slots as there is.
+void place_embedding(const PlanInput& input, uint64_t room_bytes, Plan& plan) {
+  const uint64_t slots = room_bytes / std::max<uint64_t>(plan.embedding_slot_bytes, 1);
+  number_embedding_blocks(input, plan);
+  // Until its tiles are read, the head's embedding is looked up by way of the cache.
+  const size_t cached = input.architecture->tied_head || plan.embedding_blocks == 0 ? 1 : 0;
+  if (slots >= plan.embedding_blocks + cached) {
+    plan.embedding_slots = cached;
+    return;
+  }
+  plan.embedding_slots = std::max<size_t>(slots, 1);
+  plan.embedding_blocks = 0;
+  plan.first_embedding_block.clear();
+}
+
 // Everything stays: no ring. The embedding's blocks stay as well, unless the head holds them, or as
 // many of them as there is room for.
 Plan full_plan(const PlanInput& input, uint64_t workspace,
@@ -123,12 +151,8 @@ Plan full_plan(const PlanInput& input, uint64_t workspace,
   Plan plan = plan_without_tiles(input, {workspace, most_tile_bytes(input), 0});
   const uint64_t kept_bytes = plan.embedding_offset() + plan.list.total_bytes();
   const uint64_t room = budget_bytes - std::min(kept_bytes, budget_bytes);
-  if (!input.host_bytes) {
-    plan.embedding_slots =
-        std::clamp<size_t>(room / std::max<uint64_t>(plan.embedding_slot_bytes, 1), 1,
-                           std::max<size_t>(embedding_blocks(input), 1));
-  }
-  plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
+  if (!input.host_bytes) place_embedding(input, room, plan);
+  plan.slab_bytes = plan.lasting_offset() + plan.embedding_blocks * plan.embedding_slot_bytes;
   for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
     plan.pinned_offset[i] = plan.slab_bytes;
     plan.slab_bytes += plan.list.tiles[i].read_bytes();
@@ -191,14 +215,9 @@ class Pinner {
 }  // namespace
 
 size_t embedding_blocks(const PlanInput& input) {
-  const model::StageSpec stage = model::stages(*input.architecture).front();
-  size_t blocks = 0;
-  for (const model::Step& step : stage.steps) {
-    if (step.tensor == model::Step::kNoTensor || step.is_driven()) continue;
-    if (step.tensor == 0 && input.architecture->tied_head) continue;
-    blocks += input.shards.front().tensors[step.tensor].block_checksums.size();
-  }
-  return blocks;
+  Plan plan;
+  number_embedding_blocks(input, plan);
+  return plan.embedding_blocks;
 }
 
 uint64_t embedding_slot_bytes(const PlanInput& input) {

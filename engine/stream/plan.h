@@ -26,7 +26,9 @@ struct PlanInput {
 };
 
 // Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache (but on
-// a device with memory of its own), pinned tiles, in this order.
+// a device with memory of its own), then what may outlast the process, weights in fixed places:
+// pinned tiles, and the embedding's blocks where there is room for all. What lies before, and in
+// which slot, follows from prompts.
 struct Plan {
   TileList list;
   model::BatchLimits limits;
@@ -34,15 +36,25 @@ struct Plan {
   uint64_t ring_slot_bytes = 0;
   size_t ring_slots = 0;              // 0: every tile is pinned
   uint64_t embedding_slot_bytes = 0;  // one block of the embedding
-  size_t embedding_slots = 0;
+  size_t embedding_slots = 0;         // of the cache
+  // Blocks that are looked up by row, when all have places of their own; by tensor of the first
+  // shard, the number of its first one.
+  size_t embedding_blocks = 0;
+  std::vector<size_t> first_embedding_block;
   // Of every tile of `list`: where it stays in the slab, or kStreamed.
   std::vector<uint64_t> pinned_offset;
   uint64_t slab_bytes = 0;
 
   static constexpr uint64_t kStreamed = ~uint64_t{0};
+  // Of a tensor that is looked up in the cache, or not at all.
+  static constexpr size_t kNoPlace = ~size_t{0};
 
   uint64_t ring_offset() const { return workspace_bytes; }
   uint64_t embedding_offset() const { return ring_offset() + ring_slots * ring_slot_bytes; }
+  uint64_t lasting_offset() const {
+    return embedding_offset() + embedding_slots * embedding_slot_bytes;
+  }
+  uint64_t lasting_bytes() const { return slab_bytes - lasting_offset(); }
   uint64_t pinned_bytes() const;
   bool streams() const { return ring_slots > 0; }
 };

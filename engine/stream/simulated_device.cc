@@ -270,7 +270,9 @@ class SimulatedDevice : public Device {
                   const SimulatedDeviceOptions& options)
       : backend_(options.is_guarded ? guard(backend) : backend), pool_(threads), arena_(options) {}
   std::string name() const override { return "simulated"; }
-  Result<Slab> allocate(uint64_t bytes) override { return Slab::create(bytes); }
+  Result<Slab> allocate(uint64_t working_bytes, UniqueFd lasting, uint64_t lasting_bytes) override {
+    return Slab::create(working_bytes, std::move(lasting), lasting_bytes);
+  }
   const kernels::Backend& backend() const override { return backend_; }
   kernels::ThreadPool& pool() override { return pool_; }
   Arena* arena() override { return &arena_; }

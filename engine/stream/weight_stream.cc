@@ -34,13 +34,17 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
       options_(options),
       interrupted_(std::move(interrupted)),
       arena_(host != nullptr ? host->arena : nullptr),
+      fixed_blocks_(plan.embedding_blocks,
+                    options.is_adopted ? FixedBlock::kMayBeThere : FixedBlock::kAbsent),
       pinned_(plan.list.tiles.size()),
       ring_(plan.ring_slots) {
   AIRLLM_CHECK(slab.size() >= plan.slab_bytes);
   if (host != nullptr) host_.emplace(*host->plan, host->memory);
   for (size_t i = 0; i < pinned_.size(); ++i) {
     pinned_[i].tile = i;
-    if (is_pinned(i)) pinned_[i].memory = slab_.data() + plan.pinned_offset[i];
+    if (!is_pinned(i)) continue;
+    pinned_[i].memory = slab_.data() + plan.pinned_offset[i];
+    pinned_[i].may_be_there = options.is_adopted;
   }
   for (size_t i = 0; i < ring_.size(); ++i) {
     ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
@@ -367,6 +371,10 @@ void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& loc
       place.host = host_->take(place.tile);
     }
     place.state = State::kReading;
+    if (place.may_be_there && find_there(place, lock)) {
+      if (!stop.stop_requested()) feed();
+      continue;
+    }
     const auto slot = std::find_if(reader.slots.begin(), reader.slots.end(),
                                    [](const Reader::Slot& s) { return s.place == nullptr; });
     *slot = {&place, recorder_.mark()};
@@ -378,6 +386,18 @@ void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& loc
                         static_cast<size_t>(slot - reader.slots.begin()));
     lock.lock();
   }
+}
+
+// What its checksums do not confirm, as of a tile that was never read, is read.
+bool WeightStream::find_there(Place& place, std::unique_lock<std::mutex>& lock) {
+  lock.unlock();
+  const Status found = check_tile(tile_of(place), place.memory);
+  lock.lock();
+  place.may_be_there = false;
+  if (!found) return false;
+  end_read(place, {}, false);
+  ready_.notify_all();
+  return true;
 }
 
 // Through the page cache nothing but the tile itself is read: the file may end with it.
@@ -411,12 +431,12 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
   if (ended->status && !place->discarded) {
     record_read(slot.began, *place, reader.first_number + static_cast<uint32_t>(ended->token));
   }
-  end_read(*place, std::move(ended->status));
+  end_read(*place, std::move(ended->status), true);
   ready_.notify_all();
   return true;
 }
 
-void WeightStream::end_read(Place& place, Status status) {
+void WeightStream::end_read(Place& place, Status status, bool is_fresh) {
   if (place.host != nullptr) {
     const bool is_whole = status.has_value();
     if (is_whole && host_->keeps(place.tile)) resident_bytes_ += tile_of(place).read_bytes();
@@ -427,7 +447,7 @@ void WeightStream::end_read(Place& place, Status status) {
   if (place.discarded) {
     free_place(place);
   } else if (status) {
-    place.fresh = true;
+    place.fresh = is_fresh;
     become_ready(place);
   } else {
     place.state = State::kFailed;
@@ -522,7 +542,11 @@ Status WeightStream::check_tile(const Tile& tile, const std::byte* memory) const
 Status WeightStream::lookup(size_t number, uint64_t row, float* out) {
   const store::ShardTensor& tensor = shards_.front().tensors[number];
   AIRLLM_CHECK(row < tensor.rows);
-  const std::byte* data = resident_row(number, row);
+  AIRLLM_TRY(const std::byte* data, resident_row(number, row));
+  if (data == nullptr && !fixed_blocks_.empty() &&
+      plan_.first_embedding_block[number] != Plan::kNoPlace) {
+    AIRLLM_TRY(data, row_in_place(number, row));
+  }
   if (data == nullptr) {
     AIRLLM_TRY(data, cached_row(number, row));
   }
@@ -538,20 +562,22 @@ Status WeightStream::lookup(size_t number, uint64_t row, float* out) {
 }
 
 // The row in a pinned tile of a head that is tied to the embedding; null when it is not there.
-const std::byte* WeightStream::resident_row(size_t number, uint64_t row) {
+Result<const std::byte*> WeightStream::resident_row(size_t number, uint64_t row) {
   const std::vector<Tile>& tiles = plan_.list.tiles;
-  if (plan_.list.tied_begin == plan_.list.tied_end || number != 0) return nullptr;
+  const std::byte* const nowhere = nullptr;
+  if (plan_.list.tied_begin == plan_.list.tied_end || number != 0) return nowhere;
   const auto begin = tiles.begin() + static_cast<std::ptrdiff_t>(plan_.list.tied_begin);
   const auto end = tiles.begin() + static_cast<std::ptrdiff_t>(plan_.list.tied_end);
   auto after = std::upper_bound(begin, end, row,
                                 [](uint64_t r, const Tile& tile) { return r < tile.row_begin; });
   const Tile& tile = *(after - 1);
   const auto index = static_cast<size_t>(after - 1 - tiles.begin());
+  if (is_pinned(index)) AIRLLM_TRY_VOID(wait_if_there(pinned_[index]));
   const uint64_t row_bytes = shards_[tile.shard].tensors[tile.tensor].row_bytes;
   const uint64_t skip = tile.data_offset - tile.read_offset() + (row - tile.row_begin) * row_bytes;
   const std::lock_guard lock(mutex_);
   const std::byte* const kept = host_ ? host_->find(index) : nullptr;
-  if (kept == nullptr && pinned_[index].state != State::kReady) return nullptr;
+  if (kept == nullptr && pinned_[index].state != State::kReady) return nowhere;
   counters_.cache_bytes += row_bytes;
   if (kept != nullptr) return kept + skip;
   if (arena_ == nullptr) return pinned_[index].memory + skip;
@@ -565,11 +591,25 @@ std::byte* WeightStream::embedding_slot(size_t slot) const {
   return slab_.data() + plan_.embedding_offset() + slot * plan_.embedding_slot_bytes;
 }
 
-// The row in the cache of the embedding's blocks, which is filled by use, least recently used first
-// out.
-Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
-  const store::Shard& shard = shards_.front();
-  const store::ShardTensor& tensor = shard.tensors[number];
+// What may lie there from before a restart is looked at now rather than in its turn, so that none
+// of its rows is read.
+Status WeightStream::wait_if_there(Place& place) {
+  std::unique_lock lock(mutex_);
+  if (!place.may_be_there) return {};
+  if (place.state != State::kReading) {
+    std::erase(queue_, &place);
+    place.state = State::kQueued;
+    queue_.push_front(&place);
+    wake_readers();
+  }
+  return wait_until(lock, tile_of(place),
+                    [&] { return place.state == State::kReady || place.state == State::kFailed; });
+}
+
+namespace {
+
+// The block of a tensor of the first shard that holds the row.
+Tile block_of_row(const store::ShardTensor& tensor, size_t number, uint64_t row) {
   const uint64_t block = row / tensor.rows_per_block;
   Tile tile;
   tile.tensor = static_cast<uint32_t>(number);
@@ -579,7 +619,38 @@ Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
   tile.rows = std::min(tensor.rows_per_block, tensor.rows - tile.row_begin);
   tile.data_offset = tensor.offset_bytes + tile.row_begin * tensor.row_bytes;
   tile.data_bytes = tile.rows * tensor.row_bytes;
+  return tile;
+}
 
+}  // namespace
+
+// The row in its block's own place.
+Result<const std::byte*> WeightStream::row_in_place(size_t number, uint64_t row) {
+  const store::ShardTensor& tensor = shards_.front().tensors[number];
+  const Tile tile = block_of_row(tensor, number, row);
+  const uint64_t index = plan_.first_embedding_block[number] + tile.first_block;
+  std::byte* memory = slab_.data() + plan_.lasting_offset() + index * plan_.embedding_slot_bytes;
+  FixedBlock& block = fixed_blocks_[index];
+  bool was_read = false;
+  if (block != FixedBlock::kReady) {
+    AIRLLM_TRY(was_read, read_embedding_block(tile, memory, block == FixedBlock::kMayBeThere));
+    block = FixedBlock::kReady;
+  }
+  if (was_read) {
+    counters_.read_bytes += tile.read_bytes();
+  } else {
+    counters_.cache_bytes += tensor.row_bytes;
+  }
+  const std::byte* const data = memory + (tile.data_offset - tile.read_offset());
+  return data + (row - tile.row_begin) * tensor.row_bytes;
+}
+
+// The row in the cache of the embedding's blocks, which is filled by use, least recently used first
+// out.
+Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
+  const store::ShardTensor& tensor = shards_.front().tensors[number];
+  const Tile tile = block_of_row(tensor, number, row);
+  const uint64_t block = tile.first_block;
   auto found =
       std::find_if(embedding_blocks_.begin(), embedding_blocks_.end(),
                    [&](const EmbeddingBlock& b) { return b.tensor == number && b.block == block; });
@@ -594,11 +665,11 @@ Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
   }
   std::byte* memory = embedding_slot(slot);
   if (!is_hit) {
-    Status status = read_embedding_block(tile, memory);
-    if (!status) {
+    Result<bool> was_read = read_embedding_block(tile, memory, false);
+    if (!was_read) {
       // The slots in use stay numbered without a gap only if the lost one is the last.
       embedding_blocks_.clear();
-      return Unexpected(std::move(status).error());
+      return Unexpected(std::move(was_read).error());
     }
     counters_.read_bytes += tile.read_bytes();
   } else {
@@ -610,7 +681,8 @@ Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
 }
 
 // Through a reader, so that a read that hangs does not hang the engine thread.
-Status WeightStream::read_embedding_block(const Tile& block, std::byte* memory) {
+Result<bool> WeightStream::read_embedding_block(const Tile& block, std::byte* memory,
+                                                bool may_be_there) {
   std::unique_lock lock(mutex_);
   Place& place = embedding_place_;
   // One that was interrupted may still be under way.
@@ -619,6 +691,7 @@ Status WeightStream::read_embedding_block(const Tile& block, std::byte* memory) 
   free_place(place);
   embedding_tile_ = block;
   place.memory = memory;
+  place.may_be_there = may_be_there;
   place.state = State::kQueued;
   queue_.push_front(&place);
   wake_readers();
@@ -630,10 +703,10 @@ Status WeightStream::read_embedding_block(const Tile& block, std::byte* memory) 
       std::erase(queue_, &place);
       free_place(place);
     }
-    return waited;
+    return Unexpected(std::move(waited).error());
   }
   if (place.state == State::kFailed) return Unexpected(*place.error);
-  return {};
+  return place.fresh;
 }
 
 IoCounters WeightStream::take_counters() { return std::exchange(counters_, {}); }

@@ -4,7 +4,8 @@
 // A weight byte's life: a reader thread reads its tile from the shard into the slab (O_DIRECT where
 // the file system allows, several at once by io_uring where the system allows), checks the tile's
 // blocks against their checksums, and marks it ready;
-// the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays; a
+// the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays, or
+// lies there from before a restart, which its checksums tell before it would be read; a
 // streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
 // far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
 // layer are used is known only when the pass has come to it, so there reading waits for that.
@@ -40,9 +41,12 @@ namespace airllm::stream {
 
 struct StreamOptions {
   ReaderKind reader = ReaderKind::kAuto;
-  unsigned readers = 2;                    // threads that read and verify
-  unsigned reads_at_once = 8;              // of each of them, with io_uring
-  double read_deadline_seconds = 120;      // a read that takes longer fails the sweep
+  unsigned readers = 2;                // threads that read and verify
+  unsigned reads_at_once = 8;          // of each of them, with io_uring
+  double read_deadline_seconds = 120;  // a read that takes longer fails the sweep
+  // The slab's lasting part comes from an earlier process: what of it passes its checksums is not
+  // read.
+  bool is_adopted = false;
   std::function<void()> before_read = {};  // for debugging: called by a reader before each read
 };
 
@@ -108,7 +112,8 @@ class WeightStream : public model::WeightSource {
     std::optional<Recorder::Mark> copy_mark;  // when its copy was wanted
     bool fresh = false;                       // read, and not used since
     bool copied = false;                      // to the device, and not used since
-    bool discarded = false;                   // of the ring: freed when its read or copy ends
+    bool may_be_there = false;  // from before a restart, and not looked at since
+    bool discarded = false;     // of the ring: freed when its read or copy ends
     std::optional<Error> error;
   };
 
@@ -122,6 +127,9 @@ class WeightStream : public model::WeightSource {
     uint64_t block;
     size_t slot;
   };
+
+  // A block of the embedding with a place of its own.
+  enum class FixedBlock : uint8_t { kAbsent, kMayBeThere, kReady };
 
   bool is_pinned(size_t tile) const { return plan_.pinned_offset[tile] != Plan::kStreamed; }
   void feed();                               // lock held
@@ -156,13 +164,15 @@ class WeightStream : public model::WeightSource {
   void make_reader();
   void read_loop(Reader& reader, const std::stop_token& stop);
   void begin_reads(Reader& reader, std::unique_lock<std::mutex>& lock, const std::stop_token& stop);
+  // Whether the tile lies there already; ends its read if so.
+  bool find_there(Place& place, std::unique_lock<std::mutex>& lock);
   // Whether one has ended.
   bool wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock);
   Read read_of(const Tile& tile, std::byte* memory) const;
-  bool can_begin() const;                      // lock held
-  void end_read(Place& place, Status status);  // lock held
-  void pass_on(Place& place);                  // lock held
-  void copy(Place& place);                     // lock held
+  bool can_begin() const;                                     // lock held
+  void end_read(Place& place, Status status, bool is_fresh);  // lock held
+  void pass_on(Place& place);                                 // lock held
+  void copy(Place& place);                                    // lock held
   void end_copy(Place& place, Recorder::Clock::time_point began);
   void become_ready(Place& place);  // lock held
   bool is_idle() const;             // lock held
@@ -174,9 +184,12 @@ class WeightStream : public model::WeightSource {
   void record_copy(const Place& place, Recorder::Clock::time_point began);
   model::TileView view_of(size_t tile, const std::byte* memory) const;
   std::byte* embedding_slot(size_t slot) const;
-  const std::byte* resident_row(size_t tensor, uint64_t row);
+  Result<const std::byte*> resident_row(size_t tensor, uint64_t row);
+  Status wait_if_there(Place& place);
+  Result<const std::byte*> row_in_place(size_t tensor, uint64_t row);
   Result<const std::byte*> cached_row(size_t tensor, uint64_t row);
-  Status read_embedding_block(const Tile& block, std::byte* memory);
+  // Whether it was read; it was there already otherwise, which only `may_be_there` allows.
+  Result<bool> read_embedding_block(const Tile& block, std::byte* memory, bool may_be_there);
 
   const Plan& plan_;
   std::span<const store::Shard> shards_;
@@ -190,9 +203,10 @@ class WeightStream : public model::WeightSource {
 
   // The engine thread's own.
   IoCounters counters_;
-  std::list<EmbeddingBlock> embedding_blocks_;  // most recently used first
+  std::list<EmbeddingBlock> embedding_blocks_;  // of the cache, most recently used first
   std::vector<std::byte> device_row_;           // of the head, fetched from the device
   std::vector<float> row_;                      // on its way to the device
+  std::vector<FixedBlock> fixed_blocks_;
   bool has_late_read_ = false;
 
   mutable std::mutex mutex_;

@@ -35,7 +35,7 @@ struct Fixture {
         plan(*make_plan(input, budget.vram_bytes)),
         host_plan(*make_host_plan(input, plan, budget.ram_bytes)),
         block(*arena().allocate(plan.slab_bytes)),
-        slab(*device->allocate(host_plan.memory_bytes)) {
+        slab(*device->allocate(host_plan.memory_bytes, UniqueFd(), 0)) {
     const HostSide host{&arena(), &host_plan, slab.memory()};
     stream.emplace(
         plan, model.shards, block.memory(), kernels::scalar_backend(), options,

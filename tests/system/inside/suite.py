@@ -13,7 +13,7 @@ import machine
 from machine import must, run, systemctl
 
 # In this order: the last ones remove what the others need.
-MODULES = ["test_members", "test_activation", "test_restart", "test_hangs", "test_reload",
+MODULES = ["test_members", "test_activation", "test_restart", "test_warm", "test_hangs", "test_reload",
            "test_closed", "test_limits", "test_administration", "test_journal",
            "test_user_units", "test_packages"]
 MOST_SECONDS = 120  # for a test
