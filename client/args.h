@@ -38,8 +38,9 @@ struct OptionInfo {
 // What a parser takes.
 struct ParserInfo {
   std::vector<OptionInfo> options;
-  std::string word;      // what its words are: "MODEL"; "" when it takes none
-  size_t max_words = 0;  // how many it takes at most
+  std::string word;                           // what its words are: "MODEL"; "" when it takes none
+  size_t max_words = 0;                       // how many it takes at most
+  std::vector<std::string> first_words = {};  // the first is one of these names, if there are any
 };
 
 // What a subcommand is called with.

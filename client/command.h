@@ -21,6 +21,7 @@ struct Command {
 };
 
 Result<int> run_ask(const Invocation& call);
+Result<int> run_bench(const Invocation& call);
 Result<int> run_cancel(const Invocation& call);
 Result<int> run_completion(const Invocation& call);
 Result<int> run_default(const Invocation& call);

@@ -29,6 +29,7 @@ _airllm_reply() {
   local candidates='' candidate IFS=$' \t\n'
   case $1 in
     option) candidates=$options ;;
+    first) candidates=$first ;;
     command) candidates=$commands ;;
     model) candidates=$(_airllm_names list '[A-Za-z0-9._/-]+') ;;
     job) candidates=$(_airllm_names ps '[0-9]+') ;;
@@ -45,7 +46,7 @@ _airllm_reply() {
 
 _airllm() {
   local word=${COMP_WORDS[COMP_CWORD]} command='' kind='' plain='' i given=0
-  local commands options words limit
+  local commands options words limit first
   local -a globals=()
   COMPREPLY=()
   for ((i = 1; i < COMP_CWORD; i++)); do
@@ -67,6 +68,8 @@ _airllm() {
   _airllm_command "$command"
   if [[ -z $plain && $word == -* ]]; then
     _airllm_reply option "$word"
+  elif ((given == 0)) && [[ -n $first ]]; then
+    _airllm_reply first "$word"
   elif ((given < limit)); then
     _airllm_reply "$words" "$word"
   fi
@@ -95,28 +98,36 @@ std::string all_names(const ParserInfo& parser) {
 }
 
 std::string command_row(const std::string& command, const std::string& options,
-                        const std::string& words, size_t limit) {
+                        const std::string& words, size_t limit, const std::string& first = {}) {
   return "    " + shell_quoted(command) + ") options=" + shell_quoted(options) +
-         " words=" + shell_quoted(words) + " limit=" + std::to_string(limit) + " ;;\n";
+         " words=" + shell_quoted(words) + " limit=" + std::to_string(limit) +
+         (first.empty() ? "" : " first=" + shell_quoted(first)) + " ;;\n";
 }
 
-// Sets `options`, `words` (the kind) and `limit` (how many words) of the command $1.
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+// Sets `options`, `words` (the kind), `limit` (how many words) and `first` (what the first one may
+// be) of the command $1.
 std::string command_table(const ProgramInfo& program) {
   constexpr size_t kNoLimit = 99999;
   std::string names;
   std::string rows = command_row("", all_names(program.top_level), "command", 1);
   for (const CommandInfo& command : program.commands) {
     names += command.name + " ";
-    rows += command_row(command.name, all_names(command.parser),
-                        kind_word(value_kind(command.parser.word)),
-                        std::min(command.parser.max_words, kNoLimit));
+    rows += command_row(
+        command.name, all_names(command.parser), kind_word(value_kind(command.parser.word)),
+        std::min(command.parser.max_words, kNoLimit), joined(command.parser.first_words));
   }
   rows += command_row("help", "", "command", 1);
   return "# Sets what there is to know of the command $1: its options, the kind of its words, and "
          "how "
          "many\n# words it takes.\n_airllm_command() {\n  commands=" +
-         shell_quoted(names + "help") + " options='' words='' limit=0\n  case $1 in\n" + rows +
-         "  esac\n}\n";
+         shell_quoted(names + "help") + " options='' words='' limit=0 first=''\n  case $1 in\n" +
+         rows + "  esac\n}\n";
 }
 
 void add_values(const std::string& command, const ParserInfo& parser,

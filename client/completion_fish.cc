@@ -78,8 +78,8 @@ std::string source(std::string_view value) {
   return "";
 }
 
-std::string condition(const std::string& command) {
-  return "complete -c airllm -n " + quoted("__airllm_is " + quoted(command));
+std::string condition(const std::string& command, const std::string& more = {}) {
+  return "complete -c airllm -n " + quoted("__airllm_is " + quoted(command) + more);
 }
 
 std::string option_line(const std::string& command, const OptionInfo& option) {
@@ -102,8 +102,16 @@ std::string command_lines(const CommandInfo& command) {
   for (const OptionInfo& option : command.parser.options) {
     text += option_line(command.name, option);
   }
+  std::string first;
+  for (const std::string& word : command.parser.first_words)
+    first += (first.empty() ? "" : " ") + word;
+  const std::string seen = "__fish_seen_subcommand_from " + first;
+  if (!first.empty()) {
+    text += condition(command.name, "; and not " + seen) + " -a " + quoted(first) + "\n";
+  }
   const std::string words = source(command.parser.word);
-  if (!words.empty()) text += condition(command.name) + " -a " + quoted(words) + "\n";
+  const std::string behind = first.empty() ? "" : "; and " + seen;
+  if (!words.empty()) text += condition(command.name, behind) + " -a " + quoted(words) + "\n";
   return text;
 }
 

@@ -96,8 +96,14 @@ std::string command_function(const CommandInfo& command) {
   const ParserInfo& parser = command.parser;
   std::string text =
       "_airllm_command_" + command.name + "() {\n  _arguments -s -S" + options(parser);
+  if (!parser.first_words.empty()) {
+    std::string names;
+    for (const std::string& word : parser.first_words) names += (names.empty() ? "" : " ") + word;
+    text += " \\\n    " + shell_quoted("1:" + command.name + ":(" + names + ")");
+  }
   if (!parser.word.empty()) {
-    const std::string many = parser.max_words > 1 ? "*" : "1";
+    const size_t first = parser.first_words.empty() ? 1 : 2;
+    const std::string many = parser.max_words > first ? "*" : std::to_string(first);
     text += " \\\n    " + shell_quoted(many + ":" + parser.word + ":" + action(parser.word));
   }
   return text + "\n}\n";

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <utility>
+#include <vector>
 
 #include "base/units.h"
 #include "base/utf8.h"
@@ -10,8 +12,6 @@
 namespace airllm::client {
 namespace {
 
-// Intervals that may still grow: one for each reader would do.
-constexpr size_t kMostIntervals = 64;
 // Stages by name; a model has some hundred, and a daemon that is none could send any number.
 constexpr size_t kMostStages = 4096;
 constexpr size_t kStagesShown = 8;
@@ -37,24 +37,6 @@ std::string time_line(const char* what, double part, double whole, const char* m
 }
 
 }  // namespace
-
-void UnionLength::add(int64_t begin, int64_t end) {
-  while (!last_.empty() && last_.back().end >= begin) {
-    begin = std::min(begin, last_.back().begin);
-    end = std::max(end, last_.back().end);
-    last_.pop_back();
-  }
-  last_.push_back({begin, end});
-  if (last_.size() <= kMostIntervals) return;
-  before_ += last_.front().end - last_.front().begin;
-  last_.erase(last_.begin());
-}
-
-int64_t UnionLength::length() const {
-  int64_t sum = before_;
-  for (const Interval& interval : last_) sum += interval.end - interval.begin;
-  return sum;
-}
 
 void ProfileSummary::add(const protocol::Profile& profile) {
   for (const protocol::ProfileEvent& event : profile.events) add(event);

@@ -4,26 +4,11 @@
 #include <cstdint>
 #include <map>
 #include <string>
-#include <vector>
 
+#include "base/union_length.h"
 #include "protocol/messages.h"
 
 namespace airllm::client {
-
-// The length of the union of intervals that come about in the order of their ends, as the reads of
-// several readers do. Holds a few intervals only.
-class UnionLength {
- public:
-  void add(int64_t begin, int64_t end);
-  int64_t length() const;
-
- private:
-  struct Interval {
-    int64_t begin, end;
-  };
-  std::vector<Interval> last_;  // disjoint, ascending
-  int64_t before_ = 0;          // the length of those that are held no longer
-};
 
 class ProfileSummary {
  public:

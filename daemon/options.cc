@@ -239,7 +239,7 @@ const auto kSettings = std::to_array<Setting>({
     {"max-jobs", "N", "jobs at once, running and queued",
      [](const std::string& text, Options& o) { return set_count(text, 1, 100000, o.max_jobs); },
      true},
-    {"max-splits", "N", "splits and verifications at once",
+    {"max-splits", "N", "splits, verifications and benches at once",
      [](const std::string& text, Options& o) { return set_count(text, 1, 1000, o.max_splits); },
      true},
     {"max-splits-per-user", "N", "of them, those of one user",

@@ -101,7 +101,8 @@ constexpr bool kIsJob =
     std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::TokenizeParams> ||
     std::is_same_v<T, protocol::DetokenizeParams> || std::is_same_v<T, protocol::TemplateParams> ||
     std::is_same_v<T, protocol::SplitParams> || std::is_same_v<T, protocol::VerifyParams> ||
-    std::is_same_v<T, protocol::MeasureDiskParams> || std::is_same_v<T, protocol::StopParams>;
+    std::is_same_v<T, protocol::MeasureDiskParams> || std::is_same_v<T, protocol::StopParams> ||
+    std::is_same_v<T, protocol::BenchStreamParams>;
 
 }  // namespace
 
@@ -248,6 +249,29 @@ Status Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
   return {};
 }
 
+// As generate: it runs the model.
+Status Requests::start(uint64_t id, const protocol::BenchStreamParams& params) {
+  AIRLLM_TRY_VOID(check_split_limit());
+  if (params.sweeps > engine::kMaxBenchSweeps) {
+    return Unexpected(ErrorCode::kUsage,
+                      "a bench has at most " + std::to_string(engine::kMaxBenchSweeps) + " sweeps");
+  }
+  engine::BenchRequest request;
+  AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine,
+                                          viewer_to_ask(user_)));
+  request.user = user_.uid;
+  if (params.sweeps > 0) request.sweeps = params.sweeps;
+  const std::string model = request.model.name;
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  auto directory = owner_directory(request.model, params.opens_files, bridge);
+  request.owner_files = directory;
+  AIRLLM_TRY(const engine::JobId job, context_.engine.bench_stream(std::move(request), bridge));
+  bridge->accept(job, model);
+  context_.memory_given_back = false;
+  keep(id, {job, std::move(bridge), std::move(directory), "bench", model});
+  return {};
+}
+
 // Through which files of a model that is read in place are asked for: nobody but its owner passes
 // them. Null when the peer is not the owner, or does not answer.
 std::shared_ptr<RemoteDirectory> Requests::owner_directory(
@@ -341,12 +365,13 @@ Status Requests::check_split_limit() const {
   });
   const uint64_t most = context_.options.max_splits_per_user;
   if (static_cast<uint64_t>(count) < most) return {};
-  return Unexpected(ErrorCode::kTemporary,
-                    "user " + user_name(user_.uid) + " has " + std::to_string(count) +
-                        " splits and verifications running, and max-splits-per-user allows " +
-                        std::to_string(most),
-                    "try again when one of them is done (airllm ps), or raise max-splits-per-user "
-                    "in the daemon's settings");
+  return Unexpected(
+      ErrorCode::kTemporary,
+      "user " + user_name(user_.uid) + " has " + std::to_string(count) +
+          " splits, verifications and benches running, and max-splits-per-user allows " +
+          std::to_string(most),
+      "try again when one of them is done (airllm ps), or raise max-splits-per-user "
+      "in the daemon's settings");
 }
 
 Result<engine::FoundModel> Requests::find_to_change(const std::string& name,

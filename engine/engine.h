@@ -77,7 +77,7 @@ struct EngineOptions {
   WeightReader reader = WeightReader::kAuto;
   bool direct_io = true;    // weights past the page cache, where the file system allows it
   uint64_t max_jobs = 64;   // running and queued; one more is refused (kTemporary)
-  uint64_t max_splits = 4;  // splits and verifications at once; one more is kTemporary
+  uint64_t max_splits = 4;  // splits, verifications and benches at once; one more is kTemporary
   // What the models and unfinished splits of a user may take together; unset: half of the store's
   // file system. Splits say whether it counts for them.
   std::optional<uint64_t> store_quota_bytes;
@@ -261,6 +261,18 @@ struct ProfileEvent {
   uint64_t other_rows = 0;   // of kSweep: of all other jobs
 };
 
+// ---- bench -------------------------------------------------------------------------------------
+
+inline constexpr uint64_t kDefaultBenchSweeps = 7;
+inline constexpr uint64_t kMaxBenchSweeps = 1000;
+
+struct BenchRequest {
+  ModelRef model;
+  uid_t user = 0;
+  uint64_t sweeps = kDefaultBenchSweeps;              // that count, at least 1
+  std::shared_ptr<OwnerFiles> owner_files = nullptr;  // as for generate
+};
+
 // ---- text without weights ----------------------------------------------------------------------
 
 // The ids of a text; the job's result is {"model","count"}.
@@ -302,10 +314,10 @@ inline const char* kind_of(const TextRequest& request) {
 // ---- events ------------------------------------------------------------------------------------
 
 struct Progress {
-  std::string stage;  // "prefill", "load", "split", "verify", "check"
+  std::string stage;  // "prefill", "load", "split", "verify", "check", "bench"
   uint64_t done = 0;
   uint64_t total = 0;  // 0: unknown
-  std::string unit;    // "tokens" or "bytes"
+  std::string unit;    // "tokens", "bytes" or "sweeps"
 };
 
 // What a job reports. Called from engine threads, in order, never two at once for one job; must
@@ -376,7 +388,7 @@ struct SplitRequest {
 struct JobInfo {
   JobId job = 0;
   std::string kind;   // "generate", "tokenize", "detokenize", "template", "split", "verify",
-                      // "measure", "stop"
+                      // "measure", "bench", "stop"
   uid_t user = 0;     // whose job it is
   ModelRef model;     // no name: of none
   std::string state;  // "queued", "prefill", "decode", "running"
@@ -390,7 +402,13 @@ struct JobInfo {
 
 // Whether the job reads or writes all of a model: these are few at a time.
 inline bool is_store_job(const JobInfo& info) {
-  return info.kind == "split" || info.kind == "verify" || info.kind == "measure";
+  return info.kind == "split" || info.kind == "verify" || info.kind == "measure" ||
+         info.kind == "bench";
+}
+
+// Whether the job needs the model's weights in memory.
+inline bool uses_weights(const JobInfo& info) {
+  return info.kind == "generate" || info.kind == "bench";
 }
 
 // What a stopping daemon says to new jobs and to those that it ends.
@@ -417,14 +435,19 @@ class Engine {
   virtual Result<JobId> verify(const ModelRef& model, uid_t user, std::shared_ptr<JobEvents> events,
                                std::shared_ptr<OwnerFiles> owner_files) = 0;
 
-  // Gives the memory of a model that no generate job uses back, at once, also while another model
-  // runs: {"name","was_in_memory","freed_bytes"}. One that is in use is kTemporary, with its users.
+  // Gives the memory of a model that no generate or bench job uses back, at once, also while
+  // another model runs: {"name","was_in_memory","freed_bytes"}. One that is in use is kTemporary,
+  // with its users.
   virtual Result<JobId> stop(const ModelRef& model, uid_t user,
                              std::shared_ptr<JobEvents> events) = 0;
 
   // Reads from the store for a second at most: {"path","bytes","seconds","direct"}; not "direct"
   // when the page cache may have answered.
   virtual Result<JobId> measure_disk(uid_t user, std::shared_ptr<JobEvents> events) = 0;
+
+  // Sweeps of one sequence that decodes, each followed by what disk and memory can do at most: the
+  // result is that of `airllm bench stream` (airllm(1)). Benches run one after the other.
+  virtual Result<JobId> bench_stream(BenchRequest request, std::shared_ptr<JobEvents> events) = 0;
 
   // Honoured within one tile. The job ends with finish reason kCancelled (generate) or an error
   // kCancelled (others). An unknown job is a kNoInput error.

@@ -121,6 +121,14 @@ Result<Params> read_verify(const MapView& map) {
   return Params(std::move(params));
 }
 
+Result<Params> read_bench_stream(const MapView& map) {
+  BenchStreamParams params;
+  AIRLLM_TRY_VOID(map.get("model", params.model));
+  AIRLLM_TRY_VOID(map.get("sweeps", params.sweeps));
+  AIRLLM_TRY_VOID(map.get("opens_files", params.opens_files));
+  return Params(std::move(params));
+}
+
 Result<Params> read_tokenize(const MapView& map) {
   TokenizeParams params;
   AIRLLM_TRY_VOID(map.get("model", params.model));
@@ -178,6 +186,7 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "status") return Params(StatusParams{});
   if (method == "doctor") return Params(DoctorParams{});
   if (method == "measure_disk") return Params(MeasureDiskParams{});
+  if (method == "bench_stream") return read_bench_stream(map);
   if (method == "default") return read_model_params<DefaultParams>(map);
   if (method == "cancel_job") {
     JobParams params;

@@ -238,6 +238,13 @@ void write_params(Writer& out, const VerifyParams& params) {
   out.field("opens_files", params.opens_files);
 }
 
+void write_params(Writer& out, const BenchStreamParams& params) {
+  out.map(3);
+  out.field("model", params.model);
+  out.field("sweeps", params.sweeps);
+  out.field("opens_files", params.opens_files);
+}
+
 void write_params(Writer& out, const JobParams& params) {
   out.map(1);
   out.field("job", params.job);
@@ -273,6 +280,7 @@ struct MethodName {
   std::string_view operator()(const DefaultParams&) const { return "default"; }
   std::string_view operator()(const DoctorParams&) const { return "doctor"; }
   std::string_view operator()(const MeasureDiskParams&) const { return "measure_disk"; }
+  std::string_view operator()(const BenchStreamParams&) const { return "bench_stream"; }
   std::string_view operator()(const UnknownMethod& unknown) const { return unknown.method; }
 };
 

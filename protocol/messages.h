@@ -127,6 +127,12 @@ struct StatusParams {};
 struct DoctorParams {};
 // "measure_disk": a job that reads from the store for a second at most.
 struct MeasureDiskParams {};
+// "bench_stream": a job; the result is JSON as airllm(1) describes it.
+struct BenchStreamParams {
+  std::string model;         // as for generate
+  uint64_t sweeps = 0;       // that count; 0: as many as the daemon likes
+  bool opens_files = false;  // as for generate
+};
 struct DefaultParams {
   std::optional<std::string> model;  // set: change the daemon's default; unset: tell it
 };
@@ -144,10 +150,11 @@ struct UnknownMethod {
   std::string method;
 };
 
-using Params = std::variant<GenerateParams, TokenizeParams, DetokenizeParams, TemplateParams,
-                            SplitParams, ListParams, ShowParams, PsParams, RemoveParams,
-                            ShareParams, StopParams, VerifyParams, JobParams, StatusParams,
-                            DefaultParams, DoctorParams, MeasureDiskParams, UnknownMethod>;
+using Params =
+    std::variant<GenerateParams, TokenizeParams, DetokenizeParams, TemplateParams, SplitParams,
+                 ListParams, ShowParams, PsParams, RemoveParams, ShareParams, StopParams,
+                 VerifyParams, JobParams, StatusParams, DefaultParams, DoctorParams,
+                 MeasureDiskParams, BenchStreamParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {
@@ -160,9 +167,9 @@ struct Cancel {
   uint64_t id = 0;
 };
 
-// type "files": the answer to open_files, of a split, generate or verify request. The message
-// carries one descriptor, in order, for every entry of `names` whose `status` is "ok"; "missing"
-// has none; anything else is the reason why the file was refused and ends the job.
+// type "files": the answer to open_files, of a split, generate, verify or bench_stream request. The
+// message carries one descriptor, in order, for every entry of `names` whose `status` is "ok";
+// "missing" has none; anything else is the reason why the file was refused and ends the job.
 struct Files {
   uint64_t id = 0;
   std::vector<std::string> names;
@@ -186,10 +193,10 @@ struct Accepted {
 
 // kind "progress".
 struct Progress {
-  std::string stage;  // "queued", "load", "prefill", "split", "verify", "check"
+  std::string stage;  // "queued", "load", "prefill", "split", "verify", "check", "bench"
   uint64_t done = 0;
   uint64_t total = 0;  // 0: unknown
-  std::string unit;    // "tokens", "bytes"
+  std::string unit;    // "tokens", "bytes", "sweeps"
 };
 
 // kind "token".

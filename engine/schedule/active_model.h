@@ -76,8 +76,8 @@ class ActiveModel {
   bool stop(std::chrono::milliseconds patience);
   bool is_unused() const { return weights_->readers_are_back(); }
 
-  // What make_kv() and plan_memory() would use at most: of RAM without a limit, or, on a device with
-  // memory of its own, of that up to the budget's, and of RAM beside it.
+  // What make_kv() and plan_memory() would use at most: of RAM without a limit, or, on a device
+  // with memory of its own, of that up to the budget's, and of RAM beside it.
   static ModelBudget full_budget(const LoadedModel& model, const ModelBudget& limits);
   // Gives its memory back to the system, whoever else holds it; after stop() alone.
   void discard_memory() { slab_.discard(slab_.memory()); }

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "base/users.h"
+#include "engine/schedule/bench_job.h"
 #include "engine/schedule/budget.h"
 #include "engine/schedule/generate_job.h"
 #include "engine/schedule/job_limits.h"
@@ -95,7 +96,7 @@ class JobTable {
   Status check_idle(const ModelRef& model) const {
     std::string users;
     for (const JobInfo& info : infos()) {
-      if (info.model != model || info.kind != "generate") continue;
+      if (info.model != model || !uses_weights(info)) continue;
       users += (users.empty() ? "job " : ", job ") + std::to_string(info.job) + " of user " +
                user_name(info.user);
     }
@@ -108,6 +109,14 @@ class JobTable {
     std::vector<JobInfo> out;
     for (const auto& [id, record] : records_) out.push_back(record->info());
     return out;
+  }
+
+  // Jobs beside `except` that do not just wait.
+  uint64_t count_at_work(const JobRecord& except) const {
+    const std::vector<JobInfo> all = infos();
+    return static_cast<uint64_t>(std::count_if(all.begin(), all.end(), [&](const JobInfo& info) {
+      return info.job != except.id() && info.state != "queued";
+    }));
   }
 
   size_t count_store_jobs() const {
@@ -348,8 +357,9 @@ class EngineImpl : public Engine {
     const JobOf job{kind_of(request), request.user, request.model};
     const std::lock_guard lock(workers_mutex_);
     return start_worker(job, bytes, std::move(events),
-                        [this, request = std::move(request)](JobEvents& out, JobRecord& record) {
-                          return run_text_job(request, out, record);
+                        [this, request = std::move(request)](
+                            JobEvents& out, const std::shared_ptr<JobRecord>& record) {
+                          return run_text_job(request, out, *record);
                         });
   }
 
@@ -404,6 +414,15 @@ class EngineImpl : public Engine {
                                          {"seconds", speed.seconds},
                                          {"direct", speed.direct}};
                            });
+  }
+
+  Result<JobId> bench_stream(BenchRequest request, std::shared_ptr<JobEvents> events) override {
+    const JobOf job{"bench", request.user, request.model};
+    return start_store_worker(job, std::move(events),
+                              [this, request = std::move(request)](
+                                  JobEvents& out, const std::shared_ptr<JobRecord>& record) {
+                                return run_bench(request, out, record);
+                              });
   }
 
   Status cancel(JobId job) override {
@@ -465,18 +484,22 @@ class EngineImpl : public Engine {
     ModelRef model;
   };
   using StoreTask = std::function<Result<Json>(const store::ProgressFn&, std::stop_token)>;
-  using Task = std::function<Result<Json>(JobEvents&, JobRecord&)>;
+  using Task = std::function<Result<Json>(JobEvents&, const std::shared_ptr<JobRecord>&)>;
 
   void prepare(const std::shared_ptr<JobRecord>& record, const GenerateRequest& request,
                const std::shared_ptr<JobEvents>& events);
   Result<JobId> start_store_job(const JobOf& job, std::shared_ptr<JobEvents> events,
                                 StoreTask task);
+  // Within max-splits.
+  Result<JobId> start_store_worker(const JobOf& job, std::shared_ptr<JobEvents> events, Task task);
   // With workers_mutex_ held: runs the task on a thread of its own.
   Result<JobId> start_worker(const JobOf& job, uint64_t prompt_bytes,
                              std::shared_ptr<JobEvents> events, Task task);
   // With workers_mutex_ held.
   void add_worker(std::shared_ptr<JobRecord> record, std::function<void()> work);
   Result<Json> run_text_job(const TextRequest& request, JobEvents& events, JobRecord& record);
+  Result<Json> run_bench(const BenchRequest& request, JobEvents& events,
+                         const std::shared_ptr<JobRecord>& record);
   Result<Json> split_and_share(const SplitRequest& request, const store::ProgressFn& progress,
                                std::stop_token stop);
   void forget_crashes(const SplitRequest& request, const Json& made);
@@ -496,6 +519,7 @@ class EngineImpl : public Engine {
   ModelCache models_;
   schedule::Scheduler scheduler_;
   schedule::TextJobs text_jobs_;
+  schedule::BenchTurns bench_turns_;
   std::optional<schedule::PressureWatch> pressure_;
 
   struct Worker {
@@ -555,18 +579,25 @@ void EngineImpl::forget_crashes(const SplitRequest& request, const Json& made) {
 
 Result<JobId> EngineImpl::start_store_job(const JobOf& job, std::shared_ptr<JobEvents> events,
                                           StoreTask task) {
+  return start_store_worker(
+      job, std::move(events),
+      [task = std::move(task)](JobEvents& out, const std::shared_ptr<JobRecord>& record) {
+        return run_store_job(task, out, *record);
+      });
+}
+
+Result<JobId> EngineImpl::start_store_worker(const JobOf& job, std::shared_ptr<JobEvents> events,
+                                             Task task) {
   const std::lock_guard lock(workers_mutex_);
   if (table_->count_store_jobs() >= max_splits_) {
-    return Unexpected(ErrorCode::kTemporary,
-                      std::to_string(max_splits_.load()) +
-                          " splits and verifications run already, as many as max-splits allows",
-                      "try again when one of them is done (airllm ps), or raise max-splits in the "
-                      "daemon's settings");
+    return Unexpected(
+        ErrorCode::kTemporary,
+        std::to_string(max_splits_.load()) +
+            " splits, verifications and benches run already, as many as max-splits allows",
+        "try again when one of them is done (airllm ps), or raise max-splits in the "
+        "daemon's settings");
   }
-  return start_worker(job, 0, std::move(events),
-                      [task = std::move(task)](JobEvents& out, JobRecord& record) {
-                        return run_store_job(task, out, record);
-                      });
+  return start_worker(job, 0, std::move(events), std::move(task));
 }
 
 Result<JobId> EngineImpl::start_worker(const JobOf& job, uint64_t prompt_bytes,
@@ -577,7 +608,7 @@ Result<JobId> EngineImpl::start_worker(const JobOf& job, uint64_t prompt_bytes,
   auto wrapped = std::make_shared<TableEvents>(table_, id, std::move(events));
   add_worker(record, [record, wrapped = std::move(wrapped), task = std::move(task)] {
     record->update([](JobInfo& info) { info.state = "running"; });
-    Result<Json> result = task(*wrapped, *record);
+    Result<Json> result = task(*wrapped, record);
     if (result) {
       wrapped->on_done(*result);
     } else {
@@ -611,6 +642,21 @@ Result<Json> EngineImpl::run_text_job(const TextRequest& request, JobEvents& eve
                                       JobRecord& record) {
   AIRLLM_TRY(const std::shared_ptr<const LoadedModel> model, models_.get_texts(request.model));
   return schedule::run_text_job(*model, request, text_jobs_, events, record.stop_token());
+}
+
+Result<Json> EngineImpl::run_bench(const BenchRequest& request, JobEvents& events,
+                                   const std::shared_ptr<JobRecord>& record) {
+  AIRLLM_TRY(std::shared_ptr<const LoadedModel> model,
+             models_.get(request.model, request.owner_files.get()));
+  const auto submit = [&](std::unique_ptr<GenerateJob> job) {
+    scheduler_.submit(std::move(job));
+    if (record->is_cancelled()) scheduler_.notice_cancel();
+  };
+  const auto count_other_jobs = [&] { return table_->count_at_work(*record); };
+  return schedule::run_bench_stream(std::move(model), request,
+                                    {bench_turns_, submit, count_other_jobs, budgets_.reader,
+                                     scheduler_.read_timeout(), threads_},
+                                    events, record);
 }
 
 Result<Json> EngineImpl::list(const Viewer& viewer) {

@@ -92,8 +92,8 @@ void GenerateJob::accept() {
   accepted_at_ = Clock::now();
   last_progress_ = accepted_at_;
   if (wants_profile_) {
-    profile_ =
-        std::make_unique<JobProfile>(*events_, model::stages(model_->architecture()), accepted_at_);
+    observer_ =
+        std::make_shared<JobProfile>(*events_, model::stages(model_->architecture()), accepted_at_);
   }
   record_->update([&](engine::JobInfo& info) { info.prompt_tokens = prompt_count_; });
   events_->on_accepted(accepted_);
@@ -162,10 +162,10 @@ void GenerateJob::take_logits(size_t index, std::span<const float> logits) {
 }
 
 int32_t GenerateJob::sample(std::span<const float> logits) {
-  if (profile_ == nullptr) return sampler_.sample(logits, tokens_);
+  if (observer_ == nullptr) return sampler_.sample(logits, tokens_);
   const Clock::time_point begin = Clock::now();
   const int32_t id = sampler_.sample(logits, tokens_);
-  profile_->add_sample(begin);
+  observer_->add_sample(begin);
   return id;
 }
 
@@ -220,14 +220,14 @@ void GenerateJob::finish(engine::FinishReason reason) {
   const Clock::time_point now = Clock::now();
   result_.total_ms = milliseconds_between(accepted_at_, now);
   if (!started_at_) result_.queued_ms = result_.total_ms;
-  if (profile_ != nullptr) profile_->end();
+  if (observer_ != nullptr) observer_->end();
   events_->on_generated(result_);
   release();
 }
 
 void GenerateJob::fail(const Error& error) {
   AIRLLM_CHECK(!finished_);
-  if (profile_ != nullptr) profile_->end();
+  if (observer_ != nullptr) observer_->end();
   events_->on_error(error);
   release();
 }
@@ -243,7 +243,7 @@ void GenerateJob::end_without_room(const char* setting) {
 // The KV stays until the sweep that uses it is over; see Scheduler.
 void GenerateJob::release() {
   finished_ = true;
-  profile_.reset();
+  observer_.reset();
   events_.reset();
 }
 

@@ -24,6 +24,8 @@ class GenerateJob {
               const engine::GenerateRequest& request, std::vector<int32_t> prompt,
               std::shared_ptr<engine::JobEvents> events);
 
+  // Instead of a profile. Before accept().
+  void observe_by(std::shared_ptr<SweepObserver> observer) { observer_ = std::move(observer); }
   // Tells the client that the job is accepted; its timings count from here.
   void accept();
 
@@ -54,6 +56,9 @@ class GenerateJob {
   // Gives the KV up; the tokens so far are computed again later.
   void preempt();
 
+  // Whether who observes it wants it in the next sweep.
+  bool rides_next() const { return rides_next_; }
+  void set_rides_next(bool rides) { rides_next_ = rides; }
   // The number of the last sweep that carried it; 0: none yet.
   uint64_t last_sweep() const { return last_sweep_; }
   void ride(uint64_t sweep) { last_sweep_ = sweep; }
@@ -64,8 +69,8 @@ class GenerateJob {
   void take_logits(size_t index, std::span<const float> logits);
   void advance(size_t rows) { computed_ += rows; }
   void count_sweep(const stream::IoCounters& io);
-  // Null unless the job asked for one.
-  JobProfile* profile() { return profile_.get(); }
+  // Who is told of its sweeps: the profile that it asked for, or who observes it; null: nobody.
+  SweepObserver* observer() { return observer_.get(); }
   // Bytes of weights that the prompt's sweeps have used and will use; told at most ten times a
   // second.
   void report_progress(uint64_t done_bytes, uint64_t total_bytes);
@@ -102,12 +107,13 @@ class GenerateJob {
   size_t computed_ = 0;
   size_t computed_length_ = 0;  // of the sequence when that was computed
   uint64_t last_sweep_ = 0;
+  bool rides_next_ = true;
   size_t prompt_positions_told_ = 0;
   std::unique_ptr<kv::KvSequence> sequence_;
   sampling::Sampler sampler_;
   std::unique_ptr<tokenizer::Tokenizer::Stream> text_;  // null without a tokenizer
   StopMatcher stop_;
-  std::unique_ptr<JobProfile> profile_;
+  std::shared_ptr<SweepObserver> observer_;
 
   engine::GenerateResult result_;
   Clock::time_point accepted_at_;

@@ -65,14 +65,20 @@ void JobProfile::add(const stream::Span& span) {
   add(std::move(event));
 }
 
-void JobProfile::add_sweep(Clock::time_point begin, SweepRows rows, const stream::IoCounters& io) {
-  ProfileEvent event = at(begin, Clock::now());
+void JobProfile::begin_sweep(Clock::time_point now, SweepRows rows) {
+  sweep_began_ = now;
+  sweep_rows_ = rows;
+}
+
+void JobProfile::end_sweep(const stream::IoCounters& io) {
+  ProfileEvent event = at(sweep_began_, Clock::now());
   event.kind = ProfileEvent::Kind::kSweep;
   event.read_bytes = io.read_bytes;
   event.cache_bytes = io.cache_bytes;
-  event.rows = rows.own;
-  event.other_rows = rows.others;
+  event.rows = sweep_rows_.own;
+  event.other_rows = sweep_rows_.others;
   add(std::move(event));
+  send();
 }
 
 void JobProfile::add_sample(Clock::time_point begin) {

@@ -8,20 +8,13 @@
 
 #include "engine/engine.h"
 #include "engine/model/stages.h"
-#include "engine/schedule/job.h"
-#include "engine/stream/recorder.h"
+#include "engine/schedule/sweep_observer.h"
 
 namespace airllm::schedule {
 
-// Rows of a sweep, by whose they are. Of others a profile tells nothing else.
-struct SweepRows {
-  uint64_t own = 0;
-  uint64_t others = 0;
-};
-
-// Used by the engine thread. Holds one batch of events; what the receiver has no room for, and what
-// goes beyond kMostEvents, is left out and counted.
-class JobProfile {
+// Holds one batch of events; what the receiver has no room for, and what goes beyond kMostEvents,
+// is left out and counted.
+class JobProfile : public SweepObserver {
  public:
   static constexpr uint64_t kMostEvents = 500000;
 
@@ -29,16 +22,16 @@ class JobProfile {
   JobProfile(engine::JobEvents& events, const std::vector<model::StageSpec>& stages,
              Clock::time_point accepted_at);
 
-  void add(const stream::Recorder::Taken& taken);
-  void add_sweep(Clock::time_point begin, SweepRows rows, const stream::IoCounters& io);
-  // A token was chosen.
-  void add_sample(Clock::time_point begin);
+  void begin_sweep(Clock::time_point now, SweepRows rows) override;
+  void add(const stream::Recorder::Taken& taken) override;
   // Sends what was added.
-  void send();
-  // The same, and how many were left out in all. Nothing may be added behind it.
-  void end();
+  void end_sweep(const stream::IoCounters& io) override;
+  void add_sample(Clock::time_point begin) override;
+  // Sends what is left, and how many were left out in all.
+  void end() override;
 
  private:
+  void send();
   engine::ProfileEvent at(Clock::time_point begin, Clock::time_point end) const;
   void add(engine::ProfileEvent event);
   void add(const stream::Span& span);
@@ -47,6 +40,8 @@ class JobProfile {
   const Clock::time_point accepted_at_;
   std::vector<std::string> stages_;  // their names
   std::vector<std::string> shards_;  // likewise
+  Clock::time_point sweep_began_;
+  SweepRows sweep_rows_;
   std::vector<engine::ProfileEvent> batch_;
   uint64_t told_ = 0;
   uint64_t lost_ = 0;

@@ -372,6 +372,7 @@ uint64_t Scheduler::ram_in_use() const {
 
 void Scheduler::sweep() {
   follow_budget();
+  if (!running_.empty()) ask_who_paces();
   if (running_.empty()) return;
   plan_rows();
   if (rows_.empty()) {
@@ -477,7 +478,8 @@ size_t Scheduler::add_rows(GenerateJob& job, size_t most_rows, size_t& logit_row
   const size_t taken = job.logit_rows_taken(now);
   const size_t most_logits = std::min(logit_rows_left, taken);
   // Each sweep makes more of a profile, with logits or without.
-  if (job.profile() != nullptr && taken == 0) most_rows = 0;
+  if (job.observer() != nullptr && taken == 0) most_rows = 0;
+  if (!job.rides_next()) most_rows = 0;
   size_t count = 0;
   size_t logits = 0;
   const size_t first = job.computed();
@@ -628,14 +630,18 @@ Status Scheduler::between_tiles() {
 
 void Scheduler::begin_recording() {
   stream::Recorder& recorder = active_->weights().recorder();
-  sweep_began_ = Clock::now();
-  const bool is_wanted = std::any_of(batch_.begin(), batch_.end(), [](const BatchJob& entry) {
-    return entry.job->profile() != nullptr;
-  });
+  const Clock::time_point now = Clock::now();
+  bool is_wanted = false;
+  for (const BatchJob& entry : batch_) {
+    if (entry.job->observer() == nullptr) continue;
+    entry.job->observer()->begin_sweep(now, {entry.rows, rows_.size() - entry.rows});
+    is_wanted = true;
+  }
   if (!is_wanted) {
     if (recorder.is_on()) recorder.turn_off();
     return;
   }
+  recorded_sweep_ = sweep_number_;
   recorder.begin_sweep(std::any_of(batch_.begin(), batch_.end(), [this](const BatchJob& entry) {
     return entry.job->user() != batch_.front().job->user();
   }));
@@ -646,21 +652,46 @@ void Scheduler::tell_recorded() {
   if (!recorder.is_on()) return;
   const stream::Recorder::Taken taken = recorder.take();
   for (const BatchJob& entry : batch_) {
-    if (!entry.job->is_finished() && entry.job->profile() != nullptr) {
-      entry.job->profile()->add(taken);
+    if (!entry.job->is_finished() && entry.job->observer() != nullptr) {
+      entry.job->observer()->add(taken);
     }
   }
 }
 
 // What became of the sweep until now.
 void Scheduler::tell_sweep(const BatchJob& entry, const stream::IoCounters& io) {
-  JobProfile* const profile = entry.job->profile();
-  if (profile == nullptr) return;
+  SweepObserver* const observer = entry.job->observer();
+  if (observer == nullptr) return;
   if (const auto stage = active_->weights().recorder().stage_so_far(io)) {
-    profile->add({{*stage}, 0});
+    observer->add({{*stage}, 0});
   }
-  profile->add_sweep(sweep_began_, {entry.rows, rows_.size() - entry.rows}, io);
-  profile->send();
+  observer->end_sweep(io);
+}
+
+// Between two sweeps: which of the observed jobs ride the next one.
+void Scheduler::ask_who_paces() {
+  const std::function<void()> is_alive = [this] { alive(); };
+  for (const auto& job : running_) {
+    if (job->is_finished() || job->observer() == nullptr || !job->observer()->paces()) continue;
+    tell_read_ahead();
+    const SweepObserver::Next next = job->observer()->next({*active_, device_->pool(), is_alive});
+    job->set_rides_next(next == SweepObserver::Next::kRide);
+    if (next == SweepObserver::Next::kEnd) job->finish(engine::FinishReason::kLength);
+  }
+  remove_finished();
+}
+
+// What was read since the last observed sweep, to those who were in it.
+void Scheduler::tell_read_ahead() {
+  stream::Recorder& recorder = active_->weights().recorder();
+  if (!recorder.is_on()) return;
+  const stream::Recorder::Taken taken = recorder.take();
+  for (const auto& job : running_) {
+    const bool was_in_it = job->last_sweep() == recorded_sweep_ && recorded_sweep_ != 0;
+    if (was_in_it && !job->is_finished() && job->observer() != nullptr) {
+      job->observer()->add(taken);
+    }
+  }
 }
 
 void Scheduler::finish_sweep(const Status& status) {

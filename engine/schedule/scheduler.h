@@ -104,6 +104,7 @@ class Scheduler {
     read_timeout_ = read;
     pause_timeout_ = pause;
   }
+  std::chrono::milliseconds read_timeout() const { return read_timeout_; }
   void set_keeping(std::chrono::milliseconds keep_alive, std::vector<std::string> keep);
   // The RAM budget from now on, at most the setting, and why. Under a smaller one idle models go
   // first; one in use gets a smaller plan between two sweeps, and its sequences go on.
@@ -183,10 +184,12 @@ class Scheduler {
   Status between_tiles();
   Status while_waiting();
   Status check_cancelled();
-  // For the jobs of the batch that asked for a profile.
+  // For the jobs of the batch whose sweeps are observed.
   void begin_recording();
   void tell_recorded();
   void tell_sweep(const BatchJob& entry, const stream::IoCounters& io);
+  void ask_who_paces();
+  void tell_read_ahead();
   void finish_sweep(const Status& status);
   void give_logits();
   void remove_finished();
@@ -208,7 +211,7 @@ class Scheduler {
   Jobs running_;  // in the order of arrival
 
   uint64_t sweep_number_ = 0;
-  Clock::time_point sweep_began_;
+  uint64_t recorded_sweep_ = 0;  // the last one of an observed job
   std::vector<BatchJob> batch_;
   std::vector<model::Row> rows_;
 

@@ -76,6 +76,13 @@ uint64_t Tile::read_bytes() const {
   return round_up(data_offset + data_bytes, kPageBytes) - read_offset();
 }
 
+FileExtent extent_of(const Tile& tile, std::span<const store::Shard> shards) {
+  const store::Shard& shard = shards[tile.shard];
+  const store::DiskFile& file = shard.file_of(shard.tensors[tile.tensor]);
+  if (file.is_direct()) return {&file, tile.read_offset(), tile.read_bytes()};
+  return {&file, tile.data_offset, tile.data_bytes};
+}
+
 uint64_t TileList::total_bytes() const {
   uint64_t sum = 0;
   for (const Tile& tile : tiles) sum += tile.read_bytes();

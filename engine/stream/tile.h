@@ -30,6 +30,17 @@ struct Tile {
   uint64_t read_bytes() const;
 };
 
+// What is read of a file.
+struct FileExtent {
+  const store::DiskFile* file = nullptr;
+  uint64_t offset_bytes = 0;
+  uint64_t bytes = 0;
+};
+
+// Of a tile: past the page cache whole pages; through it nothing but the tile itself, since the
+// file may end with it.
+FileExtent extent_of(const Tile& tile, std::span<const store::Shard> shards);
+
 // The tiles of a model in the order of use, cyclic: what the embedding's rows go through, all
 // layers, then the head. The embedding itself is looked up by row and is no part of it, unless the
 // head is tied to it.

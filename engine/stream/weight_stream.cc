@@ -400,13 +400,11 @@ bool WeightStream::find_there(Place& place, std::unique_lock<std::mutex>& lock) 
   return true;
 }
 
-// Through the page cache nothing but the tile itself is read: the file may end with it.
 Read WeightStream::read_of(const Tile& tile, std::byte* memory) const {
-  const store::Shard& shard = shards_[tile.shard];
-  const store::DiskFile& file = shard.file_of(shard.tensors[tile.tensor]);
-  if (file.is_direct()) return {&file, tile.read_offset(), {memory, tile.read_bytes()}};
-  return {
-      &file, tile.data_offset, {memory + (tile.data_offset - tile.read_offset()), tile.data_bytes}};
+  const FileExtent extent = extent_of(tile, shards_);
+  return {extent.file,
+          extent.offset_bytes,
+          {memory + (extent.offset_bytes - tile.read_offset()), extent.bytes}};
 }
 
 bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& lock) {
@@ -714,6 +712,36 @@ IoCounters WeightStream::take_counters() { return std::exchange(counters_, {}); 
 uint64_t WeightStream::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   return resident_bytes_;
+}
+
+std::vector<std::span<const std::byte>> WeightStream::resident_memory() const {
+  std::vector<std::span<const std::byte>> out;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Place& place : pinned_) {
+      const std::byte* const memory = host_                          ? host_->find(place.tile)
+                                      : place.state == State::kReady ? place.memory
+                                                                     : nullptr;
+      if (memory != nullptr) out.emplace_back(memory, tile_of(place).read_bytes());
+    }
+  }
+  std::sort(out.begin(), out.end(), [](auto a, auto b) { return a.data() < b.data(); });
+  size_t last = 0;
+  for (size_t i = 1; i < out.size(); ++i) {
+    if (out[last].data() + out[last].size() == out[i].data()) {
+      out[last] = {out[last].data(), out[last].size() + out[i].size()};
+    } else {
+      out[++last] = out[i];
+    }
+  }
+  out.resize(std::min(out.size(), last + 1));
+  return out;
+}
+
+bool WeightStream::is_reading() const {
+  const std::lock_guard lock(mutex_);
+  return !queue_.empty() || std::any_of(readers_.begin(), readers_.end(),
+                                        [](const auto& reader) { return reader->under_way > 0; });
 }
 
 }  // namespace airllm::stream

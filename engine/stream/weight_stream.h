@@ -99,6 +99,10 @@ class WeightStream : public model::WeightSource {
   Recorder& recorder() { return recorder_; }
   // Bytes of pinned tiles that are in memory now, and of those that the host tier keeps.
   uint64_t resident_bytes() const;
+  // Where they are, as long as the stream is there: in order of address, neighbours as one.
+  std::vector<std::span<const std::byte>> resident_memory() const;
+  // Whether reads are under way or wait for a reader.
+  bool is_reading() const;
 
  private:
   enum class State : uint8_t { kAbsent, kQueued, kReading, kCopying, kReady, kFailed };
@@ -112,8 +116,8 @@ class WeightStream : public model::WeightSource {
     std::optional<Recorder::Mark> copy_mark;  // when its copy was wanted
     bool fresh = false;                       // read, and not used since
     bool copied = false;                      // to the device, and not used since
-    bool may_be_there = false;  // from before a restart, and not looked at since
-    bool discarded = false;     // of the ring: freed when its read or copy ends
+    bool may_be_there = false;                // from before a restart, and not looked at since
+    bool discarded = false;                   // of the ring: freed when its read or copy ends
     std::optional<Error> error;
   };
 

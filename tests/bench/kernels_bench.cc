@@ -5,14 +5,14 @@
 //   kernels_bench [--benchmark_filter=…]      AIRLLM_BENCH_THREADS=N, default: one per core
 #include <benchmark/benchmark.h>
 
-#include <atomic>
 #include <cstdlib>
-#include <cstring>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/memory_sum.h"
 
 namespace airllm::kernels {
 namespace {
@@ -48,26 +48,10 @@ const std::vector<uint16_t>& buffer() {
   return numbers;
 }
 
-// Reads the buffer as fast as the machine gives it: sums with eight chains of 64-bit additions,
-// which any compiler turns into vectors, divided over the same threads.
+// Reads the buffer as fast as the machine gives it, divided over the same threads.
 void read_memory(benchmark::State& state) {
-  const auto& numbers = buffer();
-  const size_t words = kBufferBytes / sizeof(uint64_t);
-  while (state.KeepRunning()) {
-    std::atomic<uint64_t> total{0};
-    pool().run(words, 4096, [&](size_t begin, size_t end) {
-      uint64_t sums[8] = {};
-      for (size_t i = begin; i < end; i += 8) {
-        uint64_t line[8];
-        std::memcpy(line, reinterpret_cast<const char*>(numbers.data()) + i * 8, sizeof(line));
-        for (size_t lane = 0; lane < 8; ++lane) sums[lane] += line[lane];
-      }
-      uint64_t sum = 0;
-      for (const uint64_t lane : sums) sum += lane;
-      total.fetch_add(sum, std::memory_order_relaxed);
-    });
-    benchmark::DoNotOptimize(total.load());
-  }
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(buffer()));
+  while (state.KeepRunning()) benchmark::DoNotOptimize(sum_memory(bytes, pool()));
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kBufferBytes));
 }
 

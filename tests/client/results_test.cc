@@ -1,7 +1,9 @@
 // The subcommands that ask the daemon for one result: as JSON, and as text.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <optional>
 #include <string>
 
 #include "base/json.h"
@@ -104,6 +106,59 @@ TEST(Results, OfStop) {
   const Finished refused = busy.run({"stop", "demo"});
   EXPECT_EQ(refused.status, 75);
   EXPECT_NE(refused.err.find("job 3 of user ann"), std::string::npos) << refused.err;
+}
+
+TEST(Results, OfABenchAreOneScreen) {
+  const char* const result =
+      R"({"model":"tiny","sweeps":7,"cold_sweep_seconds":2.5,"sweep_seconds":2.0,)"
+      R"("sweep_seconds_min":1.9,"sweep_seconds_max":2.25,"reading_seconds":1.9,)"
+      R"("waiting_seconds":1.5,"computing_seconds":0.5,"bound":"disk","tiers":[)"
+      R"({"name":"disk","bytes_per_sweep":1073741824,"bytes_per_second":1900000000,)"
+      R"("ceiling_bytes_per_second":2000000000,"ratio":0.95,"ratio_min":0.9,"ratio_max":0.99,)"
+      R"("ceiling_bytes":1073741824},{"name":"ram","bytes_per_sweep":2147483648,)"
+      R"("bytes_per_second":4300000000,"ceiling_bytes_per_second":null,"ratio":null,)"
+      R"("ratio_min":null,"ratio_max":null,"ceiling_bytes":0,"resident_bytes":0}],)"
+      R"("reader":"io_uring","ceiling_reader":"io_uring","direct":true,"threads":2,)"
+      R"("ram_bytes":1048576,"other_jobs":0,"lost_reads":0,"runs":[]})";
+  const FakeDaemon daemon(replies(result));
+  const std::string out = daemon.run({"bench", "stream", "tiny"}).out;
+  for (const char* part :
+       {"tiny: 7 sweeps; one before them filled the memory in 2.500 s\n",
+        "TIER  A SWEEP  RATE       CEILING    RATIO\n"
+        "disk  1 GiB    1.90 GB/s  2.00 GB/s  0.95 (0.90 to 0.99)\n"
+        "ram   2 GiB    4.30 GB/s  -          -\n",
+        "sweep         2.0000 s   (1.9000 to 2.2500)", "waiting       1.5000 s    75.0 %",
+        "bound by the disk", "io_uring, past the page cache; 2 threads"}) {
+    EXPECT_NE(out.find(part), std::string::npos) << part << "\n" << out;
+  }
+  EXPECT_EQ(out.find("not clean"), std::string::npos) << out;
+  EXPECT_LT(std::count(out.begin(), out.end(), '\n'), 24);
+  EXPECT_EQ(daemon.run({"bench", "stream", "tiny", "--json"}).out, std::string(result) + "\n");
+}
+
+TEST(Results, ABenchTellsWhatMakesItUnclean) {
+  const FakeDaemon daemon(
+      replies(R"({"direct":false,"other_jobs":2,"lost_reads":3,"tiers":[{"name":"ram",)"
+              R"("ceiling_bytes":4096},7]})"));
+  const std::string out = daemon.run({"bench", "stream", "tiny"}).out;
+  for (const char* part : {"other jobs were at work meanwhile, 2 at once", "through the page cache",
+                           "caches may hold the 4 KiB", "3 reads were too many"}) {
+    EXPECT_NE(out.find(part), std::string::npos) << part << "\n" << out;
+  }
+}
+
+TEST(Results, ABenchSendsWhatWasAsked) {
+  std::optional<protocol::BenchStreamParams> asked;
+  const FakeDaemon daemon([&](Peer& peer) {
+    const protocol::Request request = peer.read_request();
+    asked = std::get<protocol::BenchStreamParams>(request.params);
+    peer.event(request.id, protocol::Done{"{}"});
+  });
+  EXPECT_EQ(daemon.run({"bench", "stream", "--sweeps", "3", "tiny"}).status, 0);
+  ASSERT_TRUE(asked);
+  EXPECT_EQ(asked->model, "tiny");
+  EXPECT_EQ(asked->sweeps, 3U);
+  EXPECT_TRUE(asked->opens_files);
 }
 
 TEST(Results, OfRemoveCancelAndVerify) {

@@ -169,6 +169,22 @@ Result<JobId> FakeEngine::measure_disk(uid_t user, std::shared_ptr<JobEvents> ev
   });
 }
 
+Result<JobId> FakeEngine::bench_stream(engine::BenchRequest request,
+                                       std::shared_ptr<JobEvents> events) {
+  const uint64_t sweeps = request.sweeps;
+  const std::string model = request.model.name;
+  return start("bench", request.user, request.model, std::move(events),
+               [this, sweeps, model](JobId job, JobEvents& out) {
+                 out.on_progress({"bench", 0, sweeps, "sweeps"});
+                 const bool is_long = model == "endless" || model == "silent";
+                 while (is_long) {
+                   if (!cancelled_within(job, std::chrono::seconds(1))) continue;
+                   return out.on_error({ErrorCode::kCancelled, "cancelled", {}});
+                 }
+                 out.on_done(Json{{"model", model}, {"sweeps", sweeps}});
+               });
+}
+
 Status FakeEngine::cancel(JobId job) {
   const std::lock_guard lock(mutex_);
   const auto found = jobs_.find(job);

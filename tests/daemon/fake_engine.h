@@ -7,7 +7,8 @@
 //   "deaf"     takes 300 ms to notice that it is cancelled
 // Tokens are bytes; a template gives back its input. A split asks for kSplitNames and ends with
 // their sizes. A verify ends at once, and
-// a stop says that the model was in memory.
+// a stop says that the model was in memory. A bench tells how many sweeps it was to make; of
+// "endless" and "silent" it goes on until it is cancelled.
 #pragma once
 
 #include <array>
@@ -44,6 +45,8 @@ class FakeEngine : public engine::Engine {
   Result<engine::JobId> stop(const engine::ModelRef& model, uid_t user,
                              std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> measure_disk(uid_t user,
+                                     std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> bench_stream(engine::BenchRequest request,
                                      std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;
   Result<engine::FoundModel> find(const std::string& name, const engine::Viewer& viewer,

@@ -206,6 +206,38 @@ TEST_F(ServerTest, DoctorAndTheDisksSpeed) {
   EXPECT_EQ(speed["path"], "shard");
 }
 
+TEST_F(ServerTest, ABenchTellsOfItsProgressAndEndsWithItsResult) {
+  start();
+  TestPeer peer = greeted();
+  peer.request(1, protocol::BenchStreamParams{"short", 5});
+  EXPECT_EQ(peer.wait_for<protocol::Accepted>(1).value().model, "short");
+  const auto progress = peer.wait_for<protocol::Progress>(1).value();
+  EXPECT_EQ(progress.stage, "bench");
+  EXPECT_EQ(progress.total, 5U);
+  EXPECT_EQ(Json::parse(peer.wait_for<protocol::Done>(1).value().result_json)["sweeps"], 5U);
+  peer.request(2, protocol::BenchStreamParams{"short"});
+  EXPECT_EQ(Json::parse(peer.wait_for<protocol::Done>(2).value().result_json)["sweeps"],
+            engine::kDefaultBenchSweeps);
+}
+
+TEST_F(ServerTest, ABenchOfAnUnknownModelOrOfTooManySweepsIsRefused) {
+  start();
+  TestPeer peer = greeted();
+  peer.request(1, protocol::BenchStreamParams{"nonsense"});
+  EXPECT_EQ(peer.failure(1).code, ErrorCode::kNoInput);
+  peer.request(2, protocol::BenchStreamParams{"short", engine::kMaxBenchSweeps + 1});
+  EXPECT_EQ(peer.failure(2).code, ErrorCode::kUsage);
+}
+
+TEST_F(ServerTest, ABenchIsCancelled) {
+  start();
+  TestPeer peer = greeted();
+  peer.request(1, protocol::BenchStreamParams{"silent"});
+  peer.wait_for<protocol::Progress>(1);
+  peer.send(protocol::Cancel{1});
+  EXPECT_EQ(peer.failure(1).code, ErrorCode::kCancelled);
+}
+
 TEST_F(ServerTest, DefaultOfAnUnknownModelIsRefused) {
   start();
   TestPeer peer = greeted();

@@ -227,7 +227,8 @@ TEST_F(Users, PsTellsNothingOfOthersText) {
 TEST_F(Users, SplitsAtATimeAreLimitedPerUser) {
   ann_.start(protocol::SplitParams{"a", "dir"});
   for (const Error& error : {ann_.ask(protocol::SplitParams{"b", "dir"}).error(),
-                             ann_.ask(about<protocol::VerifyParams>("short")).error()}) {
+                             ann_.ask(about<protocol::VerifyParams>("short")).error(),
+                             ann_.ask(protocol::BenchStreamParams{"short"}).error()}) {
     EXPECT_EQ(error.code, ErrorCode::kTemporary);
     EXPECT_TRUE(contains(error.message, "max-splits-per-user allows 1")) << error.message;
     EXPECT_TRUE(contains(error.message, std::to_string(kAnn))) << error.message;
@@ -255,6 +256,15 @@ TEST_F(Users, APrivateModelIsForItsUserAlone) {
   EXPECT_EQ(names(ben_.ask(protocol::ListParams{}).value()),
             (std::vector<std::string>{"short", "silent", "his", "given"}));
   EXPECT_EQ(admin_.ask(protocol::ListParams{}).value().size(), 6u);
+}
+
+TEST_F(Users, ABenchIsForThoseWhoMayAsk) {
+  EXPECT_EQ(ann_.ask(protocol::BenchStreamParams{"hers"}).value()["model"], "hers");
+  EXPECT_EQ(ben_.ask(protocol::BenchStreamParams{"hers"}).error().code, ErrorCode::kNoInput);
+  EXPECT_EQ(admin_.ask(protocol::BenchStreamParams{"hers"}).error().code, ErrorCode::kNoInput);
+  const uint64_t job = ann_.start(protocol::BenchStreamParams{"silent"});
+  EXPECT_EQ(ben_.ask(protocol::JobParams{job}).error().code, ErrorCode::kNoPermission);
+  EXPECT_TRUE(ann_.ask(protocol::JobParams{job}).has_value());
 }
 
 TEST_F(Users, OwnersAndAdministratorsRemove) {

@@ -140,6 +140,12 @@ class BashCompletion(CompletionTest):
             with self.subTest(words):
                 self.assertEqual(self.reply(*words), [])
 
+    def test_a_bench_is_named_before_its_model(self):
+        self.assertEqual(self.reply("bench", ""), ["stream"])
+        self.assertEqual(self.reply("bench", "--sweeps", "3", "st"), ["stream"])
+        self.assertEqual(self.reply("bench", "stream", ""), ["demo"])
+        self.assertEqual(self.reply("bench", "stream", "demo", ""), [])
+
     def test_the_socket_of_the_line_counts(self):
         self.env["AIRLLM_SOCKET"] = "/nowhere"
         self.assertEqual(self.reply("show", ""), [])
@@ -203,6 +209,8 @@ class ZshCompletion(CompletionTest):
                                 ("airllm ask --model=d", "airllm ask --model=demo "),
                                 ("airllm show d", "airllm show demo "),
                                 ("airllm rm x d", "airllm rm x demo "),
+                                ("airllm bench st", "airllm bench stream "),
+                                ("airllm bench stream d", "airllm bench stream demo "),
                                 ("airllm split dee", "airllm split deep\\ folder/"),
                                 ("airllm --socket=/nowhere show d",
                                  "airllm --socket=/nowhere show d")):
@@ -236,6 +244,8 @@ class FishCompletion(CompletionTest):
         self.assertEqual(self.candidates("airllm ask --model=d"), ["--model=demo"])
         self.assertEqual(self.candidates("airllm --socket /nowhere show "), [])
         self.assertEqual(self.candidates("airllm show d"), ["demo"])
+        self.assertEqual(self.candidates("airllm bench "), ["stream"])
+        self.assertEqual(self.candidates("airllm bench stream "), ["demo"])
         self.assertEqual(self.candidates("airllm split dee"), ["deep folder/"])
 
 

@@ -229,6 +229,7 @@ std::vector<Target> message_targets() {
       request<DefaultParams>("default"),
       request<DoctorParams>("doctor"),
       request<MeasureDiskParams>("measure_disk"),
+      request<BenchStreamParams>("bench_stream"),
       event<Accepted>("accepted"),
       event<Progress>("progress"),
       event<Token>("token"),

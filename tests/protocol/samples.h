@@ -62,6 +62,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{11, StatusParams{}},
           Request{13, DoctorParams{}},
           Request{14, MeasureDiskParams{}},
+          Request{20, BenchStreamParams{"demo", 9, true}},
           Request{12, DefaultParams{}},
           Request{18446744073709551615U, DefaultParams{""}},
           Cancel{7},

@@ -48,10 +48,10 @@ TEST(JobProfile, TellsWhatWasRecordedInTheJobsTime) {
   read.offset_bytes = 4096;
   const stream::Span hidden =
       span_of(stream::Span::Kind::kRead, stream::Span::kUntold, start - std::chrono::seconds(1));
+  profile.begin_sweep(start, {3, 4});
   profile.add({{span_of(stream::Span::Kind::kStage, 1, start), read, hidden}, 0});
-  profile.add_sweep(start, {3, 4}, {10, 20, 0});
   EXPECT_TRUE(receiver.told.empty());
-  profile.send();
+  profile.end_sweep({10, 20, 0});
   ASSERT_EQ(receiver.told.size(), 4U);
   EXPECT_EQ(receiver.told[0].name, "layer 7");
   EXPECT_EQ(receiver.told[0].begin_ns, 3000);

@@ -111,6 +111,32 @@ TEST(WeightStream, ReadsWhatIsNotPinnedOncePerSweep) {
   }
 }
 
+TEST(WeightStream, TellsWhereItsResidentWeightsAre) {
+  Fixture fixture(streaming_budgets()[1]);
+  EXPECT_TRUE(fixture.stream->resident_memory().empty());
+  ASSERT_TRUE(fixture.sweep(true));
+  uint64_t bytes = 0;
+  const std::byte* end = nullptr;
+  for (const std::span<const std::byte> part : fixture.stream->resident_memory()) {
+    EXPECT_GT(part.data(), end);
+    end = part.data() + part.size();
+    bytes += part.size();
+  }
+  EXPECT_EQ(bytes, fixture.plan.pinned_bytes());
+  EXPECT_LE(end, fixture.slab.memory().data() + fixture.slab.memory().size());
+}
+
+TEST(WeightStream, ReadingAheadComesToRest) {
+  Fixture fixture(streaming_budgets()[1]);
+  EXPECT_FALSE(fixture.stream->is_reading());
+  ASSERT_TRUE(fixture.sweep(true));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (fixture.stream->is_reading() && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_FALSE(fixture.stream->is_reading());
+}
+
 model::Architecture architecture_of_experts() {
   const std::string config = R"({"model_type": "mixtral", "num_hidden_layers": 3,
     "hidden_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2,
