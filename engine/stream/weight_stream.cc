@@ -32,16 +32,18 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
       backend_(backend),
       options_(options),
       interrupted_(std::move(interrupted)),
-      pinned_(plan.list.tiles.size()),
+      own_(plan.list.tiles.size()),
       ring_(plan.ring_slots) {
   AIRLLM_CHECK(slab.size() >= plan.slab_bytes);
-  for (size_t i = 0; i < pinned_.size(); ++i) {
-    pinned_[i].tile = i;
-    if (is_pinned(i)) pinned_[i].memory = slab_.data() + plan.pinned_offset[i];
+  for (size_t i = 0; i < own_.size(); ++i) {
+    own_[i].tile = i;
+    const uint64_t offset = plan.pinned_offset[i];
+    if (offset != Plan::kStreamed) own_[i].memory = slab_.data() + offset;
   }
   for (size_t i = 0; i < ring_.size(); ++i) {
     ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
   }
+  if (plan.expert_slots() > 0) expert_cache_.emplace(plan.expert_cache_shape());
   for (unsigned i = 0; i < options.readers; ++i) make_reader();
   readers_running_ = readers_.size();
   for (const auto& reader : readers_) {
@@ -100,7 +102,7 @@ std::vector<std::span<std::byte>> WeightStream::memory_being_read() const {
   const auto add = [&](const Place& place) {
     if (place.state == State::kReading) out.push_back({place.memory, tile_of(place).read_bytes()});
   };
-  std::for_each(pinned_.begin(), pinned_.end(), add);
+  std::for_each(own_.begin(), own_.end(), add);
   std::for_each(ring_.begin(), ring_.end(), add);
   add(embedding_place_);
   std::sort(out.begin(), out.end(), [](auto a, auto b) { return a.data() < b.data(); });
@@ -132,9 +134,10 @@ void WeightStream::give_up_sweep() {
       free_place(*place);
   }
   in_flight_.clear();
-  for (Place& place : pinned_) {
+  for (Place& place : own_) {
     if (place.state == State::kFailed) free_place(place);
   }
+  note_busy_experts();
   ahead_ = {sweep_ + 1, 0};
 }
 
@@ -178,13 +181,13 @@ void WeightStream::feed() {
         continue;
       }
     }
-    Place* place = is_pinned(tile) ? &pinned_[tile] : free_slot();
+    Place* place = stays(tile) ? &own_[tile] : free_slot();
     if (place == nullptr) break;
     if (place->state == State::kAbsent) {
       place->state = State::kQueued;
       place->tile = tile;
       queue_.push_back(place);
-      if (!is_pinned(tile)) in_flight_.push_back(place);
+      if (!stays(tile)) in_flight_.push_back(place);
       queued = true;
     }
     ++ahead_.index;
@@ -197,7 +200,11 @@ void WeightStream::choose_experts(const std::vector<bool>& used) {
   AIRLLM_CHECK(next_ < sweep_end_);
   chosen_stage_ = plan_.list.tiles[next_].stage;
   used_experts_ = used;
+  const size_t begin = plan_.first_expert_of(*chosen_stage_);
+  count_experts(begin);
+  if (expert_cache_) place_experts(begin);
   feed();
+  queue_experts(begin);
 }
 
 bool WeightStream::is_left_out(const Tile& tile) const {
@@ -219,6 +226,9 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
   Place& place = *next_place();
   const uint64_t bytes = plan_.list.tiles[next_].read_bytes();
   (place.fresh ? counters_.read_bytes : counters_.cache_bytes) += bytes;
+  if (plan_.list.tiles[next_].expert) {
+    (place.fresh ? expert_counters_.read_bytes : expert_counters_.saved_bytes) += bytes;
+  }
   place.fresh = false;
   in_use_ = &place;
   return view_of(next_, place.memory);
@@ -226,7 +236,7 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
 
 // Where the next tile is, or is to be; null while the ring has no slot for it.
 WeightStream::Place* WeightStream::next_place() {
-  if (is_pinned(next_)) return &pinned_[next_];
+  if (stays(next_)) return &own_[next_];
   if (in_flight_.empty()) return nullptr;
   AIRLLM_CHECK(in_flight_.front()->tile == next_);
   return in_flight_.front();
@@ -279,7 +289,7 @@ void WeightStream::release_tile() {
 }
 
 void WeightStream::release_place_in_use() {
-  if (!is_pinned(in_use_->tile)) {
+  if (!stays(in_use_->tile)) {
     in_flight_.pop_front();
     free_place(*in_use_);
   }
@@ -386,8 +396,10 @@ void WeightStream::end_read(Place& place, Status status) {
   } else if (status) {
     place.state = State::kReady;
     place.fresh = true;
-    const bool stays = &place != &embedding_place_ && is_pinned(place.tile);
-    if (stays) resident_bytes_ += tile_of(place).read_bytes();
+    if (&place == &own_[place.tile]) {
+      resident_bytes_ += tile_of(place).read_bytes();
+      if (tile_of(place).expert) resident_expert_bytes_ += tile_of(place).read_bytes();
+    }
   } else {
     place.state = State::kFailed;
     place.error = std::move(status).error();
@@ -442,12 +454,11 @@ const std::byte* WeightStream::resident_row(size_t number, uint64_t row) {
                                 [](uint64_t r, const Tile& tile) { return r < tile.row_begin; });
   const Tile& tile = *(after - 1);
   const auto index = static_cast<size_t>(after - 1 - tiles.begin());
-  if (!is_pinned(index)) return nullptr;
   const std::lock_guard lock(mutex_);
-  if (pinned_[index].state != State::kReady) return nullptr;
+  if (own_[index].state != State::kReady) return nullptr;
   const uint64_t row_bytes = shards_[tile.shard].tensors[tile.tensor].row_bytes;
   counters_.cache_bytes += row_bytes;
-  return pinned_[index].memory + (tile.data_offset - tile.read_offset()) +
+  return own_[index].memory + (tile.data_offset - tile.read_offset()) +
          (row - tile.row_begin) * row_bytes;
 }
 
@@ -527,6 +538,11 @@ IoCounters WeightStream::take_counters() { return std::exchange(counters_, {}); 
 uint64_t WeightStream::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   return resident_bytes_;
+}
+
+uint64_t WeightStream::resident_expert_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return resident_expert_bytes_;
 }
 
 }  // namespace airllm::stream

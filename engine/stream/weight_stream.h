@@ -7,7 +7,8 @@
 // the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays; a
 // streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
 // far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
-// layer are used is known only when the pass has come to it, so there reading waits for that.
+// layer are used is known only when the pass has come to it, so there reading waits for that. Then
+// the ExpertCache says which of them get slots, and all their reads are queued at once.
 #pragma once
 
 #include <chrono>
@@ -26,6 +27,7 @@
 
 #include "engine/model/weight_source.h"
 #include "engine/store/shard.h"
+#include "engine/stream/expert_cache.h"
 #include "engine/stream/plan.h"
 #include "engine/stream/read_queue.h"
 #include "engine/stream/recorder.h"
@@ -38,6 +40,14 @@ struct StreamOptions {
   unsigned reads_at_once = 8;              // of each of them, with io_uring
   double read_deadline_seconds = 120;      // a read that takes longer fails the sweep
   std::function<void()> before_read = {};  // for debugging: called by a reader before each read
+};
+
+// What sweeps have used of a model's experts since the stream began.
+struct ExpertCounters {
+  uint64_t hits = 0;        // an expert of a layer lay in memory when the sweep came to it
+  uint64_t misses = 0;      // or did not, or not all of it
+  uint64_t read_bytes = 0;  // as in IoCounters
+  uint64_t saved_bytes = 0;
 };
 
 // Owned and used by the engine thread; its reader threads are its own.
@@ -80,13 +90,15 @@ class WeightStream : public model::WeightSource {
   IoCounters take_counters();
   // Records stages, waits and reads while it is on.
   Recorder& recorder() { return recorder_; }
-  // Bytes of pinned tiles that are in memory now.
+  // Bytes of tiles that are in memory now, and stay: pinned ones and experts in their slots.
   uint64_t resident_bytes() const;
+  uint64_t resident_expert_bytes() const;  // of experts alone
+  const ExpertCounters& expert_counters() const { return expert_counters_; }
 
  private:
   enum class State : uint8_t { kAbsent, kQueued, kReading, kReady, kFailed };
 
-  // Where one tile's bytes are to be: a pinned place, or a slot of the ring.
+  // Where one tile's bytes are to be: a place of its own, or a slot of the ring.
   struct Place {
     State state = State::kAbsent;
     size_t tile = 0;
@@ -107,15 +119,25 @@ class WeightStream : public model::WeightSource {
     size_t slot;
   };
 
-  bool is_pinned(size_t tile) const { return plan_.pinned_offset[tile] != Plan::kStreamed; }
-  void feed();                               // lock held
-  bool is_left_out(const Tile& tile) const;  // lock held
-  bool move_past_unknown_head();             // lock held
-  Place* free_slot();                        // lock held
-  void give_up_sweep();                      // lock held
-  void free_place(Place& place);             // lock held
-  void release_place_in_use();               // lock held
-  Place* next_place();                       // lock held
+  // Whether the tile has a place of its own: it is pinned, or its expert has a slot. Lock held.
+  bool stays(size_t tile) const { return own_[tile].memory != nullptr; }
+  void feed();  // lock held
+  // Of the layer whose experts begin at plan_.experts[begin] (expert_slots.cc). Lock held.
+  void count_experts(size_t begin);
+  void place_experts(size_t begin);
+  void queue_experts(size_t begin);
+  template <typename Use>
+  void for_each_used(size_t begin, const Use& use) const;
+  void leave_slot(const ExpertTiles& expert);           // lock held
+  bool is_being_read(const ExpertTiles& expert) const;  // lock held
+  void note_busy_experts();                             // lock held
+  bool is_left_out(const Tile& tile) const;             // lock held
+  bool move_past_unknown_head();                        // lock held
+  Place* free_slot();                                   // lock held
+  void give_up_sweep();                                 // lock held
+  void free_place(Place& place);                        // lock held
+  void release_place_in_use();                          // lock held
+  Place* next_place();                                  // lock held
   const Tile& tile_of(const Place& place) const;
   Status wait_ready(std::unique_lock<std::mutex>& lock);
   // Waits until `is_over`, which is asked with the lock held, or the deadline for `tile`.
@@ -165,13 +187,14 @@ class WeightStream : public model::WeightSource {
 
   // The engine thread's own.
   IoCounters counters_;
+  ExpertCounters expert_counters_;
   std::list<EmbeddingBlock> embedding_blocks_;  // most recently used first
   bool has_late_read_ = false;
 
   mutable std::mutex mutex_;
   std::condition_variable_any work_;   // a reader may have something to do
   std::condition_variable_any ready_;  // a read has ended
-  std::vector<Place> pinned_;          // by tile; unused entries for streamed ones
+  std::vector<Place> own_;             // by tile; without memory for those that stream
   std::vector<Place> ring_;
   std::deque<Place*> in_flight_;  // ring places in the order of use
   std::deque<Place*> queue_;      // to be read, in the order of use
@@ -184,6 +207,10 @@ class WeightStream : public model::WeightSource {
   std::vector<bool> used_experts_;
   Cursor ahead_{1, 0};  // where reading will go on
   uint64_t resident_bytes_ = 0;
+  uint64_t resident_expert_bytes_ = 0;
+  std::optional<ExpertCache> expert_cache_;  // where the plan has slots
+  // Experts (of plan_.experts) that a read was under way for when its sweep was given up.
+  std::vector<uint32_t> busy_experts_;
   Place embedding_place_;  // the block of the embedding that is read
   Tile embedding_tile_;
   size_t readers_running_ = 0;
