@@ -149,7 +149,6 @@ std::vector<ExpertCache::Placed> ExpertCache::place(uint32_t slot_class,
     const uint32_t evicted = std::exchange(expert_in_[slot], by_wait[i]);
     if (evicted != kNone) slot_of_[evicted] = kNone;
     slot_of_[by_wait[i]] = slot;
-    kept_ += evicted == kNone ? 1 : 0;
     out.push_back({by_wait[i], slot, evicted});
   }
   return out;

@@ -48,7 +48,6 @@ class ExpertCache {
                              std::span<const uint32_t> busy = {});
 
   uint32_t slot_of(uint32_t expert) const { return slot_of_[expert]; }
-  size_t kept() const { return kept_; }
 
  private:
   static constexpr size_t kTimes = 3;
@@ -76,7 +75,6 @@ class ExpertCache {
   std::vector<uint32_t> slot_of_;       // by expert
   std::vector<uint32_t> expert_in_;     // by slot
   std::vector<uint32_t> first_slot_;    // by class
-  size_t kept_ = 0;
 };
 
 }  // namespace airllm::stream
