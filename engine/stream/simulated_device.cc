@@ -241,7 +241,7 @@ struct Guarded<kOperation, void (*)(Args...)> {
   }
 };
 template <auto kOperation>
-constexpr auto guarded =
+constexpr auto kGuarded =
     Guarded<kOperation,
             std::remove_cvref_t<decltype(std::declval<kernels::Backend>().*kOperation)>>::run;
 
@@ -251,15 +251,15 @@ const kernels::Backend& guard(const kernels::Backend& backend) {
   guarded_backend = &backend;
   static Backend table;
   table = {.name = backend.name,
-           .matmul = guarded<&Backend::matmul>,
-           .matmul_transposed = guarded<&Backend::matmul_transposed>,
-           .norm = guarded<&Backend::norm>,
-           .rope = guarded<&Backend::rope>,
-           .attention = guarded<&Backend::attention>,
-           .map = guarded<&Backend::map>,
-           .add = guarded<&Backend::add>,
-           .copy = guarded<&Backend::copy>,
-           .add_bias = guarded<&Backend::add_bias>,
+           .matmul = kGuarded<&Backend::matmul>,
+           .matmul_transposed = kGuarded<&Backend::matmul_transposed>,
+           .norm = kGuarded<&Backend::norm>,
+           .rope = kGuarded<&Backend::rope>,
+           .attention = kGuarded<&Backend::attention>,
+           .map = kGuarded<&Backend::map>,
+           .add = kGuarded<&Backend::add>,
+           .copy = kGuarded<&Backend::copy>,
+           .add_bias = kGuarded<&Backend::add_bias>,
            .to_f32 = backend.to_f32};  // of the host's memory
   return table;
 }
