@@ -42,7 +42,8 @@ void number_embedding_blocks(const PlanInput& input, Plan& plan) {
   const std::vector<store::ShardTensor>& tensors = input.shards.front().tensors;
   plan.first_embedding_block.assign(tensors.size(), Plan::kNoPlace);
   plan.embedding_blocks = 0;
-  for (const model::Step& step : model::stages(*input.architecture).front().steps) {
+  const model::StageSpec stage = model::stages(*input.architecture).front();
+  for (const model::Step& step : stage.steps) {
     if (step.tensor == model::Step::kNoTensor || step.is_driven()) continue;
     if (step.tensor == 0 && input.architecture->tied_head) continue;
     plan.first_embedding_block[step.tensor] = plan.embedding_blocks;

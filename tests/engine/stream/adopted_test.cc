@@ -19,6 +19,7 @@ using testing::tiny_architecture;
 class Adopted : public ::testing::Test {
  protected:
   void prepare(bool tied, uint64_t budget = 64 * kMiB) {
+    stream.reset();  // it reads ahead
     model.emplace(tiny_architecture(tied), kernels::NumberFormat::kF32, 7);
     plan = *make_plan({&model->architecture, model->shards}, budget);
     lasting = UniqueFd(::memfd_create("test", MFD_CLOEXEC));
@@ -84,13 +85,13 @@ class Adopted : public ::testing::Test {
     ASSERT_EQ(::pwrite(lasting.get(), &byte, 1, at), 1);
   }
 
+  std::atomic<uint64_t> reads{0};
   std::optional<MemoryModel> model;
   Plan plan;
   UniqueFd lasting;
   Slab slab;
-  std::optional<WeightStream> stream;
-  std::atomic<uint64_t> reads{0};
   uint64_t rows = 0;
+  std::optional<WeightStream> stream;  // last: its readers use the others
 };
 
 TEST_F(Adopted, TheFirstSweepReadsNothing) {
