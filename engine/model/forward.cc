@@ -113,21 +113,21 @@ Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
 
 std::span<const float> ForwardPass::logits(size_t i) {
   AIRLLM_CHECK(i < logit_rows_);
-  fetched_.resize(architecture_.vocabulary);
-  fetch(at({Buffer::kLogits}) + i * architecture_.vocabulary, fetched_);
-  return fetched_;
+  const size_t width = architecture_.vocabulary;
+  return look(at({Buffer::kLogits}) + i * width, width);
 }
 
-void ForwardPass::fetch(const float* from, std::span<float> to) {
-  memory_.read(std::as_writable_bytes(to), reinterpret_cast<const std::byte*>(from));
+std::span<const float> ForwardPass::look(const float* from, size_t count) {
+  const std::byte* const found =
+      memory_.look(reinterpret_cast<const std::byte*>(from), count * sizeof(float), looked_at_);
+  return {reinterpret_cast<const float*>(found), count};
 }
 
-// From the tile's number `begin` on.
-void ForwardPass::fetch(const TileView& tile, size_t begin, std::span<float> to) {
+void ForwardPass::convert(const TileView& tile, size_t begin, std::span<float> to) {
   const size_t element = kernels::bytes_per_element(tile.format);
-  fetched_bytes_.resize(to.size() * element);
-  memory_.read(fetched_bytes_, tile.data + begin * element);
-  backend_.to_f32(fetched_bytes_.data(), tile.format, to.data(), to.size());
+  const std::byte* const found =
+      memory_.look(tile.data + begin * element, to.size() * element, looked_at_);
+  backend_.to_f32(found, tile.format, to.data(), to.size());
 }
 
 void ForwardPass::copy_rows(const float* x, size_t x_stride, float* y, size_t y_stride, size_t rows,
@@ -280,29 +280,32 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   if (step.normalizes_rows) divide_by_row_norms(step, tile);
 }
 
-float ForwardPass::inverse_row_norm(const step::Product& step, const TileView& tile, size_t i) {
+// Of the rows that no sweep has measured yet.
+void ForwardPass::measure_row_norms(const step::Product& step, const TileView& tile) {
   constexpr double kLeastNorm = 1e-12;
-  float& inverse = inverse_row_norms_[tile.row_begin + i];
-  if (inverse == 0) {
-    fetched_.resize(step.from.width);
-    fetch(tile, i * step.from.width, fetched_);
+  inverse_row_norms_.resize(step.to.width);
+  std::vector<float> row(step.from.width);
+  for (size_t i = 0; i < tile.rows; ++i) {
+    float& inverse = inverse_row_norms_[tile.row_begin + i];
+    if (inverse != 0) continue;
+    convert(tile, i * row.size(), row);
     double squares = 0;
-    for (const float number : fetched_) squares += static_cast<double>(number) * number;
+    for (const float number : row) squares += static_cast<double>(number) * number;
     inverse = static_cast<float>(1 / std::max(std::sqrt(squares), kLeastNorm));
   }
-  return inverse;
 }
 
 // By the host: few models do this, and for their head alone.
 void ForwardPass::divide_by_row_norms(const step::Product& step, const TileView& tile) {
-  inverse_row_norms_.resize(step.to.width);
-  for (size_t i = 0; i < tile.rows; ++i) inverse_row_norm(step, tile, i);
-  fetched_.resize(tile.rows);
+  measure_row_norms(step, tile);
+  std::vector<float> divided(tile.rows);
   for (size_t r = 0; r < active_rows_; ++r) {
     float* const y = at(step.to) + r * stride(step.to) + tile.row_begin;
-    fetch(y, fetched_);
-    for (size_t i = 0; i < tile.rows; ++i) fetched_[i] *= inverse_row_norms_[tile.row_begin + i];
-    memory_.write(reinterpret_cast<std::byte*>(y), std::as_bytes(std::span(fetched_)));
+    const std::span<const float> numbers = look(y, tile.rows);
+    for (size_t i = 0; i < tile.rows; ++i) {
+      divided[i] = numbers[i] * inverse_row_norms_[tile.row_begin + i];
+    }
+    memory_.write(reinterpret_cast<std::byte*>(y), std::as_bytes(std::span(divided)));
   }
 }
 
@@ -524,23 +527,22 @@ void ForwardPass::expand_values(const TileView& tile) {
 }
 
 void ForwardPass::load_parameter(const step::LoadParameter& step, const TileView& tile) {
-  fetch(tile, 0, {&parameters_[static_cast<size_t>(step.which)], 1});
+  convert(tile, 0, {&parameters_[static_cast<size_t>(step.which)], 1});
 }
 
 void ForwardPass::load_router_bias(const TileView& tile) {
   router_bias_.resize(architecture_.router.experts);
-  fetch(tile, 0, router_bias_);
+  convert(tile, 0, router_bias_);
 }
 
 void ForwardPass::route(WeightSource& weights) {
   const Router& router = architecture_.router;
   for (std::vector<RoutedRow>& rows : routed_) rows.clear();
-  std::vector<float> logits(rows_.size() * router.experts);
-  fetch(at({Buffer::kRouter}), logits);
+  const std::span<const float> logits = look(at({Buffer::kRouter}), rows_.size() * router.experts);
   std::vector<ExpertChoice> choices;
   for (size_t r = 0; r < rows_.size(); ++r) {
-    choose_experts(router, std::span(logits).subspan(r * router.experts, router.experts),
-                   router_bias_, choices);
+    choose_experts(router, logits.subspan(r * router.experts, router.experts), router_bias_,
+                   choices);
     for (const ExpertChoice& choice : choices) {
       routed_[choice.expert].push_back({r, choice.weight});
     }
@@ -576,8 +578,7 @@ void ForwardPass::scatter() {
 }
 
 void ForwardPass::add_gated(const step::AddGated& step) {
-  std::vector<float> gates(rows_.size());
-  fetch(at({Buffer::kSharedGate}), gates);
+  const std::span<const float> gates = look(at({Buffer::kSharedGate}), rows_.size());
   for (size_t r = 0; r < rows_.size(); ++r) {
     const float factor = 1 / (1 + std::exp(-gates[r]));
     add_row(at(step.from) + r * stride(step.from), at(step.to) + r * stride(step.to), step.to.width,

@@ -60,8 +60,8 @@ class ForwardPass {
   Status run(std::span<const Row> rows, WeightSource& weights,
              const std::function<Status()>& between_tiles);
 
-  // The logits of the i-th row that wanted them, in order, of the last run; [vocabulary]. Until the
-  // next call.
+  // The logits of the i-th row that wanted them, in order, of the last run; [vocabulary]. Valid
+  // until the next call of this or of run().
   std::span<const float> logits(size_t i);
 
  private:
@@ -81,9 +81,10 @@ class ForwardPass {
   std::vector<RotationRun> rotation_runs(const Rope& rope) const;
   // Of a product with rows of kv_high: all but where they and the numbers lie.
   kernels::MatmulArgs head_product(const Slice& from, const Slice& to, const TileView& tile) const;
-  // Numbers of the memory as the host's floats.
-  void fetch(const float* from, std::span<float> to);
-  void fetch(const TileView& tile, size_t begin, std::span<float> to);
+  // Numbers of the memory where the host can read them, until the next look.
+  std::span<const float> look(const float* from, size_t count);
+  // to = the tile's numbers from number `begin` on.
+  void convert(const TileView& tile, size_t begin, std::span<float> to);
   // y = x, or 0 without an x: `rows` rows of `width` numbers.
   void copy_rows(const float* x, size_t x_stride, float* y, size_t y_stride, size_t rows,
                  size_t width, const size_t* index = nullptr);
@@ -99,7 +100,7 @@ class ForwardPass {
   Status lookup(const step::Lookup& step, size_t tensor, WeightSource& weights);
   void normalize(const step::Normalize& step, const TileView& tile);
   void multiply(const step::Product& step, const TileView& tile);
-  float inverse_row_norm(const step::Product& step, const TileView& tile, size_t i);
+  void measure_row_norms(const step::Product& step, const TileView& tile);
   void divide_by_row_norms(const step::Product& step, const TileView& tile);
   void add_bias(const step::Bias& step, const TileView& tile);
   void add(const step::Add& step);
@@ -145,8 +146,7 @@ class ForwardPass {
   std::vector<std::vector<RoutedRow>> routed_;  // of each expert
   std::vector<float> router_bias_;              // [experts], or empty
   std::vector<size_t> chosen_rows_;             // that are gathered, or want logits
-  std::vector<float> fetched_;
-  std::vector<std::byte> fetched_bytes_;
+  std::vector<std::byte> looked_at_;
   std::array<float, step::LoadParameter::kCount> parameters_{};
   std::vector<float> inverse_row_norms_;  // of a normalised head, once known; 0: not yet
   size_t logit_rows_ = 0;
