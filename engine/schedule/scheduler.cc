@@ -109,7 +109,7 @@ void Scheduler::loop() {
   running_.clear();
   waiting_.clear();
   give_back();
-  for (auto& model : models_) put_down(std::move(model));
+  for (auto& model : models_) stop(model, kReadPatience);  // what may outlast the engine stays
   models_.clear();
   drop_unused();
   // Their threads write to this memory when their reads come back, if ever.
@@ -203,9 +203,6 @@ void Scheduler::retire(std::unique_ptr<ActiveModel> model, std::chrono::millisec
   log::event_happened(log::event::kModelReleased, {{log::kModelField, name}},
                       "model {}: its memory is released", name);
 }
-
-// Destroys the model, or sets it aside, at the engine's end: what may outlast it stays.
-void Scheduler::put_down(std::unique_ptr<ActiveModel> model) { stop(model, kReadPatience); }
 
 // False when its reads hang and it is set aside.
 bool Scheduler::stop(std::unique_ptr<ActiveModel>& model, std::chrono::milliseconds patience) {

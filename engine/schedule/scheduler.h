@@ -141,6 +141,7 @@ class Scheduler {
   bool drop_a_received(bool kept);
   bool is_awaited(const engine::ModelRef& ref) const;
   void forget_lasting(const std::string& name) const;
+  void give_back(LastingWeights& weights) const;
   void publish_received(MemoryStatus& status);
   uint64_t ram_in_use() const;
   void give_back();
@@ -164,7 +165,6 @@ class Scheduler {
   std::optional<uint64_t> drop(const std::shared_ptr<const LoadedModel>& model);
   void give_up_active();
   void retire(std::unique_ptr<ActiveModel> model, std::chrono::milliseconds patience);
-  void put_down(std::unique_ptr<ActiveModel> model);
   bool stop(std::unique_ptr<ActiveModel>& model, std::chrono::milliseconds patience);
   void drop_unused();
   void sweep();

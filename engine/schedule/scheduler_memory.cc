@@ -223,8 +223,7 @@ std::optional<PlannedMemory> Scheduler::adopt_received(const LoadedModel& model)
   if (!plan) {
     log::info("model {}: what was in memory before the start is of no use: {}", model.name(),
               plan.error().message);
-    weights->discard();
-    forget_lasting(weights->name());
+    give_back(*weights);
     return std::nullopt;
   }
   log::info("model {}: {} are in memory from before the start", model.name(),
@@ -260,12 +259,16 @@ std::optional<LastingWeights> Scheduler::take_received(const engine::ModelRef& r
   return weights;
 }
 
+void Scheduler::give_back(LastingWeights& weights) const {
+  weights.discard();
+  forget_lasting(weights.name());
+}
+
 // Gives back what was received of a model; its bytes, nothing when that was nothing.
 std::optional<uint64_t> Scheduler::drop_received(const engine::ModelRef& ref) {
   std::optional<LastingWeights> weights = take_received(ref);
   if (!weights) return std::nullopt;
-  weights->discard();
-  forget_lasting(weights->name());
+  give_back(*weights);
   log::event_happened(log::event::kModelReleased, {{log::kModelField, ref.name}},
                       "model {}: its memory is released", ref.name);
   return weights->bytes();

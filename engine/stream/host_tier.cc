@@ -14,8 +14,6 @@ constexpr uint64_t kLeastSlots = 2;
 constexpr uint64_t kReadShare = 100;
 constexpr uint64_t kBudgetShare = 8;
 
-bool streams(const Plan& plan, size_t tile) { return plan.pinned_offset[tile] == Plan::kStreamed; }
-
 HostPlan host_plan_without_tiles(const PlanInput& input, const Plan& device_plan, uint64_t slots) {
   HostPlan plan;
   plan.slot_bytes = device_plan.list.largest_read_bytes();
@@ -27,20 +25,14 @@ HostPlan host_plan_without_tiles(const PlanInput& input, const Plan& device_plan
   return plan;
 }
 
-uint64_t streamed_bytes(const Plan& plan) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
-    if (streams(plan, i)) sum += plan.list.tiles[i].read_bytes();
-  }
-  return sum;
-}
+uint64_t streamed_bytes(const Plan& plan) { return plan.list.total_bytes() - plan.pinned_bytes(); }
 
 }  // namespace
 
 uint64_t HostPlan::kept_bytes(const TileList& list) const {
   uint64_t sum = 0;
   for (size_t i = 0; i < kept_offset.size(); ++i) {
-    if (kept_offset[i] != Plan::kStreamed) sum += list.tiles[i].read_bytes();
+    if (keeps(i)) sum += list.tiles[i].read_bytes();
   }
   return sum;
 }
@@ -60,12 +52,7 @@ Result<HostPlan> make_host_plan(const PlanInput& input, const Plan& device_plan,
                                     kLeastSlots, kMostSlots);
   HostPlan plan = host_plan_without_tiles(input, device_plan, slots);
   if (plan.memory_bytes > budget_bytes) {
-    return too_small("RAM", budget_bytes, plan.memory_bytes);
-  }
-  std::vector<SpreadTile> rest;
-  for (size_t i = 0; i < device_plan.list.tiles.size(); ++i) {
-    if (!streams(device_plan, i)) continue;
-    rest.push_back({i, device_plan.list.tiles[i].read_bytes()});
+    return too_small(false, budget_bytes, plan.memory_bytes);
   }
   // Blocks of the embedding come last: a token needs one of them, and all of the rest.
   const uint64_t room = budget_bytes - plan.memory_bytes;
@@ -74,7 +61,8 @@ Result<HostPlan> make_host_plan(const PlanInput& input, const Plan& device_plan,
                                                 std::max<size_t>(embedding_blocks(input), 1) - 1);
   plan.embedding_slots += more_blocks;
   plan.memory_bytes += more_blocks * plan.embedding_slot_bytes;
-  for (const SpreadTile& tile : spread(rest, budget_bytes - plan.memory_bytes)) {
+  for (const SpreadTile& tile :
+       spread(streamed_tiles(device_plan), budget_bytes - plan.memory_bytes)) {
     plan.kept_offset[tile.index] = plan.memory_bytes;
     plan.memory_bytes += tile.bytes;
   }

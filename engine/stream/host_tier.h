@@ -25,6 +25,7 @@ struct HostPlan {
 
   uint64_t embedding_offset() const { return slots * slot_bytes; }
   uint64_t kept_bytes(const TileList& list) const;
+  bool keeps(size_t tile) const { return kept_offset[tile] != Plan::kStreamed; }
 };
 
 // The best one within `budget_bytes` beside `device_plan`, whose embedding_slots is 0. What stays
@@ -51,7 +52,7 @@ class HostTier {
   // `is_whole`.
   void give_back(size_t tile, std::byte* memory, bool is_whole);
 
-  bool keeps(size_t tile) const { return plan_.kept_offset[tile] != Plan::kStreamed; }
+  bool keeps(size_t tile) const { return plan_.keeps(tile); }
   std::span<std::byte> slots() const { return memory_.first(plan_.slots * plan_.slot_bytes); }
   std::byte* embedding_slot(size_t slot) const {
     return memory_.data() + plan_.embedding_offset() + slot * plan_.embedding_slot_bytes;

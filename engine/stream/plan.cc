@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <limits>
 
 #include "base/checked.h"
@@ -197,17 +196,12 @@ class Pinner {
 
   // Of the others, what there is room for.
   void pin_the_rest() {
-    std::vector<SpreadTile> rest;
-    for (size_t i = 0; i < plan_.list.tiles.size(); ++i) {
-      if (is_streamed(i)) rest.push_back({i, read_bytes(i)});
-    }
-    for (const SpreadTile& tile : spread(rest, room())) pin(tile.index);
+    for (const SpreadTile& tile : spread(streamed_tiles(plan_), room())) pin(tile.index);
   }
 
  private:
   uint64_t read_bytes(size_t i) const { return plan_.list.tiles[i].read_bytes(); }
   bool is_small(size_t i) const { return read_bytes(i) <= kSmallTileBytes; }
-  bool is_streamed(size_t i) const { return plan_.pinned_offset[i] == Plan::kStreamed; }
 
   Plan& plan_;
   uint64_t budget_bytes_;
@@ -223,6 +217,14 @@ size_t embedding_blocks(const PlanInput& input) {
 
 uint64_t embedding_slot_bytes(const PlanInput& input) {
   return largest_block_bytes(input.shards.first(1));
+}
+
+std::vector<SpreadTile> streamed_tiles(const Plan& plan) {
+  std::vector<SpreadTile> streamed;
+  for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
+    if (!plan.stays(i)) streamed.push_back({i, plan.list.tiles[i].read_bytes()});
+  }
+  return streamed;
 }
 
 std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_bytes) {
@@ -255,7 +257,7 @@ std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_
 uint64_t Plan::pinned_bytes() const {
   uint64_t sum = 0;
   for (size_t i = 0; i < list.tiles.size(); ++i) {
-    if (pinned_offset[i] != kStreamed) sum += list.tiles[i].read_bytes();
+    if (stays(i)) sum += list.tiles[i].read_bytes();
   }
   return sum;
 }
@@ -264,15 +266,13 @@ uint64_t full_budget_bytes(const PlanInput& input) {
   return full_plan(input, kMostWorkspaceBytes).slab_bytes;
 }
 
-Unexpected too_small(const std::string& memory, uint64_t budget_bytes, uint64_t least_bytes) {
+Unexpected too_small(bool of_vram, uint64_t budget_bytes, uint64_t least_bytes) {
   const std::string least = std::to_string((least_bytes + kKiB - 1) / kKiB);
-  std::string option = memory;
-  std::transform(option.begin(), option.end(), option.begin(),
-                 [](char c) { return static_cast<char>(std::tolower(c)); });
-  return Unexpected(ErrorCode::kConfig,
-                    "a " + memory + " budget of " + format_size(budget_bytes) +
-                        " is too small for this model, which needs at least " + least + " KiB",
-                    "give --" + option + " at least " + least + "K");
+  return Unexpected(
+      ErrorCode::kConfig,
+      std::string("a ") + (of_vram ? "VRAM" : "RAM") + " budget of " + format_size(budget_bytes) +
+          " is too small for this model, which needs at least " + least + " KiB",
+      std::string("give --") + (of_vram ? "vram" : "ram") + " at least " + least + "K");
 }
 
 Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
@@ -308,7 +308,7 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
     return plan;
   }
   const uint64_t least = plan_without_tiles(input, divisions.back()).slab_bytes;
-  return too_small(input.host_bytes ? "VRAM" : "RAM", budget_bytes, least);
+  return too_small(input.host_bytes.has_value(), budget_bytes, least);
 }
 
 }  // namespace airllm::stream

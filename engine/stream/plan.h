@@ -56,6 +56,7 @@ struct Plan {
   }
   uint64_t lasting_bytes() const { return slab_bytes - lasting_offset(); }
   uint64_t pinned_bytes() const;
+  bool stays(size_t tile) const { return pinned_offset[tile] != kStreamed; }
   bool streams() const { return ring_slots > 0; }
 };
 
@@ -70,6 +71,9 @@ struct SpreadTile {
 // what still fits.
 std::vector<SpreadTile> spread(std::span<const SpreadTile> tiles, uint64_t room_bytes);
 
+// The tiles of `plan` that stay nowhere.
+std::vector<SpreadTile> streamed_tiles(const Plan& plan);
+
 // Blocks of what is looked up by row, but for an embedding that the head holds, and what the
 // largest takes.
 size_t embedding_blocks(const PlanInput& input);
@@ -82,8 +86,8 @@ uint64_t embedding_slot_bytes(const PlanInput& input);
 // is a kConfig error that names the least --ram.
 Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes);
 
-// The error of a budget for `memory`, "RAM" or "VRAM", which names the least that its option takes.
-Unexpected too_small(const std::string& memory, uint64_t budget_bytes, uint64_t least_bytes);
+// The error of a budget, of --vram or of --ram, which names the least that the option takes.
+Unexpected too_small(bool of_vram, uint64_t budget_bytes, uint64_t least_bytes);
 
 // The budget from which on everything stays in memory.
 uint64_t full_budget_bytes(const PlanInput& input);

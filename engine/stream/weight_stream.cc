@@ -116,7 +116,7 @@ std::vector<std::span<std::byte>> WeightStream::memory_being_read() const {
   std::vector<std::span<std::byte>> out;
   const auto add = [&](const Place& place) {
     if (place.state != State::kReading) return;
-    out.push_back({place.host != nullptr ? place.host : place.memory, tile_of(place).read_bytes()});
+    out.push_back({place.read_to(), tile_of(place).read_bytes()});
   };
   std::for_each(pinned_.begin(), pinned_.end(), add);
   std::for_each(ring_.begin(), ring_.end(), add);
@@ -382,7 +382,7 @@ void WeightStream::begin_reads(Reader& reader, std::unique_lock<std::mutex>& loc
     const Tile& tile = tile_of(place);
     lock.unlock();
     if (options_.before_read) options_.before_read();
-    reader.reads->begin(read_of(tile, place.host != nullptr ? place.host : place.memory),
+    reader.reads->begin(read_of(tile, place.read_to()),
                         static_cast<size_t>(slot - reader.slots.begin()));
     lock.lock();
   }
@@ -415,8 +415,7 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
   if (ended) {
     place = reader.slots[ended->token].place;
     const Tile& tile = tile_of(*place);
-    std::byte* const memory = place->host != nullptr ? place->host : place->memory;
-    if (ended->status) ended->status = check_tile(tile, memory);
+    if (ended->status) ended->status = check_tile(tile, place->read_to());
     if (shards_[tile.shard].in_place) {
       ended->status = with_remedy(std::move(ended->status), store::kChangedRemedy);
     }

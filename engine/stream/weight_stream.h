@@ -119,6 +119,9 @@ class WeightStream : public model::WeightSource {
     bool may_be_there = false;                // from before a restart, and not looked at since
     bool discarded = false;                   // of the ring: freed when its read or copy ends
     std::optional<Error> error;
+
+    // Where it is read to.
+    std::byte* read_to() const { return host != nullptr ? host : memory; }
   };
 
   struct Cursor {
@@ -135,7 +138,7 @@ class WeightStream : public model::WeightSource {
   // A block of the embedding with a place of its own.
   enum class FixedBlock : uint8_t { kAbsent, kMayBeThere, kReady };
 
-  bool is_pinned(size_t tile) const { return plan_.pinned_offset[tile] != Plan::kStreamed; }
+  bool is_pinned(size_t tile) const { return plan_.stays(tile); }
   void feed();                               // lock held
   bool is_left_out(const Tile& tile) const;  // lock held
   bool move_past_unknown_head();             // lock held
