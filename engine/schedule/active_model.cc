@@ -127,12 +127,8 @@ void ActiveModel::log_loaded() const {
 }
 
 bool ActiveModel::reads() const {
-  if (!planned_.host) return plan().streams();
-  for (size_t i = 0; i < plan().list.tiles.size(); ++i) {
-    const bool is_kept = planned_.host->kept_offset[i] != stream::Plan::kStreamed;
-    if (plan().pinned_offset[i] == stream::Plan::kStreamed && !is_kept) return true;
-  }
-  return false;
+  const uint64_t kept = planned_.host ? planned_.host->kept_bytes(plan().list) : 0;
+  return plan().pinned_bytes() + kept < sweep_bytes_;
 }
 
 bool ActiveModel::stop(std::chrono::milliseconds patience) {

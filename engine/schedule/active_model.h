@@ -90,6 +90,8 @@ class ActiveModel {
   uint64_t ram_bytes() const { return planned_.ram_bytes(); }
   // Of the device's own memory, without keys and values.
   uint64_t vram_bytes() const { return device_memory_.memory().size(); }
+  // Null where the device computes in the host's memory.
+  const stream::HostPlan* host_plan() const { return planned_.host ? &*planned_.host : nullptr; }
   // Whether a sweep reads from disk.
   bool reads() const;
   const stream::Slab& slab() const { return slab_; }

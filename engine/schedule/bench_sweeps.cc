@@ -183,14 +183,15 @@ void BenchSweeps::note_model(const BetweenSweeps& between) {
   const store::Shard& shard = model.model()->stored.shards.front();
   setup_.reader = model.weights().reader_name();
   setup_.is_direct = shard.file_of(shard.tensors.front()).is_direct();
-  setup_.streams = model.plan().streams();
+  setup_.streams = model.reads();
   setup_.ram_bytes = model.ram_bytes();
   setup_.resident_bytes = model.weights().resident_bytes();
   if (!round_ && setup_.resident_bytes > resident_before_.value_or(0)) {
     setup_.cold_sweep_seconds = sweep_.seconds;
   }
   if (extents_.empty()) {
-    extents_ = stream::extents_to_read(model.plan(), model.model()->stored.shards);
+    extents_ =
+        stream::extents_to_read(model.plan(), model.model()->stored.shards, model.host_plan());
   }
 }
 

@@ -19,11 +19,15 @@ constexpr auto kCancelPatience = std::chrono::milliseconds(500);
 
 }  // namespace
 
-std::vector<FileExtent> extents_to_read(const Plan& plan, std::span<const store::Shard> shards) {
+std::vector<FileExtent> extents_to_read(const Plan& plan, std::span<const store::Shard> shards,
+                                        const HostPlan* host) {
   std::vector<FileExtent> sorted;
-  for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
-    if (plan.streams() && plan.pinned_offset[i] != Plan::kStreamed) continue;
-    sorted.push_back(extent_of(plan.list.tiles[i], shards));
+  for (const SpreadTile& tile : streamed_tiles(plan)) {
+    if (host != nullptr && host->keeps(tile.index)) continue;
+    sorted.push_back(extent_of(plan.list.tiles[tile.index], shards));
+  }
+  if (sorted.empty()) {
+    for (const Tile& tile : plan.list.tiles) sorted.push_back(extent_of(tile, shards));
   }
   std::sort(sorted.begin(), sorted.end(), [](const FileExtent& a, const FileExtent& b) {
     if (a.file != b.file) return std::less<>()(a.file, b.file);

@@ -19,14 +19,16 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "engine/stream/device.h"
+#include "engine/stream/host_tier.h"
 #include "engine/stream/plan.h"
 #include "engine/stream/read_queue.h"
 
 namespace airllm::stream {
 
-// What a sweep with `plan` reads from disk, or all weights where nothing streams; in the order of
-// the files, what lies together as one.
-std::vector<FileExtent> extents_to_read(const Plan& plan, std::span<const store::Shard> shards);
+// What a sweep with `plan`, and `host` beside a device with memory of its own, reads from disk, or
+// all weights where that is nothing; in the order of the files, what lies together as one.
+std::vector<FileExtent> extents_to_read(const Plan& plan, std::span<const store::Shard> shards,
+                                        const HostPlan* host = nullptr);
 
 // How much is read in one measurement: `bytes` and for at least `least`, but no longer than `most`.
 struct CeilingLimits {

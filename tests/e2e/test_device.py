@@ -112,6 +112,17 @@ class OnDevice(FixtureTest):
         self.assertGreater(sum(event["args"]["bytes"] for event in copies), MIB)
         self.assertIn("copies", [event["args"].get("name") for event in events])
 
+    def test_a_bench_reads_what_neither_the_device_nor_memory_keeps(self):
+        for number, (vram, ram, streams) in enumerate((("3M", "64M", False), ("3M", "1M", True))):
+            daemon = self.daemon(name=f"d{number}", store=self.path(f"store{number}"),
+                                 **simulated(vram, ram))
+            self.split(daemon, harness.DEMO, "demo")
+            result = self.ok(daemon.client("bench", "stream", "demo", "--sweeps", "2",
+                                           "--json")).json
+            self.assertEqual(result["streams"], streams)
+            self.assertEqual(result["tiers"][0]["ratio"] is None, not streams)
+            daemon.stop()
+
     def test_ps_shows_what_is_on_the_device(self):
         daemon = self.daemon(**simulated("64M", "64M"))
         self.split(daemon, harness.DEMO, "demo")
