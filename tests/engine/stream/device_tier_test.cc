@@ -14,6 +14,7 @@
 #include "engine/stream/weight_stream.h"
 #include "tests/engine/stream/memory_model.h"
 #include "tests/engine/stream/outline_model.h"
+#include "tests/engine/stream/sweep.h"
 
 namespace airllm::stream {
 namespace {
@@ -50,26 +51,20 @@ struct Fixture {
 
   // Runs a sweep and compares every tile on the device with the shard's bytes.
   Status sweep(bool with_head = true) {
-    stream->begin_sweep(with_head);
-    const size_t end = with_head ? plan.list.tiles.size() : plan.list.head_begin;
-    for (size_t i = 0;; ++i) {
-      bool done = false;
-      AIRLLM_TRY(const model::TileView view, stream->next_tile(done));
-      if (done) {
-        EXPECT_EQ(i, end);
-        return {};
-      }
-      const Tile& tile = plan.list.tiles[i];
-      const std::span<std::byte> memory = block.memory();
-      EXPECT_TRUE(view.data >= memory.data() &&
-                  view.data + tile.data_bytes <= memory.data() + memory.size());
-      std::vector<std::byte> found(tile.data_bytes);
-      arena().read(found, view.data);
-      const std::string& content = model.files[tile.shard]->content();
-      EXPECT_EQ(0, std::memcmp(found.data(), content.data() + tile.data_offset, tile.data_bytes))
-          << "tile " << i;
-      stream->release_tile();
-    }
+    return testing::sweep(*stream, plan.list, with_head,
+                          [this](size_t i, const model::TileView& view) { check(i, view); });
+  }
+
+  void check(size_t i, const model::TileView& view) {
+    const Tile& tile = plan.list.tiles[i];
+    const std::span<std::byte> memory = block.memory();
+    EXPECT_TRUE(view.data >= memory.data() &&
+                view.data + tile.data_bytes <= memory.data() + memory.size());
+    std::vector<std::byte> found(tile.data_bytes);
+    arena().read(found, view.data);
+    const std::string& content = model.files[tile.shard]->content();
+    EXPECT_EQ(0, std::memcmp(found.data(), content.data() + tile.data_offset, tile.data_bytes))
+        << "tile " << i;
   }
 
   MemoryModel model;

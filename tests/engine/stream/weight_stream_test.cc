@@ -10,6 +10,7 @@
 #include "engine/stream/device.h"
 #include "tests/engine/memory_flags.h"
 #include "tests/engine/stream/memory_model.h"
+#include "tests/engine/stream/sweep.h"
 
 namespace airllm::stream {
 namespace {
@@ -35,18 +36,8 @@ struct Fixture {
 
   // Runs a sweep and checks every tile's bytes against the shard's.
   Status sweep(bool with_head) {
-    stream->begin_sweep(with_head);
-    const size_t end = with_head ? plan.list.tiles.size() : plan.list.head_begin;
-    for (size_t i = 0;; ++i) {
-      bool done = false;
-      AIRLLM_TRY(const model::TileView view, stream->next_tile(done));
-      if (done) {
-        EXPECT_EQ(i, end);
-        return {};
-      }
-      check(i, view);
-      stream->release_tile();
-    }
+    return testing::sweep(*stream, plan.list, with_head,
+                          [this](size_t i, const model::TileView& view) { check(i, view); });
   }
 
   void check(size_t i, const model::TileView& view) {
