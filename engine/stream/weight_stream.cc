@@ -393,7 +393,6 @@ bool WeightStream::find_there(Place& place, std::unique_lock<std::mutex>& lock) 
   lock.unlock();
   const Status found = check_tile(tile_of(place), place.memory);
   lock.lock();
-  place.may_be_there = false;
   if (!found) return false;
   end_read(place, {}, false);
   ready_.notify_all();
@@ -434,6 +433,7 @@ bool WeightStream::wait_for_read(Reader& reader, std::unique_lock<std::mutex>& l
 }
 
 void WeightStream::end_read(Place& place, Status status, bool is_fresh) {
+  place.may_be_there = false;
   if (place.host != nullptr) {
     const bool is_whole = status.has_value();
     if (is_whole && host_->keeps(place.tile)) resident_bytes_ += tile_of(place).read_bytes();

@@ -116,7 +116,7 @@ class WeightStream : public model::WeightSource {
     std::optional<Recorder::Mark> copy_mark;  // when its copy was wanted
     bool fresh = false;                       // read, and not used since
     bool copied = false;                      // to the device, and not used since
-    bool may_be_there = false;                // from before a restart, and not looked at since
+    bool may_be_there = false;                // from before a restart, and not read since
     bool discarded = false;                   // of the ring: freed when its read or copy ends
     std::optional<Error> error;
 
