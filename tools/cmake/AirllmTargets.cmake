@@ -31,7 +31,7 @@ target_compile_options(airllm_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-psabi>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${AIRLLM_WERROR}>>:-Werror>)
 # GCC 12 warns falsely of standard strings and variants when it inlines much (GCC bugs 105562, 105329):
-# at -O3, and with sanitizers. The dev preset, at -O2, keeps both warnings.
+# at -O3, and with sanitizers. The dev preset keeps both warnings.
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND (CMAKE_BUILD_TYPE STREQUAL Release OR AIRLLM_SANITIZE))
   target_compile_options(airllm_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict -Wno-maybe-uninitialized>)
@@ -52,10 +52,12 @@ if(CMAKE_BUILD_TYPE STREQUAL Release AND NOT AIRLLM_SANITIZE)
   target_link_options(airllm_options INTERFACE -Wl,-z,relro -Wl,-z,now)
 endif()
 if(AIRLLM_SANITIZE)
-  # Checks for null double the time to compile, and a null access is caught by its signal anyway.
+  # Checks for null double the time to compile, and a null access is caught by its signal anyway; those
+  # of sizes and of pointers' arithmetic add a fifth, and what they are for the address sanitizer finds.
   target_compile_options(airllm_options INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${AIRLLM_SANITIZE} -fno-sanitize=null
-    -fno-omit-frame-pointer -fno-sanitize-recover=all>)
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${AIRLLM_SANITIZE}
+    -fno-sanitize=null,object-size,pointer-overflow,vptr -fno-omit-frame-pointer
+    -fno-sanitize-recover=all>)
   target_link_options(airllm_options INTERFACE -fsanitize=${AIRLLM_SANITIZE})
 endif()
 
