@@ -64,6 +64,18 @@ std::string reader_cell(const Json& model) {
   return cell(model, "reader") + (is_buffered ? ", buffered" : "");
 }
 
+std::string hits_cell(const Json& experts) {
+  const auto count = [&](const char* key) {
+    const Json value = experts.value(key, Json());
+    return value.is_number_unsigned() ? value.get<double>() : 0;
+  };
+  const double uses = count("hits") + count("misses");
+  if (uses == 0) return "-";
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.1f %%", 100 * count("hits") / uses);
+  return text.data();
+}
+
 // Under memory pressure, what is left of the budget.
 std::string format_budget(const Json& status) {
   const auto bytes = [&](const char* key) {
@@ -74,6 +86,20 @@ std::string format_budget(const Json& status) {
   if (budget == 0 || budget >= bytes("ram_bytes")) return {};
   return "\nRAM budget: " + format_size(budget) + " of " + format_size(bytes("ram_bytes")) + ": " +
          cell(status, "ram_budget_reason") + "\n";
+}
+
+// Of models with experts: how many memory has room for, and what that has saved.
+std::string format_experts(const Json& models) {
+  std::vector<std::vector<std::string>> rows{
+      {"EXPERTS OF", "ROOM FOR", "RESIDENT", "HITS", "READ", "SAVED"}};
+  for (const Json& model : models) {
+    const Json experts = model.is_object() ? model.value("experts", Json()) : Json();
+    if (!experts.is_object()) continue;
+    rows.push_back({cell(model, "name"), cell(experts, "slots") + " of " + cell(experts, "count"),
+                    cell(experts, "resident_bytes"), hits_cell(experts),
+                    cell(experts, "read_bytes"), cell(experts, "saved_bytes")});
+  }
+  return rows.size() == 1 ? std::string() : "\n" + format_table(rows);
 }
 
 // The models in memory; nothing when there are none.
@@ -91,7 +117,7 @@ std::string format_models(const Json& status) {
     if (has_vram) row.push_back(cell(model, "vram_bytes"));
     row.insert(row.end(), {cell(model, "resident_bytes"), reader_cell(model), expiry_cell(model)});
   }
-  return "\n" + format_table(rows);
+  return "\n" + format_table(rows) + format_experts(models);
 }
 
 }  // namespace

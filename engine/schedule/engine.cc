@@ -691,6 +691,18 @@ Json expires_seconds(const schedule::ModelMemory& model) {
   return std::max(0.0, std::chrono::duration<double>(model.keep_alive - idle).count());
 }
 
+// Of a model with experts; null for others.
+Json expert_status(const schedule::ModelMemory& model) {
+  if (model.experts == 0) return nullptr;
+  return {{"count", model.experts},
+          {"slots", model.expert_slots},
+          {"resident_bytes", model.expert_bytes},
+          {"hits", model.expert_use.hits},
+          {"misses", model.expert_use.misses},
+          {"read_bytes", model.expert_use.read_bytes},
+          {"saved_bytes", model.expert_use.saved_bytes}};
+}
+
 Json EngineImpl::status(const Viewer& viewer) {
   const schedule::MemoryStatus memory = scheduler_.memory();
   const auto vram = [&](uint64_t bytes) { return vram_bytes_ ? Json(bytes) : Json(); };
@@ -708,6 +720,7 @@ Json EngineImpl::status(const Viewer& viewer) {
                       {"direct", model.is_received ? Json() : Json(model.is_direct)},
                       {"locked_bytes", model.locked_bytes},
                       {"huge_pages", model.has_huge_pages},
+                      {"experts", expert_status(model)},
                       {"in_use", model.is_in_use},
                       {"kept", model.is_kept},
                       {"expires_seconds", expires_seconds(model)}});

@@ -59,6 +59,10 @@ struct ModelMemory {
   bool is_direct = false;       // past the page cache
   uint64_t locked_bytes = 0;
   bool has_huge_pages = false;
+  size_t experts = 0;         // of all layers; 0: a dense model
+  size_t expert_slots = 0;    // how many of them memory has room for
+  uint64_t expert_bytes = 0;  // of experts in memory
+  stream::ExpertCounters expert_use;
   bool is_in_use = false;  // jobs run with it or wait for it
   bool is_kept = false;    // by the setting
   std::chrono::milliseconds keep_alive{0};

@@ -33,6 +33,8 @@ constexpr uint64_t kMostDeviceSlots = 12;
 constexpr uint64_t kDeviceSlotShare = 100;
 // Of the host's memory beside a device, what one tile may take.
 constexpr uint64_t kHostShare = 8;
+// An expert of at least so much of the largest one of a class may use its slots.
+constexpr double kLeastOfSlot = 0.8;
 // Norms and biases: too small to be worth a read of their own in every sweep.
 constexpr uint64_t kSmallTileBytes = 64 * kKiB;
 
@@ -81,6 +83,43 @@ struct Division {
   size_t slots;
 };
 
+// The experts of `list`, without their classes.
+std::vector<ExpertTiles> experts_of(const TileList& list) {
+  std::vector<ExpertTiles> experts;
+  for (size_t i = 0; i < list.tiles.size(); ++i) {
+    const Tile& tile = list.tiles[i];
+    if (!tile.expert) continue;
+    if (experts.empty() || experts.back().end != i || experts.back().stage != tile.stage ||
+        experts.back().expert != *tile.expert) {
+      const bool is_next = !experts.empty() && experts.back().stage != tile.stage;
+      const uint32_t layer = experts.empty() ? 0 : experts.back().layer + (is_next ? 1 : 0);
+      experts.push_back(
+          {.stage = tile.stage, .layer = layer, .expert = *tile.expert, .begin = i, .end = i});
+    }
+    experts.back().end = i + 1;
+    experts.back().bytes += tile.read_bytes();
+  }
+  return experts;
+}
+
+// Puts `experts` into classes, the largest first.
+std::vector<ExpertClass> classes_of(std::vector<ExpertTiles>& experts) {
+  std::vector<ExpertTiles*> by_size;
+  for (ExpertTiles& expert : experts) by_size.push_back(&expert);
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [](const auto* a, const auto* b) { return a->bytes > b->bytes; });
+  std::vector<ExpertClass> classes;
+  for (ExpertTiles* expert : by_size) {
+    const auto bytes = static_cast<double>(expert->bytes);
+    if (classes.empty() || bytes < kLeastOfSlot * static_cast<double>(classes.back().slot_bytes)) {
+      classes.push_back({.slot_bytes = expert->bytes});
+    }
+    expert->slot_class = static_cast<uint32_t>(classes.size() - 1);
+    ++classes.back().experts;
+  }
+  return classes;
+}
+
 Plan plan_without_tiles(const PlanInput& input, const Division& division) {
   Plan plan;
   plan.limits = limits_within(*input.architecture, division.workspace);
@@ -93,7 +132,9 @@ Plan plan_without_tiles(const PlanInput& input, const Division& division) {
     plan.embedding_slots = 1;
   }
   plan.pinned_offset.assign(plan.list.tiles.size(), Plan::kStreamed);
-  plan.slab_bytes = plan.embedding_offset() + plan.embedding_slots * plan.embedding_slot_bytes;
+  plan.experts = experts_of(plan.list);
+  plan.expert_classes = classes_of(plan.experts);
+  plan.slab_bytes = plan.slots_offset();
   return plan;
 }
 
@@ -170,9 +211,20 @@ Plan widened_plan(const PlanInput& input, Division division, uint64_t budget_byt
   return widened.slab_bytes <= budget_bytes ? widened : plan;
 }
 
+// Fills the rest of the budget.
 class Pinner {
  public:
   Pinner(Plan& plan, uint64_t budget_bytes) : plan_(plan), budget_bytes_(budget_bytes) {}
+
+  void fill() {
+    pin_small_tiles();
+    pin_part(Part::kAlwaysUsed);
+    make_slots();
+    if (plan_.expert_slots() == 0) pin_part(Part::kExperts);
+  }
+
+ private:
+  enum class Part { kAlwaysUsed, kExperts };
 
   uint64_t room() const { return budget_bytes_ - plan_.slab_bytes; }
 
@@ -194,14 +246,47 @@ class Pinner {
     }
   }
 
-  // Of the others, what there is room for.
-  void pin_the_rest() {
-    for (const SpreadTile& tile : spread(streamed_tiles(plan_), room())) pin(tile.index);
+  // Of a part, what there is room for.
+  void pin_part(Part part) {
+    std::vector<SpreadTile> tiles;
+    for (const SpreadTile& tile : streamed_tiles(plan_)) {
+      if (plan_.list.tiles[tile.index].expert.has_value() == (part == Part::kExperts)) {
+        tiles.push_back(tile);
+      }
+    }
+    for (const SpreadTile& tile : spread(tiles, room())) pin(tile.index);
   }
 
- private:
+  // Each class gets slots for the same share of its experts, then what is left holds what it can.
+  void make_slots() {
+    uint64_t wanted = 0;
+    for (const ExpertClass& c : plan_.expert_classes) wanted += c.experts * c.slot_bytes;
+    if (wanted == 0) return;
+    const double share = std::min(1.0, static_cast<double>(room()) / static_cast<double>(wanted));
+    for (ExpertClass& c : plan_.expert_classes) {
+      c.slots = static_cast<size_t>(share * static_cast<double>(c.experts));
+    }
+    uint64_t left = room() - plan_.expert_slot_bytes();
+    uint64_t offset = plan_.slots_offset();
+    for (ExpertClass& c : plan_.expert_classes) {
+      const size_t more = std::min<size_t>(left / c.slot_bytes, c.experts - c.slots);
+      c.slots += more;
+      left -= more * c.slot_bytes;
+      c.offset = offset;
+      offset += c.slots * c.slot_bytes;
+    }
+    make_room_before_pinned(plan_.expert_slot_bytes());
+  }
+
+  void make_room_before_pinned(uint64_t bytes) {
+    for (uint64_t& offset : plan_.pinned_offset) offset += offset == Plan::kStreamed ? 0 : bytes;
+    plan_.slab_bytes += bytes;
+  }
+
   uint64_t read_bytes(size_t i) const { return plan_.list.tiles[i].read_bytes(); }
-  bool is_small(size_t i) const { return read_bytes(i) <= kSmallTileBytes; }
+  bool is_small(size_t i) const {
+    return !plan_.list.tiles[i].expert && read_bytes(i) <= kSmallTileBytes;
+  }
 
   Plan& plan_;
   uint64_t budget_bytes_;
@@ -262,6 +347,43 @@ uint64_t Plan::pinned_bytes() const {
   return sum;
 }
 
+size_t Plan::expert_slots() const {
+  size_t sum = 0;
+  for (const ExpertClass& c : expert_classes) sum += c.slots;
+  return sum;
+}
+
+uint64_t Plan::expert_slot_bytes() const {
+  uint64_t sum = 0;
+  for (const ExpertClass& c : expert_classes) sum += c.slots * c.slot_bytes;
+  return sum;
+}
+
+uint64_t Plan::slot_offset(uint32_t slot_class, size_t slot) const {
+  for (uint32_t c = 0; c < slot_class; ++c) slot -= expert_classes[c].slots;
+  const ExpertClass& c = expert_classes[slot_class];
+  return c.offset + slot * c.slot_bytes;
+}
+
+ExpertCacheShape Plan::expert_cache_shape() const {
+  ExpertCacheShape shape;
+  for (const ExpertTiles& expert : experts) {
+    shape.layer_of.push_back(expert.layer);
+    shape.class_of.push_back(expert.slot_class);
+  }
+  for (const ExpertClass& c : expert_classes) {
+    shape.slots.push_back(static_cast<uint32_t>(c.slots));
+  }
+  return shape;
+}
+
+size_t Plan::first_expert_of(uint32_t stage) const {
+  const auto first = std::lower_bound(
+      experts.begin(), experts.end(), stage,
+      [](const ExpertTiles& expert, uint32_t wanted) { return expert.stage < wanted; });
+  return static_cast<size_t>(first - experts.begin());
+}
+
 uint64_t full_budget_bytes(const PlanInput& input) {
   return full_plan(input, kMostWorkspaceBytes).slab_bytes;
 }
@@ -302,9 +424,7 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
   for (const Division& division : divisions) {
     Plan plan = widened_plan(input, division, budget_bytes);
     if (plan.slab_bytes > budget_bytes) continue;
-    Pinner pinner(plan, budget_bytes);
-    pinner.pin_small_tiles();
-    pinner.pin_the_rest();
+    Pinner(plan, budget_bytes).fill();
     return plan;
   }
   const uint64_t least = plan_without_tiles(input, divisions.back()).slab_bytes;

@@ -11,6 +11,7 @@
 #include "engine/model/architecture.h"
 #include "engine/model/forward.h"
 #include "engine/store/shard.h"
+#include "engine/stream/expert_cache.h"
 #include "engine/stream/tile.h"
 
 namespace airllm::stream {
@@ -25,10 +26,29 @@ struct PlanInput {
   std::optional<uint64_t> host_bytes = std::nullopt;
 };
 
+// One expert of one layer, whose tiles follow each other in the list. It is kept in memory as a
+// whole, in a slot of its class, tile after tile, or streams.
+struct ExpertTiles {
+  uint32_t stage = 0;
+  uint32_t layer = 0;  // among the layers with experts
+  uint32_t expert = 0;
+  uint32_t slot_class = 0;    // index into Plan::expert_classes
+  size_t begin = 0, end = 0;  // of its tiles in the list
+  uint64_t bytes = 0;         // of their read_bytes
+};
+
+// Experts of about one size, and the slots that any of them may lie in.
+struct ExpertClass {
+  uint64_t slot_bytes = 0;
+  size_t experts = 0;  // how many there are
+  size_t slots = 0;    // how many of them memory holds at once
+  uint64_t offset = 0;
+};
+
 // Everything lies in one slab of slab_bytes <= the budget: workspace, ring, embedding cache (but on
-// a device with memory of its own), then what may outlast the process, weights in fixed places:
-// pinned tiles, and the embedding's blocks where there is room for all. What lies before, and in
-// which slot, follows from prompts.
+// a device with memory of its own), slots of experts, then what may outlast the process, weights in
+// fixed places: pinned tiles, and the embedding's blocks where there is room for all. What lies
+// before, and in which slot, follows from prompts.
 struct Plan {
   TileList list;
   model::BatchLimits limits;
@@ -43,6 +63,10 @@ struct Plan {
   std::vector<size_t> first_embedding_block;
   // Of every tile of `list`: where it stays in the slab, or kStreamed.
   std::vector<uint64_t> pinned_offset;
+  std::vector<ExpertTiles> experts;  // in the order of use; empty for a dense model
+  // Which experts are in these slots follows from use (expert_cache.h). Without slots where there
+  // is no room for one, and where all experts are pinned.
+  std::vector<ExpertClass> expert_classes;
   uint64_t slab_bytes = 0;
 
   static constexpr uint64_t kStreamed = ~uint64_t{0};
@@ -51,12 +75,23 @@ struct Plan {
 
   uint64_t ring_offset() const { return workspace_bytes; }
   uint64_t embedding_offset() const { return ring_offset() + ring_slots * ring_slot_bytes; }
-  uint64_t lasting_offset() const {
+  uint64_t slots_offset() const {
     return embedding_offset() + embedding_slots * embedding_slot_bytes;
   }
+  uint64_t lasting_offset() const { return slots_offset() + expert_slot_bytes(); }
   uint64_t lasting_bytes() const { return slab_bytes - lasting_offset(); }
   uint64_t pinned_bytes() const;
+  // Whether the tile has a place of its own, from the first sweep to the last.
   bool stays(size_t tile) const { return pinned_offset[tile] != kStreamed; }
+  size_t expert_slots() const;  // of all classes
+  // How many experts can lie in memory as wholes, in slots or pinned.
+  size_t room_for_experts() const { return streams() ? expert_slots() : experts.size(); }
+  uint64_t expert_slot_bytes() const;  // that they take
+  // Where slot `slot` (of all, as ExpertCache numbers them) of that class begins in the slab.
+  uint64_t slot_offset(uint32_t slot_class, size_t slot) const;
+  ExpertCacheShape expert_cache_shape() const;
+  // Index into experts of the first one of that stage.
+  size_t first_expert_of(uint32_t stage) const;
   bool streams() const { return ring_slots > 0; }
 };
 
@@ -84,6 +119,10 @@ uint64_t embedding_slot_bytes(const PlanInput& input);
 // is left for weights, that reads at most 1.02 times what an optimal (Belady) policy reads, or two
 // tiles more where few of the least tiles stream. A budget that cannot hold the least working set
 // is a kConfig error that names the least --ram.
+//
+// A byte of an expert saves its read only in the sweeps that use it, any other byte in each:
+// experts share what the others leave. Where that is less than one of them, some of their tiles are
+// pinned.
 Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes);
 
 // The error of a budget, of --vram or of --ram, which names the least that the option takes.

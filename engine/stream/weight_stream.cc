@@ -36,19 +36,20 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
       arena_(host != nullptr ? host->arena : nullptr),
       fixed_blocks_(plan.embedding_blocks,
                     options.is_adopted ? FixedBlock::kMayBeThere : FixedBlock::kAbsent),
-      pinned_(plan.list.tiles.size()),
+      own_(plan.list.tiles.size()),
       ring_(plan.ring_slots) {
   AIRLLM_CHECK(slab.size() >= plan.slab_bytes);
   if (host != nullptr) host_.emplace(*host->plan, host->memory);
-  for (size_t i = 0; i < pinned_.size(); ++i) {
-    pinned_[i].tile = i;
-    if (!is_pinned(i)) continue;
-    pinned_[i].memory = slab_.data() + plan.pinned_offset[i];
-    pinned_[i].may_be_there = options.is_adopted;
+  for (size_t i = 0; i < own_.size(); ++i) {
+    own_[i].tile = i;
+    if (!plan.stays(i)) continue;
+    own_[i].memory = slab_.data() + plan.pinned_offset[i];
+    own_[i].may_be_there = options.is_adopted;
   }
   for (size_t i = 0; i < ring_.size(); ++i) {
     ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
   }
+  if (plan.expert_slots() > 0) expert_cache_.emplace(plan.expert_cache_shape());
   for (unsigned i = 0; i < options.readers; ++i) make_reader();
   readers_running_ = readers_.size();
   for (const auto& reader : readers_) {
@@ -118,7 +119,7 @@ std::vector<std::span<std::byte>> WeightStream::memory_being_read() const {
     if (place.state != State::kReading) return;
     out.push_back({place.read_to(), tile_of(place).read_bytes()});
   };
-  std::for_each(pinned_.begin(), pinned_.end(), add);
+  std::for_each(own_.begin(), own_.end(), add);
   std::for_each(ring_.begin(), ring_.end(), add);
   add(embedding_place_);
   std::sort(out.begin(), out.end(), [](auto a, auto b) { return a.data() < b.data(); });
@@ -150,9 +151,10 @@ void WeightStream::give_up_sweep() {
       free_place(*place);
   }
   in_flight_.clear();
-  for (Place& place : pinned_) {
+  for (Place& place : own_) {
     if (place.state == State::kFailed) free_place(place);
   }
+  note_busy_experts();
   ahead_ = {sweep_ + 1, 0};
 }
 
@@ -197,22 +199,27 @@ void WeightStream::feed() {
         continue;
       }
     }
-    Place* place = is_pinned(tile) ? &pinned_[tile] : free_slot();
+    Place* place = has_own_place(tile) ? &own_[tile] : free_slot();
     if (place == nullptr) break;
     if (place->state == State::kAbsent) {
-      place->state = State::kQueued;
       place->tile = tile;
-      if (!is_pinned(tile)) in_flight_.push_back(place);
-      if (host_ && host_->find(tile) != nullptr) {
-        copy(*place);
-      } else {
-        queue_.push_back(place);
-        queued = true;
-      }
+      if (!has_own_place(tile)) in_flight_.push_back(place);
+      queued |= fetch(*place);
     }
     ++ahead_.index;
   }
   if (queued) wake_readers();
+}
+
+// From the host tier if it lies there. Returns whether it was queued to be read.
+bool WeightStream::fetch(Place& place) {
+  place.state = State::kQueued;
+  if (host_ && host_->find(place.tile) != nullptr) {
+    copy(place);
+    return false;
+  }
+  queue_.push_back(&place);
+  return true;
 }
 
 void WeightStream::choose_experts(const std::vector<bool>& used) {
@@ -220,7 +227,11 @@ void WeightStream::choose_experts(const std::vector<bool>& used) {
   AIRLLM_CHECK(next_ < sweep_end_);
   chosen_stage_ = plan_.list.tiles[next_].stage;
   used_experts_ = used;
+  const size_t begin = plan_.first_expert_of(*chosen_stage_);
+  count_experts(begin);
+  if (expert_cache_) place_experts(begin);
   feed();
+  queue_experts(begin);
 }
 
 bool WeightStream::is_left_out(const Tile& tile) const {
@@ -243,6 +254,9 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
   const uint64_t bytes = plan_.list.tiles[next_].read_bytes();
   (place.fresh ? counters_.read_bytes : counters_.cache_bytes) += bytes;
   if (place.copied) counters_.copied_bytes += plan_.list.tiles[next_].data_bytes;
+  if (plan_.list.tiles[next_].expert) {
+    (place.fresh ? expert_counters_.read_bytes : expert_counters_.saved_bytes) += bytes;
+  }
   place.fresh = false;
   place.copied = false;
   in_use_ = &place;
@@ -251,7 +265,7 @@ Result<model::TileView> WeightStream::next_tile(bool& done) {
 
 // Where the next tile is, or is to be; null while the ring has no slot for it.
 WeightStream::Place* WeightStream::next_place() {
-  if (is_pinned(next_)) return &pinned_[next_];
+  if (has_own_place(next_)) return &own_[next_];
   if (in_flight_.empty()) return nullptr;
   AIRLLM_CHECK(in_flight_.front()->tile == next_);
   return in_flight_.front();
@@ -304,7 +318,7 @@ void WeightStream::release_tile() {
 }
 
 void WeightStream::release_place_in_use() {
-  if (!is_pinned(in_use_->tile)) {
+  if (!has_own_place(in_use_->tile)) {
     in_flight_.pop_front();
     free_place(*in_use_);
   }
@@ -454,8 +468,10 @@ void WeightStream::end_read(Place& place, Status status, bool is_fresh) {
 
 void WeightStream::become_ready(Place& place) {
   place.state = State::kReady;
-  const bool stays = &place != &embedding_place_ && is_pinned(place.tile);
-  if (stays) resident_bytes_ += tile_of(place).read_bytes();
+  if (&place != &own_[place.tile]) return;  // which is never the embedding's
+  const uint64_t bytes = tile_of(place).read_bytes();
+  resident_bytes_ += is_kept_by_host(place.tile) ? 0 : bytes;
+  resident_expert_bytes_ += tile_of(place).expert ? bytes : 0;
 }
 
 // From the host tier to the device, what has just been read.
@@ -569,17 +585,17 @@ Result<const std::byte*> WeightStream::resident_row(size_t number, uint64_t row)
                                 [](uint64_t r, const Tile& tile) { return r < tile.row_begin; });
   const Tile& tile = *(after - 1);
   const auto index = static_cast<size_t>(after - 1 - tiles.begin());
-  if (is_pinned(index)) AIRLLM_TRY_VOID(wait_if_there(pinned_[index]));
+  if (has_own_place(index)) AIRLLM_TRY_VOID(wait_if_there(own_[index]));
   const uint64_t row_bytes = shards_[tile.shard].tensors[tile.tensor].row_bytes;
   const uint64_t skip = tile.data_offset - tile.read_offset() + (row - tile.row_begin) * row_bytes;
   const std::lock_guard lock(mutex_);
   const std::byte* const kept = host_ ? host_->find(index) : nullptr;
-  if (kept == nullptr && pinned_[index].state != State::kReady) return nowhere;
+  if (kept == nullptr && own_[index].state != State::kReady) return nowhere;
   counters_.cache_bytes += row_bytes;
   if (kept != nullptr) return kept + skip;
-  if (arena_ == nullptr) return pinned_[index].memory + skip;
+  if (arena_ == nullptr) return own_[index].memory + skip;
   device_row_.resize(row_bytes);
-  arena_->read(device_row_, pinned_[index].memory + skip);
+  arena_->read(device_row_, own_[index].memory + skip);
   return device_row_.data();
 }
 
@@ -713,11 +729,16 @@ uint64_t WeightStream::resident_bytes() const {
   return resident_bytes_;
 }
 
+uint64_t WeightStream::resident_expert_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return resident_expert_bytes_;
+}
+
 std::vector<std::span<const std::byte>> WeightStream::resident_memory() const {
   std::vector<std::span<const std::byte>> out;
   {
     const std::lock_guard lock(mutex_);
-    for (const Place& place : pinned_) {
+    for (const Place& place : own_) {
       const std::byte* const memory = host_                          ? host_->find(place.tile)
                                       : place.state == State::kReady ? place.memory
                                                                      : nullptr;

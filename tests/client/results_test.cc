@@ -73,6 +73,21 @@ TEST(Results, OfPsTellWhenModelsGo) {
       << out;
 }
 
+TEST(Results, OfPsTellWhatExpertsSave) {
+  const FakeDaemon daemon(
+      replies(R"({"jobs":[],"models":[{"name":"a","experts":null},{"name":"b","experts":)"
+              R"({"count":256,"slots":96,"resident_bytes":2097152,"hits":3,"misses":1,)"
+              R"("read_bytes":1024,"saved_bytes":3072}},{"name":"c","experts":{"count":8,)"
+              R"("slots":0,"hits":0,"misses":0}},{"name":"d","experts":7}]})"));
+  const std::string out = daemon.run({"ps"}).out;
+  EXPECT_NE(out.find("\n\n"
+                     "EXPERTS OF  ROOM FOR   RESIDENT  HITS    READ   SAVED\n"
+                     "b           96 of 256  2 MiB     75.0 %  1 KiB  3 KiB\n"
+                     "c           0 of 8     -         -       -      -\n"),
+            std::string::npos)
+      << out;
+}
+
 TEST(Results, NamesAreEscapedOnTerminals) {
   const FakeDaemon daemon(replies(R"([{"name":"a\u001b[2Jb\nc"}])"));
   RunOptions options;

@@ -127,6 +127,48 @@ class QuantizedCheckpoints(ComparedWithTransformers):
         self.assertEqual(shown["dtype"], "f16" if is_rounded else "f32")
 
 
+class Experts(FixtureTest):
+    """A mixture of experts that memory has no room for."""
+
+    def test_the_same_tokens_whatever_stays_and_ps_tells_what_is_saved(self):
+        fixture, tensors = load_fixture("mixtral")
+        folder = self.source("moe", fixture["config"])
+        seeded.write_weights(folder, tensors)
+        rooms, reads = [], []
+        for ram in ("512K", "560K", "600K", "64M"):
+            daemon = self.daemon(name=ram, ram=ram)
+            self.split(daemon, folder, "moe")
+            for _ in range(2):
+                answer = self.ask(daemon, "moe", fixture["prompts"][-1]["ids"], "--ignore-eos",
+                                  "--max-tokens", str(len(fixture["greedy"])))
+                self.assertEqual(answer["token_ids"], fixture["greedy"])
+            (model,) = self.ok(daemon.client("status", "--json")).json["models"]
+            experts = model["experts"]
+            self.assertEqual(experts["count"], 3 * 5)
+            # Each of 11 sweeps or more uses two experts of each layer, or more.
+            self.assertGreaterEqual(experts["hits"] + experts["misses"], 2 * 11 * 3 * 2)
+            self.assertLessEqual(experts["resident_bytes"], model["resident_bytes"])
+            rooms.append(experts["slots"])
+            reads.append(experts["read_bytes"])
+            shown = self.ok(daemon.client("ps")).out
+            self.assertIn("EXPERTS OF", shown)
+            self.assertIn(f"{experts['slots']} of 15", shown)
+            daemon.stop()
+        self.assertEqual(rooms, sorted(rooms))
+        self.assertTrue(0 < rooms[0] < 15, rooms)
+        self.assertEqual(rooms[-1], 15)
+        self.assertEqual(reads, sorted(reads, reverse=True))
+        self.assertGreater(reads[0], reads[-1])
+
+    def test_a_dense_model_has_none(self):
+        daemon = self.daemon(ram="64M")
+        self.split(daemon, harness.DEMO, "demo")
+        self.ok(daemon.client("ask", "-m", "demo", "--max-tokens", "2", "x"))
+        (model,) = self.ok(daemon.client("status", "--json")).json["models"]
+        self.assertIsNone(model["experts"])
+        self.assertNotIn("EXPERTS", self.ok(daemon.client("ps")).out)
+
+
 class Runs:
     """Pickled as a call of os.system."""
 

@@ -125,5 +125,28 @@ TEST(Families, TheSameToTheBitWhereWeightsStream) {
   EXPECT_GE(streamed, 10U);
 }
 
+// Whatever part of the experts memory has room for.
+TEST(Families, TheSameToTheBitWhateverExpertsStay) {
+  size_t in_slots = 0;
+  for (const Fixture& fixture : fixtures()) {
+    if (fixture.architecture.router.experts == 0) continue;
+    const MemoryModel model(fixture.architecture, kernels::NumberFormat::kF32, 5);
+    const std::vector<std::vector<int32_t>> sequences{random_tokens(24, 1, model.architecture)};
+    const std::vector<Logits> expected = Pass(model, {}).run(sequences, 100);
+    const uint64_t full = stream::full_budget_bytes({&model.architecture, model.shards});
+    for (const uint64_t percent : {5, 10, 20, 35, 50, 75}) {
+      const uint64_t budget = full / 100 * percent;
+      const auto plan = stream::make_plan({&model.architecture, model.shards}, budget);
+      if (!plan) continue;
+      in_slots += plan->expert_slots() > 0 ? 1 : 0;
+      for (const size_t chunk : {1, 5}) {
+        EXPECT_EQ(Pass(model, {.budget = budget}).run(sequences, chunk), expected)
+            << fixture.name << " in " << percent << " %";
+      }
+    }
+  }
+  EXPECT_GE(in_slots, 10U);
+}
+
 }  // namespace
 }  // namespace airllm::model
