@@ -62,7 +62,7 @@ struct ModelMemory {
   size_t experts = 0;         // of all layers; 0: a dense model
   size_t expert_slots = 0;    // how many of them memory has room for
   uint64_t expert_bytes = 0;  // of experts in memory
-  stream::ExpertCounters expert_use;
+  stream::ExpertCounters expert_use = {};
   bool is_in_use = false;  // jobs run with it or wait for it
   bool is_kept = false;    // by the setting
   std::chrono::milliseconds keep_alive{0};

@@ -16,9 +16,10 @@ class BlockingQueue : public ReadQueue {
   std::optional<EndedRead> wait() override {
     AIRLLM_CHECK(begun_);
     const Begun begun = *begun_;
-    Status status = begun.read.file->read_at(begun.read.offset_bytes, begun.read.memory);
+    EndedRead ended{begun.token, {}};
+    ended.status = begun.read.file->read_at(begun.read.offset_bytes, begun.read.memory);
     begun_.reset();
-    return EndedRead{begun.token, std::move(status)};
+    return ended;
   }
 
   void wake() override {}  // no wait() is longer than a read
