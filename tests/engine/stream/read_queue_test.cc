@@ -2,12 +2,17 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <set>
+#include <stop_token>
 #include <thread>
 
 #include "base/units.h"
@@ -163,6 +168,41 @@ std::string kind_name(const testing::TestParamInfo<Kind>& parameter) {
     case Kind::kUringRegistered: return "uring_registered";
   }
   return "?";
+}
+
+// Calls that a signal interrupts go on, and no read is lost or ended twice.
+TEST_P(ReadQueueTest, AStormOfSignalsChangesNothing) {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};  // without SA_RESTART
+  struct sigaction before {};
+  ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
+  const pthread_t reader = ::pthread_self();
+  std::atomic<uint64_t> signals{0};
+  std::jthread storm([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      if (::pthread_kill(reader, SIGUSR1) == 0) ++signals;
+    }
+  });
+  const std::string expected = content();
+  uint64_t ended = 0, begun = 0;
+  std::set<size_t> under_way;
+  while (ended < 5'000 || signals < 1'000) {
+    while (queue_->room() > 0) {
+      const uint64_t page = begun++ % kPages;
+      if (!under_way.insert(page).second) continue;  // still
+      queue_->begin({file_.get(), page * kPageBytes, pages(page, 1)}, page);
+    }
+    const EndedRead read = next_end();
+    ASSERT_TRUE(read.status) << read.status.error().message;
+    ASSERT_EQ(under_way.erase(read.token), 1U);
+    ASSERT_EQ(0, std::memcmp(pages(read.token, 1).data(), expected.data() + read.token * kPageBytes,
+                             kPageBytes));
+    std::fill_n(pages(read.token, 1).begin(), kPageBytes, std::byte{0});
+    ++ended;
+  }
+  while (!under_way.empty()) under_way.erase(next_end().token);
+  storm = {};
+  ASSERT_EQ(::sigaction(SIGUSR1, &before, nullptr), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, ReadQueueTest,
