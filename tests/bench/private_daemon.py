@@ -15,14 +15,17 @@ GB = 1e9
 class Daemon:
     """A private airllmd over one store; stopped at the end of a with block."""
 
-    def __init__(self, build: str, folder: str, **settings: str):
+    def __init__(self, build: str, folder: str, start=None, **settings: str):
+        """`start` is what the daemon's process does first."""
+        self.folder = folder
         self.airllm = os.path.join(build, "bin", "airllm")
         self.socket = os.path.join(folder, "bench.sock")
+        settings = {"kv": "256M"} | settings
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
         self.process = subprocess.Popen(
             [os.path.join(build, "bin", "airllmd"), "--foreground", "--socket", self.socket,
-             "--store", os.path.join(folder, "store"), "--kv", "256M", "--log-level", "warning",
-             *options])
+             "--store", os.path.join(folder, "store"), "--log-level", "warning", *options],
+            preexec_fn=start)
 
     def __enter__(self) -> "Daemon":
         while not os.path.exists(self.socket):
@@ -34,6 +37,12 @@ class Daemon:
     def __exit__(self, *_exc) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
+
+    def peak_bytes(self) -> int:
+        """The most memory that it had at once, as the kernel counts (VmHWM)."""
+        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
+            line = next(text for text in file if text.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
 
     def run(self, *arguments: str) -> dict:
         out = subprocess.run([self.airllm, "--socket", self.socket, *arguments, "--json"],
@@ -60,19 +69,40 @@ class Daemon:
                 "bytes": bytes_per_sweep}
 
 
-def split_synthetic(daemon: Daemon, folder: str, size: str) -> str:
-    """Makes a model of Llama-3-8B shapes (bf16) and splits it as `bench`; says how fast. The folder
-    of its shards."""
+def split_synthetic(daemon: Daemon, folder: str, size: str, dtype: str = "bf16",
+                    keep_source: bool = False) -> str:
+    """Makes a model of Llama-3-8B shapes and splits it as `bench`; says how fast. The folder of its
+    shards; that of its source is `source`."""
     source = os.path.join(folder, "source")
     subprocess.run([os.path.join(ROOT, "tools", "make_synthetic"), source, "--preset",
-                    "llama-3-8b", "--vocab", "32000", "--size", size], check=True)
+                    "llama-3-8b", "--vocab", "32000", "--size", size,
+                    "--dtype", dtype], check=True)
     start = time.monotonic()
     daemon.run("split", source, "--name", "bench")
     bytes_split = sum(entry.stat().st_size for entry in os.scandir(source))
     print(f"split: {bytes_split / GB:.2f} GB at "
           f"{bytes_split / GB / (time.monotonic() - start):.2f} GB/s", flush=True)
-    shutil.rmtree(source)
+    if not keep_source:
+        shutil.rmtree(source)
     return os.path.join(folder, "store", "models", "bench", "shards")
+
+
+def size_of(text: str) -> float:
+    """Bytes of a size such as 300M, as the daemon's options take it."""
+    return float(text[:-1]) * 1024 ** ("KMGT".index(text[-1]) + 1)
+
+
+def spread(values: list[float]) -> str:
+    return (f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}, "
+            f"{len(values)} runs)")
+
+
+def tell_sweeps(title: str, found: list[dict]) -> None:
+    """Of what measure_sweeps() has found: the sweep's time, and what it is made of."""
+    parts = ", ".join(f"{kind} {statistics.median(f[kind] for f in found):.3f} s"
+                      for kind in ("read", "copy", "compute", "wait"))
+    print(f"{title}: {statistics.median(f['sweep'] for f in found):.3f} s ({parts}), of the longest "
+          f"of reading, copying, computing {spread([f['of_longest'] for f in found])}", flush=True)
 
 
 def tell(title: str, rates: list[float], limits: list[float], more: str = "") -> None:
