@@ -49,7 +49,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
              OnClosed on_closed);
   void wait_for_bytes();
   void read_bytes();
-  Status take_bytes(Received received);
+  void refuse_if_wrong(const Status& status);
+  Status take_bytes(Received received, int& messages);
+  Status handle_messages(int& most);
   Status count_received();
   void drop_received();
   Status handle_payload(std::string_view payload, std::vector<UniqueFd> descriptors);

@@ -338,7 +338,7 @@ class DeafClients(AbuseTest):
         clients = 20 if harness.SANITIZED else 200
         for _ in range(clients):
             peer = self.raw(greet=True)
-            peer.settimeout(0.5)
+            peer.settimeout(0.1)
             with contextlib.suppress(OSError):
                 for _ in range(1 if harness.SANITIZED else 4):
                     peer.sendall(requests)
