@@ -50,15 +50,15 @@ std::string debug_path() {
   return path == nullptr ? std::string() : std::string(path);
 }
 
-std::vector<std::string> pressure_paths() {
-  if (std::string debug = debug_path(); !debug.empty()) return {std::move(debug)};
-  std::vector<std::string> paths{"/proc/pressure/memory"};
+std::vector<PressureFile> pressure_files() {
+  if (std::string debug = debug_path(); !debug.empty()) return {{std::move(debug), false}};
+  std::vector<PressureFile> files{{"/proc/pressure/memory", true}};
   std::ifstream file("/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
     if (!line.starts_with("0::/")) continue;  // v2: the others have no pressure
-    paths.push_back("/sys/fs/cgroup" + line.substr(3) + "/memory.pressure");
+    files.push_back({"/sys/fs/cgroup" + line.substr(3) + "/memory.pressure", false});
   }
-  return paths;
+  return files;
 }
 
 std::string describe(const Pressure& pressure) {
@@ -85,6 +85,11 @@ std::optional<Pressure> parse_pressure(std::string_view text) {
     has_some = has_some || is_some;
   }
   return has_some ? std::optional(pressure) : std::nullopt;
+}
+
+bool is_short(const FreeMemory& memory, uint64_t full_bytes) {
+  return memory.total_bytes == 0 || memory.available_bytes < memory.total_bytes / 4 ||
+         memory.cgroup_bytes < full_bytes / kGrowthShare;
 }
 
 BudgetPolicy::BudgetPolicy(uint64_t full_bytes)
@@ -114,7 +119,7 @@ uint64_t BudgetPolicy::take(const Pressure& pressure, uint64_t available_bytes,
 
 PressureWatch::PressureWatch(uint64_t full_bytes, OnBudget on_budget)
     : interval_(debug_path().empty() ? kInterval : kDebugInterval),
-      paths_(pressure_paths()),
+      files_(pressure_files()),
       policy_(full_bytes),
       on_budget_(std::move(on_budget)),
       thread_([this](const std::stop_token& stop) { loop(stop); }) {}
@@ -125,7 +130,7 @@ PressureWatch::~PressureWatch() {
 }
 
 void PressureWatch::loop(const std::stop_token& stop) {
-  if (!read()) return;
+  if (!read(true)) return;
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     look();
@@ -134,9 +139,9 @@ void PressureWatch::loop(const std::stop_token& stop) {
 }
 
 void PressureWatch::look() {
-  const std::optional<Pressure> pressure = read();
-  if (!pressure) return;
   const FreeMemory memory = free_memory();
+  const std::optional<Pressure> pressure = read(is_short(memory, policy_.full_bytes()));
+  if (!pressure) return;
   const uint64_t before = policy_.budget_bytes();
   const uint64_t budget =
       policy_.take(*pressure, std::min(memory.available_bytes, memory.cgroup_bytes), Clock::now());
@@ -145,14 +150,15 @@ void PressureWatch::look() {
   on_budget_(budget, std::string(why) + " (" + describe(*pressure) + ")");
 }
 
-std::optional<Pressure> PressureWatch::read() const {
+std::optional<Pressure> PressureWatch::read(bool is_machine_short) const {
   std::optional<Pressure> most;
-  for (const std::string& path : paths_) {
-    std::ifstream file(path);
+  for (const PressureFile& source : files_) {
+    std::ifstream file(source.path);
     const std::string text{std::istreambuf_iterator<char>(file), {}};
     const std::optional<Pressure> pressure = parse_pressure(text);
     if (!pressure) continue;
     if (!most) most.emplace();
+    if (source.is_of_machine && !is_machine_short) continue;
     most->some_avg10 = std::max(most->some_avg10, pressure->some_avg10);
     most->full_avg10 = std::max(most->full_avg10, pressure->full_avg10);
   }

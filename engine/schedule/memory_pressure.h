@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/schedule/budget.h"
 #include "engine/schedule/job.h"
 
 namespace airllm::schedule {
@@ -25,6 +26,11 @@ struct Pressure {
 // The text of /proc/pressure/memory or of a cgroup's memory.pressure; nothing for what is none.
 std::optional<Pressure> parse_pressure(std::string_view text);
 
+// Whether memory given back would help tasks that wait for it anywhere on the machine: less than a
+// quarter of it is available, or this process is near its cgroup's limit. Where it is not, they
+// wait at limits of their own.
+bool is_short(const FreeMemory& memory, uint64_t full_bytes);
+
 // The RAM budget under pressure. A pure function of what take() was told: it reads no clock and no
 // file.
 class BudgetPolicy {
@@ -37,6 +43,7 @@ class BudgetPolicy {
   uint64_t take(const Pressure& pressure, uint64_t available_bytes, Clock::time_point now);
 
   uint64_t budget_bytes() const { return budget_bytes_; }
+  uint64_t full_bytes() const { return full_bytes_; }
 
  private:
   uint64_t full_bytes_;
@@ -45,9 +52,15 @@ class BudgetPolicy {
   std::optional<Clock::time_point> last_pressure_;
 };
 
-// Looks at the machine's pressure and at that of this process's cgroup every two seconds, on a
-// thread of its own. Where there are no such files, or they are hidden (ProcSubset=pid), nothing
-// happens.
+// Where pressure is told.
+struct PressureFile {
+  std::string path;
+  bool is_of_machine = false;  // of all its tasks, not of this process's cgroup
+};
+
+// Looks at the machine's pressure, while it is_short(), and at that of this process's cgroup every
+// two seconds, on a thread of its own. Where there are no such files, or they are hidden
+// (ProcSubset=pid), nothing happens.
 class PressureWatch {
  public:
   // `on_budget` is called from that thread with each new budget and why, for a log.
@@ -60,11 +73,11 @@ class PressureWatch {
  private:
   void loop(const std::stop_token& stop);
   void look();
-  // The most of all files; nothing when none can be read.
-  std::optional<Pressure> read() const;
+  // The most of all files that count; nothing when none can be read.
+  std::optional<Pressure> read(bool is_machine_short) const;
 
   const std::chrono::milliseconds interval_;
-  const std::vector<std::string> paths_;
+  const std::vector<PressureFile> files_;
   BudgetPolicy policy_;
   const OnBudget on_budget_;
   std::mutex mutex_;

@@ -46,7 +46,7 @@ class Daemon:
 
     def run(self, *arguments: str) -> dict:
         out = subprocess.run([self.airllm, "--socket", self.socket, *arguments, "--json"],
-                             stdout=subprocess.PIPE, check=False)
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
         result = json.loads(out.stdout)
         if out.returncode != 0:
             sys.exit(f"airllm {arguments[0]}: {result}")

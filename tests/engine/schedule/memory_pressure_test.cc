@@ -78,5 +78,20 @@ TEST_F(Policy, DoesNotGrowWhileThereIsSomePressureOrLittleFree) {
   EXPECT_GT(after(seconds(2), kNone, 2 * kGiB), small);
 }
 
+// Tasks in a cgroup that thrash at its limit get nothing of what is given back.
+TEST(IsShort, OfTheMachineCountsWhileItsMemoryIsShort) {
+  constexpr uint64_t kBudget = 8 * kGiB;
+  FreeMemory memory{.total_bytes = 16 * kGiB, .available_bytes = 10 * kGiB};
+  EXPECT_FALSE(is_short(memory, kBudget));
+  memory.available_bytes = 3 * kGiB;
+  EXPECT_TRUE(is_short(memory, kBudget));
+  memory.available_bytes = 10 * kGiB;
+  memory.cgroup_bytes = 1 * kGiB;
+  EXPECT_FALSE(is_short(memory, kBudget));
+  memory.cgroup_bytes = 100 * kMiB;
+  EXPECT_TRUE(is_short(memory, kBudget));
+  EXPECT_TRUE(is_short({.total_bytes = 0, .available_bytes = 10 * kGiB}, kBudget));
+}
+
 }  // namespace
 }  // namespace airllm::schedule
