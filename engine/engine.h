@@ -474,12 +474,12 @@ class Engine {
   // {"device","cpu","cpu_reason","threads","ram_bytes","ram_used_bytes","kv_bytes","kv_used_bytes",
   //  "vram_bytes","vram_used_bytes","vram_peak_bytes","reader","models":[{"name","resident_bytes",
   //  "ram_bytes","vram_bytes","bytes","streams","reader","direct","locked_bytes","huge_pages",
-  //  "experts","in_use","kept","expires_seconds"}]}, of the models those that `viewer` sees. What is
-  //  of VRAM is null where the device computes in RAM. expires_seconds tells how long they keep their
-  //  memory if no job comes, from the end of the jobs on that use them; null: for ever. experts is
-  //  null for a dense model, else {"count","slots","resident_bytes","hits","misses","read_bytes",
-  //  "saved_bytes"}, the last four since the model came into memory, or got another plan under memory
-  //  pressure.
+  //  "experts","in_use","kept","expires_seconds"}]}, of the models those that `viewer` sees. What
+  //  is of VRAM is null where the device computes in RAM. expires_seconds tells how long they keep
+  //  their memory if no job comes, from the end of the jobs on that use them; null: for ever.
+  //  experts is null for a dense model, else
+  //  {"count","slots","resident_bytes","hits","misses","read_bytes", "saved_bytes"}, the last four
+  //  since the model came into memory, or got another plan under memory pressure.
   virtual Json status(const Viewer& viewer) = 0;
 
   // No new jobs from now on (kUnavailable).
