@@ -13,8 +13,9 @@ namespace {
 using engine::ModelRef;
 using engine::Viewer;
 
-constexpr uid_t kAnn = 1001;
-constexpr uid_t kBen = 1002;
+// Of users that no machine has, since messages give names.
+constexpr uid_t kAnn = 3000001001;
+constexpr uid_t kBen = 3000001002;
 constexpr Viewer kAdmin{0, true};
 
 bool contains(const std::string& text, const std::string& part) {
@@ -85,7 +86,7 @@ TEST_F(Owners, AnothersModelIsPrivateUntilItIsShared) {
   const Result<Json> made = split("m", kAnn);
   ASSERT_TRUE(made.has_value()) << made.error().message;
   EXPECT_EQ((*made)["shared"], false);
-  EXPECT_TRUE(disk_.exists("/store/users/1001/models/m/manifest.json"));
+  EXPECT_TRUE(disk_.exists("/store/users/3000001001/models/m/manifest.json"));
   EXPECT_FALSE(disk_.exists("/store/models/m"));
   EXPECT_TRUE(found("m", {kAnn}));
   EXPECT_FALSE(found("m", {kBen}));
@@ -98,7 +99,7 @@ TEST_F(Owners, AnothersModelIsPrivateUntilItIsShared) {
   EXPECT_EQ(store_->find("m", {kBen}, false)->owner, kAnn);
   EXPECT_EQ((*store_->list({kBen}))[0].owner, kAnn);
   EXPECT_TRUE(store_->verify("m", {}, {}).has_value());
-  EXPECT_TRUE(disk_.list("/store/users/1001/models")->empty());
+  EXPECT_TRUE(disk_.list("/store/users/3000001001/models")->empty());
   // Sharing what is shared changes nothing.
   EXPECT_TRUE(store_->share("m").has_value());
   open();
@@ -111,7 +112,7 @@ TEST_F(Owners, NamesMeanOnesOwnFirst) {
   make("m", kBen);
   EXPECT_EQ(found("m", {kAnn}), ModelRef("m", kAnn));
   EXPECT_EQ(found("m", {kBen}), ModelRef("m", kBen));
-  EXPECT_EQ(found("m", {uid_t{1003}}), ModelRef("m"));
+  EXPECT_EQ(found("m", {uid_t{3000001003}}), ModelRef("m"));
   EXPECT_EQ(found("m", {}), ModelRef("m"));
   EXPECT_EQ(found("m", kAdmin), ModelRef("m"));
   EXPECT_EQ(listed(kAdmin).size(), 3U);
@@ -129,8 +130,8 @@ TEST_F(Owners, WhoSeesAllMayNameAnothersModelIfOnlyOneUserHasIt) {
   make("m", kBen);
   const Error error = store_->find("m", kAdmin, false).error();
   EXPECT_EQ(error.code, ErrorCode::kUsage);
-  EXPECT_TRUE(contains(error.message, "1001")) << error.message;
-  EXPECT_TRUE(contains(error.message, "1002")) << error.message;
+  EXPECT_TRUE(contains(error.message, "3000001001")) << error.message;
+  EXPECT_TRUE(contains(error.message, "3000001002")) << error.message;
 }
 
 TEST_F(Owners, WhatIsNotSeenIsAsIfItWereNotThere) {
@@ -216,7 +217,7 @@ TEST_F(Owners, TheSameSplitAfterSharingFindsTheSharedModel) {
 
 TEST_F(Owners, TheQuotaCountsPrivateSharedAndUnfinishedModels) {
   make("m", kAnn);
-  const uint64_t one = *tree_bytes(disk_, "/store/users/1001/models/m");
+  const uint64_t one = *tree_bytes(disk_, "/store/users/3000001001/models/m");
   open(2 * one + one / 2);
   engine::SplitRequest wanted = request("n", kAnn);
   wanted.has_quota = true;
@@ -229,7 +230,7 @@ TEST_F(Owners, TheQuotaCountsPrivateSharedAndUnfinishedModels) {
   EXPECT_TRUE(contains(error.message, "store-quota")) << error.message;
   EXPECT_TRUE(contains(error.remedy, "airllm rm")) << error.remedy;
   EXPECT_EQ(disk_.bytes_written(), before);
-  EXPECT_FALSE(disk_.exists("/store/users/1001/incoming/o"));
+  EXPECT_FALSE(disk_.exists("/store/users/3000001001/incoming/o"));
   // Others have their own, and who has none none.
   engine::SplitRequest bens = request("o", kBen);
   bens.has_quota = true;
@@ -244,7 +245,7 @@ TEST_F(Owners, TheQuotaCountsPrivateSharedAndUnfinishedModels) {
 
 TEST_F(Owners, WithoutASettingTheQuotaIsHalfOfTheFileSystem) {
   make("m", kAnn);
-  const uint64_t one = *tree_bytes(disk_, "/store/users/1001/models/m");
+  const uint64_t one = *tree_bytes(disk_, "/store/users/3000001001/models/m");
   engine::SplitRequest wanted = request("n", kAnn);
   wanted.has_quota = true;
   disk_.set_capacity(3 * one);
@@ -255,7 +256,7 @@ TEST_F(Owners, WithoutASettingTheQuotaIsHalfOfTheFileSystem) {
 
 TEST_F(Owners, SplitsSideBySideCountTogether) {
   make("m", kAnn);
-  const uint64_t one = *tree_bytes(disk_, "/store/users/1001/models/m");
+  const uint64_t one = *tree_bytes(disk_, "/store/users/3000001001/models/m");
   open(2 * one + one / 2);
   engine::SplitRequest first = request("n", kAnn);
   first.has_quota = true;
