@@ -48,6 +48,8 @@ class Hangs(machine.MachineTest):
         with drop_in("Environment=AIRLLM_DEBUG_HANG=read:2", "ExecStart=",
                      f"ExecStart={command} --read-timeout 2"):
             pid = main_pid()
+            # What was in memory before the restart would not be read.
+            self.assertEqual(self.client("stop", "demo", user=None).status, 0)
             result = self.ask(machine.QUESTION)
             self.assertEqual(result.status, 74, result)
             self.assert_answers()
