@@ -31,11 +31,6 @@ std::optional<double> number(const Json& object, const char* key) {
   return value.is_number() ? std::optional(value.get<double>()) : std::nullopt;
 }
 
-uint64_t whole(const Json& object, const char* key) {
-  const Json value = member(object, key);
-  return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
-}
-
 std::string rate(const Json& tier, const char* key) {
   const std::optional<double> bytes_per_second = number(tier, key);
   return bytes_per_second ? print("%.2f GB/s", *bytes_per_second / 1e9) : "-";
@@ -111,7 +106,7 @@ std::string how_text(const Json& result, const Json& tiers) {
 
 std::string warnings_text(const Json& result, const Json& tiers) {
   std::string out;
-  if (const uint64_t others = whole(result, "other_jobs"); others > 0) {
+  if (const uint64_t others = count_of(result, "other_jobs"); others > 0) {
     out += "not clean: other jobs were at work meanwhile, " + std::to_string(others) +
            " at once; try again when airllm ps shows none\n";
   }
@@ -120,12 +115,12 @@ std::string warnings_text(const Json& result, const Json& tiers) {
         "not clean: files are read through the page cache, so memory may have answered for the "
         "disk\n";
   }
-  const uint64_t summed = whole(tier_named(tiers, "ram"), "ceiling_bytes");
+  const uint64_t summed = count_of(tier_named(tiers, "ram"), "ceiling_bytes");
   if (summed > 0 && summed < kBeyondCachesBytes) {
     out += "not clean: the processor's caches may hold the " + format_size(summed) +
            " that memory's ceiling was taken from\n";
   }
-  if (const uint64_t lost = whole(result, "lost_reads"); lost > 0) {
+  if (const uint64_t lost = count_of(result, "lost_reads"); lost > 0) {
     out += "not clean: " + std::to_string(lost) + " reads were too many to be recorded\n";
   }
   return out;

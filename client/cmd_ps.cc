@@ -20,8 +20,7 @@ constexpr double kMostSeconds = 1e9;
 std::string progress_cell(const Json& job) {
   if (!job.contains("done")) return "-";  // another user's
   const auto amount = [&](const char* key) {
-    const Json value = job.value(key, Json(uint64_t{0}));
-    const uint64_t count = value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+    const uint64_t count = count_of(job, key);
     return job.value("unit", Json("")) == Json("bytes") ? format_size(count)
                                                         : std::to_string(count);
   };
@@ -65,26 +64,20 @@ std::string reader_cell(const Json& model) {
 }
 
 std::string hits_cell(const Json& experts) {
-  const auto count = [&](const char* key) {
-    const Json value = experts.value(key, Json());
-    return value.is_number_unsigned() ? value.get<double>() : 0;
-  };
-  const double uses = count("hits") + count("misses");
+  const auto hits = static_cast<double>(count_of(experts, "hits"));
+  const double uses = hits + static_cast<double>(count_of(experts, "misses"));
   if (uses == 0) return "-";
   std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.1f %%", 100 * count("hits") / uses);
+  std::snprintf(text.data(), text.size(), "%.1f %%", 100 * hits / uses);
   return text.data();
 }
 
 // Under memory pressure, what is left of the budget.
 std::string format_budget(const Json& status) {
-  const auto bytes = [&](const char* key) {
-    const Json value = status.is_object() ? status.value(key, Json()) : Json();
-    return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
-  };
-  const uint64_t budget = bytes("ram_budget_bytes");
-  if (budget == 0 || budget >= bytes("ram_bytes")) return {};
-  return "\nRAM budget: " + format_size(budget) + " of " + format_size(bytes("ram_bytes")) + ": " +
+  const uint64_t budget = count_of(status, "ram_budget_bytes");
+  const uint64_t full = count_of(status, "ram_bytes");
+  if (budget == 0 || budget >= full) return {};
+  return "\nRAM budget: " + format_size(budget) + " of " + format_size(full) + ": " +
          cell(status, "ram_budget_reason") + "\n";
 }
 

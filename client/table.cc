@@ -109,6 +109,11 @@ std::string cell(const Json& object, const std::string& key) {
   return scalar(key, object.at(key));
 }
 
+uint64_t count_of(const Json& object, const char* key) {
+  const Json value = object.is_object() ? object.value(key, Json()) : Json();
+  return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+}
+
 Result<Json> parse_result(const std::string& text) {
   Result<Json> value = parse_json(text, "the daemon's result");
   if (!value) return Unexpected(ErrorCode::kProtocol, value.error().message);

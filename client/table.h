@@ -1,6 +1,7 @@
 // Results as text: columns, and "key: value" lines.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,9 @@ std::string format_object(const Json& object);
 
 // One value of a cell: a size for a key that ends in "bytes", "-" for what is absent or null.
 std::string cell(const Json& object, const std::string& key);
+
+// A whole number, 0 for what is absent or none.
+uint64_t count_of(const Json& object, const char* key);
 
 // The daemon's result, parsed; kProtocol when it is no JSON.
 Result<Json> parse_result(const std::string& text);
