@@ -87,7 +87,7 @@ uint64_t cgroup_available(uint64_t received_bytes) {
 uint64_t default_bytes(const FreeMemory& memory) {
   const uint64_t usable = std::min(memory.available_bytes, memory.cgroup_bytes);
   // Some more than the quarter, so that the same budget is right at the next start, too.
-  const uint64_t rest = memory.total_bytes / 4 + memory.total_bytes / 64;
+  const uint64_t rest = memory.others_bytes() + memory.total_bytes / 64;
   const uint64_t spare = memory.available_bytes - std::min(memory.available_bytes, rest);
   return std::min(usable / 8 * 5, spare);
 }
@@ -108,7 +108,7 @@ bool still_right(const Budgets& former, const Budgets& fresh, const FreeMemory& 
   const uint64_t noise = usable / 32;
   if (difference(former.ram_bytes, fresh.ram_bytes) > noise) return false;
   if (difference(former.kv_bytes, fresh.kv_bytes) > noise) return false;
-  return former.sum() <= usable && memory.available_bytes - former.sum() >= memory.total_bytes / 4;
+  return former.sum() <= usable && memory.available_bytes - former.sum() >= memory.others_bytes();
 }
 
 }  // namespace

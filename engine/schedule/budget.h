@@ -14,6 +14,9 @@ struct FreeMemory {
   uint64_t total_bytes = 0;            // MemTotal; 0: unknown
   uint64_t available_bytes = 0;        // MemAvailable
   uint64_t cgroup_bytes = kUnlimited;  // what the cgroups' limits (v2 or v1) leave
+
+  // Of the machine's memory, what budgets leave to others.
+  uint64_t others_bytes() const { return total_bytes / 4; }
 };
 
 // As /proc and the cgroups of this process say; a GiB available where they say nothing. As if

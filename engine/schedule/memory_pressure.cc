@@ -88,7 +88,7 @@ std::optional<Pressure> parse_pressure(std::string_view text) {
 }
 
 bool is_short(const FreeMemory& memory, uint64_t full_bytes) {
-  return memory.total_bytes == 0 || memory.available_bytes < memory.total_bytes / 4 ||
+  return memory.total_bytes == 0 || memory.available_bytes < memory.others_bytes() ||
          memory.cgroup_bytes < full_bytes / kGrowthShare;
 }
 
