@@ -12,6 +12,7 @@
 #include "engine/stream/host_tier.h"
 #include "engine/stream/simulated_device.h"
 #include "engine/stream/weight_stream.h"
+#include "tests/engine/stream/device_memory.h"
 #include "tests/engine/stream/memory_model.h"
 #include "tests/engine/stream/outline_model.h"
 #include "tests/engine/stream/sweep.h"
@@ -30,21 +31,17 @@ struct Fixture {
   explicit Fixture(const Budget& budget, bool tied = true, const StreamOptions& options = {},
                    uint64_t bus_bytes_per_second = 0)
       : model(tiny_architecture(tied), kernels::NumberFormat::kF32, 7),
-        device(make_simulated_device(kernels::scalar_backend(), 1,
-                                     {budget.vram_bytes, bus_bytes_per_second})),
         input{&model.architecture, model.shards, budget.ram_bytes},
         plan(*make_plan(input, budget.vram_bytes)),
-        host_plan(*make_host_plan(input, plan, budget.ram_bytes)),
-        block(*arena().allocate(plan.slab_bytes)),
-        slab(*device->allocate(host_plan.memory_bytes, UniqueFd(), 0)) {
-    const HostSide host{&arena(), &host_plan, slab.memory()};
+        memory(input, plan, budget.vram_bytes, bus_bytes_per_second) {
+    const HostSide host = memory.host();
     stream.emplace(
-        plan, model.shards, block.memory(), kernels::scalar_backend(), options,
+        plan, model.shards, memory.block.memory(), kernels::scalar_backend(), options,
         [] { return Status(); }, &host);
   }
 
-  Arena& arena() { return *device->arena(); }
-  uint64_t kept_bytes() const { return host_plan.kept_bytes(plan.list); }
+  Arena& arena() { return memory.arena(); }
+  uint64_t kept_bytes() const { return memory.host_plan.kept_bytes(plan.list); }
   uint64_t streamed_bytes() const {
     return plan.list.total_bytes() - plan.pinned_bytes() - kept_bytes();
   }
@@ -57,9 +54,9 @@ struct Fixture {
 
   void check(size_t i, const model::TileView& view) {
     const Tile& tile = plan.list.tiles[i];
-    const std::span<std::byte> memory = block.memory();
-    EXPECT_TRUE(view.data >= memory.data() &&
-                view.data + tile.data_bytes <= memory.data() + memory.size());
+    const std::span<std::byte> block = memory.block.memory();
+    EXPECT_TRUE(view.data >= block.data() &&
+                view.data + tile.data_bytes <= block.data() + block.size());
     std::vector<std::byte> found(tile.data_bytes);
     arena().read(found, view.data);
     const std::string& content = model.files[tile.shard]->content();
@@ -68,12 +65,9 @@ struct Fixture {
   }
 
   MemoryModel model;
-  std::unique_ptr<Device> device;
   PlanInput input;
   Plan plan;
-  HostPlan host_plan;
-  ArenaBlock block;
-  Slab slab;
+  testing::DeviceMemory memory;
   std::optional<WeightStream> stream;
 };
 
@@ -99,7 +93,7 @@ TEST(DeviceTier, GivesTheRightBytesWithAnyBudgetsAndReader) {
         ASSERT_TRUE(fixture.sweep(with_head));
       }
       EXPECT_LE(fixture.arena().peak_bytes(), budget.vram_bytes);
-      EXPECT_LE(fixture.host_plan.memory_bytes, budget.ram_bytes);
+      EXPECT_LE(fixture.memory.host_plan.memory_bytes, budget.ram_bytes);
     }
   }
 }
@@ -111,7 +105,7 @@ TEST(DeviceTier, ReadsWhatNoTierKeepsAndCopiesWhatTheDeviceDoesNot) {
     ASSERT_TRUE(fixture.sweep());
     uint64_t copied = 0;
     for (size_t i = 0; i < fixture.plan.list.tiles.size(); ++i) {
-      if (fixture.plan.pinned_offset[i] == Plan::kStreamed) {
+      if (!fixture.plan.stays(i)) {
         copied += fixture.plan.list.tiles[i].data_bytes;
       }
     }
@@ -145,12 +139,12 @@ TEST(DeviceTier, LooksUpEmbeddingsOfTheHostAndOfTheDevice) {
       Fixture fixture(budget, tied);
       const store::ShardTensor& tensor = fixture.model.shards[0].tensors[0];
       std::vector<float> row(fixture.model.architecture.hidden);
-      auto* const on_device = reinterpret_cast<float*>(fixture.block.memory().data());
+      auto* const on_device = reinterpret_cast<float*>(fixture.memory.block.memory().data());
       for (int pass = 0; pass < 2; ++pass) {
         for (uint64_t token = 0; token < tensor.rows; token += 13) {
           ASSERT_TRUE(fixture.stream->lookup(0, token, on_device));
           fixture.arena().read(std::as_writable_bytes(std::span(row)),
-                               fixture.block.memory().data());
+                               fixture.memory.block.memory().data());
           const std::string& content = fixture.model.files[0]->content();
           EXPECT_EQ(0, std::memcmp(row.data(),
                                    content.data() + tensor.offset_bytes + token * tensor.row_bytes,
@@ -216,7 +210,7 @@ TEST(DeviceTier, AReadThatHangsKeepsHostMemoryOnly) {
   ASSERT_FALSE(status);
   EXPECT_NE(status.error().message.find("did not come back"), std::string::npos);
   EXPECT_FALSE(fixture.stream->stop_reading(std::chrono::milliseconds(10)));
-  const std::span<std::byte> memory = fixture.slab.memory();
+  const std::span<std::byte> memory = fixture.memory.slab.memory();
   for (const std::span<std::byte> part : fixture.stream->memory_being_read()) {
     EXPECT_GE(part.data(), memory.data());
     EXPECT_LE(part.data() + part.size(), memory.data() + memory.size());

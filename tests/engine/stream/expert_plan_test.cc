@@ -44,7 +44,7 @@ TEST(ExpertPlan, WhatEverySweepUsesComesFirst) {
     if (plan.expert_slots() == 0) return;
     ++with_slots;
     for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
-      EXPECT_EQ(plan.pinned_offset[i] == Plan::kStreamed, plan.list.tiles[i].expert.has_value());
+      EXPECT_EQ(!plan.stays(i), plan.list.tiles[i].expert.has_value());
     }
   });
   EXPECT_GT(with_slots, 15U);

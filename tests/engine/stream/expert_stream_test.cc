@@ -7,12 +7,11 @@
 #include <thread>
 
 #include "base/units.h"
-#include "engine/stream/arena.h"
 #include "engine/stream/device.h"
-#include "engine/stream/host_tier.h"
-#include "engine/stream/simulated_device.h"
 #include "engine/stream/weight_stream.h"
+#include "tests/engine/stream/device_memory.h"
 #include "tests/engine/stream/memory_model.h"
+#include "tests/engine/stream/sweep.h"
 
 namespace airllm::stream {
 namespace {
@@ -21,19 +20,13 @@ using testing::MemoryModel;
 
 constexpr size_t kLayers = 3, kExperts = 8;
 
-model::Architecture architecture() {
-  const std::string config = R"({"model_type": "mixtral", "num_hidden_layers": 3,
-    "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 200, "vocab_size": 301, "num_local_experts": 8,
-    "num_experts_per_tok": 2})";
-  return model::parse_config(config, "config").value();
-}
-
 using Choice = std::vector<bool>;  // [experts]
 
 class ExpertStream : public ::testing::Test {
  protected:
-  ExpertStream() : model_(architecture(), kernels::NumberFormat::kF32, 7) {
+  ExpertStream()
+      : model_(testing::tiny_architecture_of_experts(kExperts, 64, 200),
+               kernels::NumberFormat::kF32, 7) {
     model_.before_read = [this](uint64_t, size_t bytes) {
       read_ += bytes;
       while (hangs_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -61,7 +54,6 @@ class ExpertStream : public ::testing::Test {
   // The same on a device with memory of its own, beside `ram_bytes` of the host's.
   void start_on_device(size_t slots, uint64_t ram_bytes) {
     stream_.reset();
-    block_ = {};
     const PlanInput input{&model_.architecture, model_.shards, ram_bytes};
     uint64_t vram = 200 * kKiB;
     for (;; vram += 16 * kKiB) {
@@ -71,20 +63,17 @@ class ExpertStream : public ::testing::Test {
       plan_ = std::move(*plan);
       break;
     }
-    device_ = make_simulated_device(kernels::scalar_backend(), 1, {vram, 0});
-    host_plan_ = *make_host_plan(input, plan_, ram_bytes);
-    block_ = *device_->arena()->allocate(plan_.slab_bytes);
-    slab_ = *device_->allocate(host_plan_.memory_bytes, UniqueFd(), 0);
-    const HostSide host{device_->arena(), &host_plan_, slab_.memory()};
+    device_.emplace(input, plan_, vram);
+    const HostSide host = device_->host();
     stream_.emplace(
-        plan_, model_.shards, block_.memory(), kernels::scalar_backend(), StreamOptions{},
+        plan_, model_.shards, device_->block.memory(), kernels::scalar_backend(), StreamOptions{},
         [this] { return interrupted(); }, &host);
   }
 
   bool is_right(const model::TileView& view, const Tile& tile) const {
     std::vector<std::byte> found(tile.data_bytes);
     if (device_) {
-      device_->arena()->read(found, view.data);
+      device_->arena().read(found, view.data);
     } else {
       std::copy_n(view.data, found.size(), found.begin());
     }
@@ -99,26 +88,13 @@ class ExpertStream : public ::testing::Test {
 
   // A sweep in which each layer uses these; every tile's bytes are checked.
   Status sweep(const std::vector<Choice>& choices) {
-    const std::vector<model::StageSpec> stages = model::stages(model_.architecture);
-    stream_->begin_sweep(true);
-    size_t index = 0, layer = 0;
-    for (;;) {
-      bool done = false;
-      AIRLLM_TRY(const model::TileView view, stream_->next_tile(done));
-      if (done) return {};
-      const std::vector<Tile>& tiles = plan_.list.tiles;
-      while (tiles[index].expert && !choices[layer - 1][*tiles[index].expert]) ++index;
-      const Tile& tile = tiles[index++];
-      EXPECT_EQ(view.stage, tile.stage);
-      EXPECT_EQ(view.row_begin, tile.row_begin);
-      EXPECT_TRUE(is_right(view, tile)) << "tile " << index - 1;
-      stream_->release_tile();
-      const std::vector<model::Step>& steps = stages[view.stage].steps;
-      if (view.is_last && view.step + 1 < steps.size() &&
-          std::holds_alternative<model::step::Route>(steps[view.step + 1].what)) {
-        stream_->choose_experts(choices[layer++]);
-      }
-    }
+    return testing::sweep_of_experts(*stream_, model_.architecture, plan_.list, choices,
+                                     [this](size_t i, const model::TileView& view) {
+                                       const Tile& tile = plan_.list.tiles[i];
+                                       EXPECT_EQ(view.stage, tile.stage);
+                                       EXPECT_EQ(view.row_begin, tile.row_begin);
+                                       EXPECT_TRUE(is_right(view, tile)) << "tile " << i;
+                                     });
   }
 
   std::vector<Choice> random_choices(uint32_t one_of) {
@@ -138,11 +114,9 @@ class ExpertStream : public ::testing::Test {
   }
 
   MemoryModel model_;
-  std::unique_ptr<Device> device_;
   Plan plan_;
-  HostPlan host_plan_;
-  ArenaBlock block_;
   Slab slab_;
+  std::optional<testing::DeviceMemory> device_;
   std::atomic<uint64_t> read_{0};
   std::atomic<bool> hangs_{false}, is_interrupted_{false};
   std::mt19937 random_{5};
@@ -255,7 +229,7 @@ TEST_F(ExpertStream, OnADeviceTheyHaveSlotsThere) {
     for (const size_t slots : {1, 5, 9}) {
       SCOPED_TRACE(std::to_string(slots) + " slots, " + format_size(ram) + " of RAM");
       start_on_device(slots, ram);
-      const uint64_t kept = host_plan_.kept_bytes(plan_.list);
+      const uint64_t kept = device_->host_plan.kept_bytes(plan_.list);
       for (int i = 0; i < 30; ++i) {
         is_interrupted_ = i % 5 == 4;
         const std::vector<Choice> given_up = random_choices(2);

@@ -61,6 +61,18 @@ inline model::Architecture tiny_architecture(bool tied_head) {
   return a;
 }
 
+// Three layers, each with its experts.
+inline model::Architecture tiny_architecture_of_experts(size_t experts, size_t hidden,
+                                                        size_t intermediate) {
+  const std::string config = R"({"model_type": "mixtral", "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 301,
+    "num_experts_per_tok": 2, "num_local_experts": )" +
+                             std::to_string(experts) + R"(, "hidden_size": )" +
+                             std::to_string(hidden) + R"(, "intermediate_size": )" +
+                             std::to_string(intermediate) + "}";
+  return model::parse_config(config, "config").value();
+}
+
 struct MemoryModel {
   model::Architecture architecture;
   std::vector<store::Shard> shards;

@@ -74,8 +74,6 @@ uint64_t optimal_bytes(const Plan& plan, uint64_t budget_bytes) {
 // The least tile: a block, which need not begin and end with a page.
 constexpr uint64_t kLeastTileBytes = 2 * store::kBlockTargetBytes;
 
-bool stays(const Plan& plan, size_t tile) { return plan.pinned_offset[tile] != Plan::kStreamed; }
-
 double read_bytes(const Plan& plan, size_t tile) {
   return static_cast<double>(plan.list.tiles[tile].read_bytes());
 }
@@ -89,7 +87,7 @@ std::vector<size_t> tiles_that_are_spread(const Plan& plan) {
     const bool is_small = plan.list.tiles[i].read_bytes() <= kSmallBytes;
     all.push_back(i);
     if (!is_small) large.push_back(i);
-    small_stay = small_stay && (!is_small || stays(plan, i));
+    small_stay = small_stay && (!is_small || plan.stays(i));
   }
   return small_stay ? large : all;
 }
@@ -175,7 +173,7 @@ TEST_P(RandomPlans, SpreadWhatStaysEvenly) {
     double total = 0, all_pinned = 0;
     for (const size_t i : tiles) {
       total += read_bytes(plan, i);
-      all_pinned += stays(plan, i) ? read_bytes(plan, i) : 0;
+      all_pinned += plan.stays(i) ? read_bytes(plan, i) : 0;
     }
     const double share = total > 0 ? all_pinned / total : 0;
     const auto tile = static_cast<double>(plan.list.largest_read_bytes());
@@ -184,8 +182,8 @@ TEST_P(RandomPlans, SpreadWhatStaysEvenly) {
     for (const size_t i : tiles) {
       const double bytes = read_bytes(plan, i);
       gone_by += bytes;
-      pinned += stays(plan, i) ? bytes : 0;
-      gap = stays(plan, i) ? 0 : gap + bytes;
+      pinned += plan.stays(i) ? bytes : 0;
+      gap = plan.stays(i) ? 0 : gap + bytes;
       largest_gap = std::max(largest_gap, gap);
       most = std::max(most, pinned - share * gone_by);
       least = std::min(least, pinned - share * gone_by);

@@ -129,34 +129,20 @@ TEST(WeightStream, ReadingAheadComesToRest) {
 }
 
 model::Architecture architecture_of_experts() {
-  const std::string config = R"({"model_type": "mixtral", "num_hidden_layers": 3,
-    "hidden_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "intermediate_size": 72, "vocab_size": 301, "num_local_experts": 6,
-    "num_experts_per_tok": 2})";
-  return model::parse_config(config, "config").value();
+  return testing::tiny_architecture_of_experts(6, 40, 72);
 }
 
 // One sweep in which each layer uses these experts; the tiles' bytes, or an error's text.
 Result<uint64_t> sweep_of_experts(Fixture& fixture, const std::vector<bool>& used) {
-  const std::vector<model::StageSpec> stages = model::stages(fixture.model.architecture);
+  const std::vector<std::vector<bool>> choices(3, used);
   uint64_t bytes = 0;
-  size_t index = 0;
-  fixture.stream->begin_sweep(true);
-  for (;;) {
-    bool done = false;
-    AIRLLM_TRY(const model::TileView tile, fixture.stream->next_tile(done));
-    if (done) return bytes;
-    const std::vector<Tile>& tiles = fixture.plan.list.tiles;
-    while (tiles[index].expert && !used[*tiles[index].expert]) ++index;
-    fixture.check(index, tile);
-    bytes += tiles[index++].read_bytes();
-    fixture.stream->release_tile();
-    const std::vector<model::Step>& steps = stages[tile.stage].steps;
-    if (tile.is_last && tile.step + 1 < steps.size() &&
-        std::holds_alternative<model::step::Route>(steps[tile.step + 1].what)) {
-      fixture.stream->choose_experts(used);
-    }
-  }
+  AIRLLM_TRY_VOID(testing::sweep_of_experts(*fixture.stream, fixture.model.architecture,
+                                            fixture.plan.list, choices,
+                                            [&](size_t i, const model::TileView& view) {
+                                              fixture.check(i, view);
+                                              bytes += fixture.plan.list.tiles[i].read_bytes();
+                                            }));
+  return bytes;
 }
 
 TEST(WeightStream, ExpertsThatAreNotUsedAreNeitherReadNorGiven) {
