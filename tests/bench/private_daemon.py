@@ -1,4 +1,7 @@
-"""A private daemon over a store of its own, and a synthetic model for it."""
+"""A private daemon over a store of its own, a synthetic model for it, and what benchmarks of it share."""
+import argparse
+import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
@@ -6,10 +9,33 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 GB = 1e9
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """With the options that all have."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", default=os.path.join(ROOT, "build", "release"),
+                        help="a build folder with bin/")
+    parser.add_argument("--size", default="4G")
+    parser.add_argument("--dir", help="where the model goes; default: a temporary folder")
+    return parser
+
+
+@contextlib.contextmanager
+def bench_folder(name: str, parent: str | None) -> Iterator[str]:
+    """A folder that goes with all that is in it."""
+    folder = tempfile.mkdtemp(prefix=f"airllm-{name}-", dir=parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 class Daemon:
@@ -38,11 +64,14 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
 
-    def peak_bytes(self) -> int:
-        """The most memory that it had at once, as the kernel counts (VmHWM)."""
+    def bytes_above_budget(self) -> int:
+        """The most memory that it had at once, as the kernel counts (VmHWM), less what it may take
+        for weights, or takes of that, and its keys and values."""
+        status = self.run("status")
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
             line = next(text for text in file if text.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return (int(line.split()[1]) * 1024 - min(status["ram_bytes"], status["ram_used_bytes"]) -
+                status["kv_used_bytes"])
 
     def run(self, *arguments: str) -> dict:
         out = subprocess.run([self.airllm, "--socket", self.socket, *arguments, "--json"],
@@ -68,6 +97,12 @@ class Daemon:
                 "seconds": seconds / (tokens - 1), "read": io["read_bytes"] / io["sweeps"],
                 "bytes": bytes_per_sweep}
 
+    def tokens_per_second(self, jobs: int, tokens: int) -> float:
+        """Of so many jobs at once, all together, while each decodes."""
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            seconds = list(pool.map(lambda _: self.decode(tokens)["seconds"], range(jobs)))
+        return sum(1 / s for s in seconds)
+
 
 def split_synthetic(daemon: Daemon, folder: str, size: str, dtype: str = "bf16",
                     keep_source: bool = False) -> str:
@@ -79,12 +114,16 @@ def split_synthetic(daemon: Daemon, folder: str, size: str, dtype: str = "bf16",
                     "--dtype", dtype], check=True)
     start = time.monotonic()
     daemon.run("split", source, "--name", "bench")
-    bytes_split = sum(entry.stat().st_size for entry in os.scandir(source))
+    bytes_split = bytes_in(source)
     print(f"split: {bytes_split / GB:.2f} GB at "
           f"{bytes_split / GB / (time.monotonic() - start):.2f} GB/s", flush=True)
     if not keep_source:
         shutil.rmtree(source)
     return os.path.join(folder, "store", "models", "bench", "shards")
+
+
+def bytes_in(folder: str) -> int:
+    return sum(entry.stat().st_size for entry in os.scandir(folder))
 
 
 def size_of(text: str) -> float:
