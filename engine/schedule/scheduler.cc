@@ -20,14 +20,19 @@ constexpr auto kErrandInterval = std::chrono::milliseconds(20);
 // Each keeps up to two tiles; more would go beyond what the daemon may take besides its budgets.
 constexpr size_t kMostSetAside = 4;
 
-// Ends the cancelled ones of `jobs` and takes them out, with those that ended before.
 template <typename Jobs>
-void remove_cancelled(Jobs& jobs) {
+void end_cancelled(Jobs& jobs) {
   for (auto& job : jobs) {
     if (job->record().is_cancelled() && !job->is_finished()) {
       job->finish(engine::FinishReason::kCancelled);
     }
   }
+}
+
+// Ends the cancelled ones of `jobs` and takes them out, with those that ended before.
+template <typename Jobs>
+void remove_cancelled(Jobs& jobs) {
+  end_cancelled(jobs);
   std::erase_if(jobs, [](const auto& job) { return job->is_finished(); });
 }
 
@@ -220,11 +225,7 @@ void Scheduler::drop_unused() {
 
 void Scheduler::drop_cancelled() {
   if (!cancel_noticed_.exchange(false)) return;
-  for (auto& job : running_) {
-    if (job->record().is_cancelled() && !job->is_finished()) {
-      job->finish(engine::FinishReason::kCancelled);
-    }
-  }
+  end_cancelled(running_);
   remove_finished();
   remove_cancelled(waiting_);
   publish_memory();
@@ -594,6 +595,7 @@ Status Scheduler::check_cancelled() {
     }
     any_left = any_left || !job.is_finished();
   }
+  end_cancelled(running_);  // those without a row in this sweep, too; they stay until it is over
   take_submissions();
   remove_cancelled(waiting_);
   if (!any_left) return Unexpected(ErrorCode::kCancelled, "all jobs of the sweep are cancelled");

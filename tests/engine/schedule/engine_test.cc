@@ -360,6 +360,29 @@ TEST_F(DemoTest, AJobPausesForItsReceiverWhileOthersGoOn) {
   EXPECT_EQ(slow->prompt_logprobs[4].size(), 3U);
 }
 
+TEST_F(DemoTest, ACancelledJobEndsThoughItHasNoPartInTheSweepUnderWay) {
+  EngineOptions options = kv_options(40, 40);
+  options.pause_timeout = std::chrono::hours(1);
+  open(options);
+  const auto company = start(ids_request({1, 5, 9}, 0, 900));
+  std::vector<std::shared_ptr<SlowReceiver>> paused;
+  std::vector<JobId> ids;
+  for (int i = 0; i < 8; ++i) {
+    paused.push_back(std::make_shared<SlowReceiver>());
+    const auto id = engine->generate(ids_request({1, 5, 9}, 3, 4), paused.back());
+    ASSERT_TRUE(id);
+    ids.push_back(*id);
+  }
+  company->wait_for_tokens(20);
+  for (const JobId id : ids) ASSERT_TRUE(engine->cancel(id));
+  for (const auto& job : paused) {
+    job->wait();
+    ASSERT_TRUE(job->result);
+    EXPECT_EQ(job->result->finish_reason, FinishReason::kCancelled);
+  }
+  company->wait();
+}
+
 class ProfiledJob : public RecordedJob {
  public:
   void on_profile(std::span<const ProfileEvent> events, uint64_t lost) override {
