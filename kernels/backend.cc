@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "kernels/cpu/operations.h"
+#include "kernels/watched.h"
 #if defined(AIRLLM_KERNELS_AVX2)
 #include <cpuid.h>
 #endif
@@ -30,19 +31,33 @@ std::string valid_names() { return avx2_backend() != nullptr ? "scalar, avx2" : 
 }  // namespace
 
 const Backend& scalar_backend() {
-  static constexpr Backend kBackend = {"scalar",         scalar::matmul, scalar::matmul_transposed,
-                                       scalar::norm,     scalar::rope,   scalar::attention,
-                                       scalar::map,      scalar::add,    scalar::copy,
-                                       scalar::add_bias, scalar::to_f32};
+  static constexpr Backend kBackend = {"scalar",
+                                       watched<scalar::matmul>,
+                                       watched_transposed<scalar::matmul_transposed>,
+                                       scalar::norm,
+                                       scalar::rope,
+                                       scalar::attention,
+                                       scalar::map,
+                                       scalar::add,
+                                       scalar::copy,
+                                       scalar::add_bias,
+                                       scalar::to_f32};
   return kBackend;
 }
 
 const Backend* avx2_backend() {
 #if defined(AIRLLM_KERNELS_AVX2)
-  static constexpr Backend kBackend = {"avx2",         avx2::matmul, avx2::matmul_transposed,
-                                       avx2::norm,     avx2::rope,   avx2::attention,
-                                       avx2::map,      avx2::add,    scalar::copy,
-                                       avx2::add_bias, avx2::to_f32};
+  static constexpr Backend kBackend = {"avx2",
+                                       watched<avx2::matmul>,
+                                       watched_transposed<avx2::matmul_transposed>,
+                                       avx2::norm,
+                                       avx2::rope,
+                                       avx2::attention,
+                                       avx2::map,
+                                       avx2::add,
+                                       scalar::copy,
+                                       avx2::add_bias,
+                                       avx2::to_f32};
   static const bool supported = cpu_has_avx2();
   return supported ? &kBackend : nullptr;
 #else
