@@ -83,3 +83,11 @@ function(airllm_program name)
     install(TARGETS ${name} RUNTIME DESTINATION ${ARG_INSTALL_DIR} COMPONENT ${ARG_COMPONENT})
   endif()
 endfunction()
+
+# Sources that touch much memory, start no thread and use nothing that threads share: under the thread
+# sanitizer they would take most of the time.
+function(airllm_leave_to_one_thread)
+  if(AIRLLM_SANITIZE STREQUAL "thread")
+    set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=thread)
+  endif()
+endfunction()

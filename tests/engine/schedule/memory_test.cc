@@ -287,14 +287,17 @@ TEST_F(UnderPressure, AModelInUseGetsASmallerPlanAndItsJobGoesOnAsIfNothingHadBe
   for (const uint64_t ram : {all, 3 * kMiB}) {  // all of it in memory, and most of it streamed
     say("some avg10=0.00\nfull avg10=0.00\n");
     open_with(kForever, {}, ram);
-    const auto alone = run(endless("demo"));
+    GenerateRequest request = endless("demo");
+    request.max_tokens = 400;
+    const auto alone = run(request);
     ASSERT_TRUE(alone->result);
-    const auto job = start(endless("demo"));
+    const auto job = start(request);
     job->wait_for_tokens(5);
     say_high();
     EXPECT_TRUE(eventually(
         [&] { return engine->status({})["ram_used_bytes"].get<uint64_t>() <= ram - ram / 4; }));
     EXPECT_FALSE(job->is_over());
+    say("some avg10=0.00\nfull avg10=0.00\n");
     job->wait();
     ASSERT_TRUE(job->result);
     EXPECT_EQ(job->ids, alone->ids);
