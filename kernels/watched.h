@@ -1,7 +1,7 @@
-// The thread sanitizer slows a kernel's inner loop twentyfold and finds nothing there: threads divide
-// a product by outputs. So kernels are compiled without it, and what a product reads and writes is told
-// to it in one piece, where the product begins. A tile that is still being read from disk, or a buffer
-// that somebody else fills, is found like that.
+// The thread sanitizer slows a kernel's inner loop twentyfold and finds nothing there: threads
+// divide a product by outputs. So kernels are compiled without it, and what a product reads and
+// writes is told to it in one piece, where the product begins. A tile that is still being read from
+// disk, or a buffer that somebody else fills, is found like that.
 #pragma once
 
 #include "kernels/backend.h"
@@ -30,7 +30,7 @@ inline void watch_weight(const void* begin, size_t bytes) {
 
 // x [rows, x_width] times weight [out, in] is y [rows, y_width].
 inline void watch(const MatmulArgs& args, size_t x_width, size_t y_width) {
-  watch_weight(args.weight, args.out * args.in * bytes_per_element(args.format));
+  watch_weight(args.weight, args.out * row_bytes(args.format, args.in));
   for (size_t row = 0; row < args.rows; ++row) {
     float* const x = const_cast<float*>(args.x) + row * args.x_stride;
     __tsan_read_range(x, x_width * sizeof(float));

@@ -16,13 +16,12 @@
 namespace airllm::stream {
 namespace {
 
-// Debian's kernels say "never" of shared memory, whatever a program asks for.
+// Debian's kernels give them to a process's own memory, and say "never" of shared memory.
 bool gives_huge_pages() {
-  std::ifstream file("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
   std::string modes;
   std::getline(file, modes);
-  return !modes.empty() && modes.find("[never]") == std::string::npos &&
-         modes.find("[deny]") == std::string::npos;
+  return !modes.empty() && modes.find("[never]") == std::string::npos;
 }
 
 // A mapping has huge pages only where its addresses and its offsets in the file agree in this.
@@ -43,10 +42,28 @@ std::byte* reserve(uint64_t bytes, uint64_t middle) {
   return base;
 }
 
-bool map_at(std::byte* address, uint64_t bytes, int fd, uint64_t offset) {
+bool map_own(std::byte* address, uint64_t bytes) {
   if (bytes == 0) return true;
-  return ::mmap(address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-                static_cast<off_t>(offset)) != MAP_FAILED;
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  return ::mmap(address, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0) != MAP_FAILED;
+}
+
+bool map_file(std::byte* address, uint64_t bytes, int fd) {
+  if (bytes == 0) return true;
+  return ::mmap(address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !=
+         MAP_FAILED;
+}
+
+// Gives a process's own memory back, which may be locked.
+void give_back_own(std::byte* begin, uint64_t bytes, bool is_locked) {
+  if (bytes == 0) return;
+  if (!is_locked) {
+    ::madvise(begin, bytes, MADV_DONTNEED);
+    return;
+  }
+  ::munlock(begin, bytes);
+  ::madvise(begin, bytes, MADV_DONTNEED);
+  ::mlock2(begin, bytes, MLOCK_ONFAULT);
 }
 
 // By the file, since madvise refuses locked memory.
@@ -68,14 +85,9 @@ Result<Slab> Slab::create(uint64_t working_bytes, UniqueFd lasting, uint64_t las
   if (base == nullptr) return Unexpected(errno_error(what, errno, remedy));
   slab.memory_ = {base, bytes};
   slab.working_bytes_ = working_bytes;
-  slab.working_begin_ = reinterpret_cast<uintptr_t>(base) % kHugePageBytes;
   slab.lasting_ = std::move(lasting);
-  slab.working_ = UniqueFd(::memfd_create("airllm-slab", MFD_CLOEXEC));
-  if (!slab.working_.valid() ||
-      ::ftruncate(slab.working_.get(), static_cast<off_t>(slab.working_begin_ + working_bytes)) !=
-          0 ||
-      !map_at(base, working_bytes, slab.working_.get(), slab.working_begin_) ||
-      !map_at(base + working_bytes, lasting_bytes, slab.lasting_.get(), 0)) {
+  if (!map_own(base, working_bytes) ||
+      !map_file(base + working_bytes, lasting_bytes, slab.lasting_.get())) {
     return Unexpected(errno_error(what, errno, remedy));
   }
   // Activations follow from prompts. What is refused here, LimitCORE=0 and the filter still keep.
@@ -89,9 +101,7 @@ Result<Slab> Slab::create(uint64_t working_bytes, UniqueFd lasting, uint64_t las
 Slab::Slab(Slab&& other) noexcept { *this = std::move(other); }
 
 Slab& Slab::operator=(Slab&& other) noexcept {
-  std::swap(working_, other.working_);
   std::swap(lasting_, other.lasting_);
-  std::swap(working_begin_, other.working_begin_);
   std::swap(working_bytes_, other.working_bytes_);
   std::swap(memory_, other.memory_);
   std::swap(locked_bytes_, other.locked_bytes_);
@@ -103,8 +113,10 @@ void Slab::discard(std::span<std::byte> part) {
   const auto begin = static_cast<uint64_t>(part.data() - memory_.data());
   const uint64_t first = round_up(begin, kPageBytes);
   const uint64_t last = round_down(begin + part.size(), kPageBytes);
-  punch_hole(working_.get(), working_begin_ + first,
-             working_begin_ + std::min(last, working_bytes_));
+  const uint64_t own_end = std::min(last, working_bytes_);
+  if (own_end > first) {
+    give_back_own(memory_.data() + first, own_end - first, locked_bytes_ > 0);
+  }
   if (last > working_bytes_) {
     punch_hole(lasting_.get(), std::max(first, working_bytes_) - working_bytes_,
                last - working_bytes_);
