@@ -46,6 +46,11 @@ Result<JobId> FakeEngine::start(std::string kind, uid_t user, engine::ModelRef m
   return id;
 }
 
+void FakeEngine::leave(JobId job) {
+  const std::lock_guard lock(mutex_);
+  jobs_.erase(job);
+}
+
 bool FakeEngine::cancelled_within(JobId job, std::chrono::milliseconds time) {
   std::unique_lock lock(mutex_);
   return changed_.wait_for(lock, time, [&] { return jobs_.at(job).cancelled; });
@@ -133,7 +138,7 @@ Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<Jo
   auto source = std::move(request.source);
   const uid_t user = request.owner.value_or(::geteuid());
   return start("split", user, {request.name, request.owner}, std::move(events),
-               [source](JobId, JobEvents& out) {
+               [this, source](JobId job, JobEvents& out) {
                  out.on_progress({"split", 0, 2, "bytes"});
                  auto files = source->open(kSplitNames);
                  if (!files) return out.on_error(files.error());
@@ -144,6 +149,7 @@ Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<Jo
                                        ? Json(int64_t{info.st_size})
                                        : Json());
                  }
+                 leave(job);
                  out.on_done(Json{{"sizes", sizes}});
                });
 }
@@ -151,20 +157,23 @@ Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<Jo
 Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
                                  std::shared_ptr<JobEvents> events,
                                  std::shared_ptr<engine::OwnerFiles>) {
-  return start("verify", user, model, std::move(events), [](JobId, JobEvents& out) {
+  return start("verify", user, model, std::move(events), [this](JobId job, JobEvents& out) {
+    leave(job);
     out.on_done(Json{{"ok", true}});
   });
 }
 
 Result<JobId> FakeEngine::stop(const engine::ModelRef& model, uid_t user,
                                std::shared_ptr<JobEvents> events) {
-  return start("stop", user, model, std::move(events), [model](JobId, JobEvents& out) {
+  return start("stop", user, model, std::move(events), [this, model](JobId job, JobEvents& out) {
+    leave(job);
     out.on_done(Json{{"name", model.name}, {"was_in_memory", true}, {"freed_bytes", 4096}});
   });
 }
 
 Result<JobId> FakeEngine::measure_disk(uid_t user, std::shared_ptr<JobEvents> events) {
-  return start("measure", user, {}, std::move(events), [](JobId, JobEvents& out) {
+  return start("measure", user, {}, std::move(events), [this](JobId job, JobEvents& out) {
+    leave(job);
     out.on_done(Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});
   });
 }
@@ -181,6 +190,7 @@ Result<JobId> FakeEngine::bench_stream(engine::BenchRequest request,
                    if (!cancelled_within(job, std::chrono::seconds(1))) continue;
                    return out.on_error({ErrorCode::kCancelled, "cancelled", {}});
                  }
+                 leave(job);
                  out.on_done(Json{{"model", model}, {"sweeps", sweeps}});
                });
 }

@@ -60,7 +60,10 @@ class Client {
     while (std::optional<protocol::Event> event = next()) {
       const auto* accepted = std::get_if<protocol::Accepted>(&event->body);
       if (event->id == id && accepted != nullptr) return accepted->job;
-      if (std::holds_alternative<protocol::Failed>(event->body)) break;
+      if (const auto* failed = std::get_if<protocol::Failed>(&event->body)) {
+        ADD_FAILURE() << failed->error.message;
+        return 0;
+      }
     }
     ADD_FAILURE() << "the job was not accepted";
     return 0;
