@@ -76,6 +76,8 @@ struct SplitOptions {
   Globals globals;
   std::vector<std::string> words;  // the folder
   std::optional<std::string> name;
+  std::optional<uint64_t> bits;
+  std::optional<std::string> format;
   bool share = false;
   bool in_place = false;
   bool delete_original = false;
@@ -90,6 +92,10 @@ Result<bool> parse_options(const Invocation& call, SplitOptions& options) {
   parser.usage("airllm split [OPTIONS] DIR");
   parser.words("DIR", options.words, 1, 1, "The folder");
   parser.text("--name", options.name, "NAME", "The model's name; without it the folder's");
+  parser.integer("--bits", options.bits, 4,
+                 "Compress the weights to 8 or to 4 bits each; --format says more exactly how");
+  parser.text("--format", options.format, "W[,E]",
+              "Store the layers' weights as W and embedding and head as E (q8): q8, q4 or keep");
   parser.flag("--in-place", options.in_place,
               "Read the weights where they lie and copy none of them; the files must stay");
   parser.flag("--delete-original", options.delete_original,
@@ -102,6 +108,20 @@ Result<bool> parse_options(const Invocation& call, SplitOptions& options) {
 
 Status check_options(const SplitOptions& options) {
   if (options.name) AIRLLM_TRY_VOID(check_model_name(*options.name));
+  if (options.bits && *options.bits != 8 && *options.bits != 4) {
+    return Unexpected(ErrorCode::kUsage,
+                      "--bits " + std::to_string(*options.bits) + ": weights have 8 or 4 bits",
+                      "give --bits 8 or --bits 4");
+  }
+  if (options.bits && options.format) {
+    return Unexpected(ErrorCode::kUsage, "--bits and --format exclude each other",
+                      "give one of the two");
+  }
+  if (options.in_place && (options.bits || options.format)) {
+    return Unexpected(ErrorCode::kUsage,
+                      "--in-place uses the weights as they are: they cannot be compressed",
+                      "leave --in-place out, or --bits and --format");
+  }
   if (options.in_place && options.delete_original) {
     return Unexpected(ErrorCode::kUsage,
                       "--in-place and --delete-original exclude each other: one keeps the weights "
@@ -137,6 +157,8 @@ class SplitCall {
     params_.name = options_.name.value_or(source_.default_name());
     params_.source_label = is_text ? folder : escape_for_display(folder);
     params_.share = options_.share;
+    if (options_.bits) params_.format = *options_.bits == 8 ? "q8" : "q4";
+    if (options_.format) params_.format = *options_.format;
     if (options_.in_place) params_.in_place = source_.real_path();
     AIRLLM_TRY(params_.chat_templates, source_.chat_templates());
     return {};

@@ -373,6 +373,9 @@ struct SplitRequest {
   // Unset: the daemon's own user, whose models are shared at once. The models of others are private
   // until they share them.
   std::optional<uid_t> owner = std::nullopt;
+  // How the weights are stored: "WEIGHTS" or "WEIGHTS,ENDS" of the layers and of embedding and
+  // head, each "q8", "q4" or "keep" (docs/number-formats.md). Empty: all as they came.
+  std::string format = {};
   bool share = false;      // share it when it is whole
   bool has_quota = false;  // whether the owner's models are limited
   // The source's real path: the weights are to be read there in place, and only indexed.

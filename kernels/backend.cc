@@ -33,6 +33,8 @@ std::string valid_names() { return avx2_backend() != nullptr ? "scalar, avx2" : 
 const Backend& scalar_backend() {
   static constexpr Backend kBackend = {"scalar",
                                        watched<scalar::matmul>,
+                                       scalar::prepared_bytes,
+                                       scalar::prepare,
                                        watched_transposed<scalar::matmul_transposed>,
                                        scalar::norm,
                                        scalar::rope,
@@ -41,6 +43,7 @@ const Backend& scalar_backend() {
                                        scalar::add,
                                        scalar::copy,
                                        scalar::add_bias,
+                                       scalar::compress_row,
                                        scalar::to_f32};
   return kBackend;
 }
@@ -49,6 +52,8 @@ const Backend* avx2_backend() {
 #if defined(AIRLLM_KERNELS_AVX2)
   static constexpr Backend kBackend = {"avx2",
                                        watched<avx2::matmul>,
+                                       avx2::prepared_bytes,
+                                       avx2::prepare,
                                        watched_transposed<avx2::matmul_transposed>,
                                        avx2::norm,
                                        avx2::rope,
@@ -57,6 +62,7 @@ const Backend* avx2_backend() {
                                        avx2::add,
                                        scalar::copy,
                                        avx2::add_bias,
+                                       avx2::compress_row,
                                        avx2::to_f32};
   static const bool supported = cpu_has_avx2();
   return supported ? &kBackend : nullptr;
@@ -65,11 +71,14 @@ const Backend* avx2_backend() {
 #endif
 }
 
+const Backend& best_backend() {
+  return avx2_backend() != nullptr ? *avx2_backend() : scalar_backend();
+}
+
 Result<const Backend*> choose_backend() {
-  const Backend* best = avx2_backend() != nullptr ? avx2_backend() : &scalar_backend();
   const char* value = std::getenv(kVariable);
   const std::string_view name = value == nullptr ? "" : value;
-  if (name.empty()) return best;
+  if (name.empty()) return &best_backend();
   for (const Backend* backend : {&scalar_backend(), avx2_backend()}) {
     if (backend != nullptr && name == backend->name) return backend;
   }

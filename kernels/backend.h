@@ -30,6 +30,8 @@ struct MatmulArgs {
   size_t y_stride = 0;
   size_t rows = 0, in = 0, out = 0;
   bool accumulate = false;
+  // Of compressed weights: what prepare() has made of x. Nothing else of x is looked at.
+  const void* prepared = nullptr;
 };
 
 // Every group of a row is normalised by itself: y = (x - mean) / sqrt(variance + epsilon) times
@@ -143,6 +145,13 @@ struct Backend {
   const char* name;  // "scalar", "avx2"
 
   void (*matmul)(const MatmulArgs&, ThreadPool&);
+  // Bytes of what a product with compressed weights takes of one row of `in` inputs, a multiple of
+  // 32; 0 where it takes the row itself.
+  size_t (*prepared_bytes)(size_t in);
+  // Makes it of args.x, for the products of these rows with any compressed weights; `prepared` has
+  // prepared_bytes(in) for each of the rows and is aligned to 32. Only x, rows and in are looked
+  // at.
+  void (*prepare)(const MatmulArgs&, void* prepared, ThreadPool&);
   // y[r, i] += sum over o of x[r, o] * weight[o, i], in the order of o; x [rows, out], y [rows,
   // in], weight [out, in] as for matmul; accumulate is not looked at.
   void (*matmul_transposed)(const MatmulArgs&, ThreadPool&);
@@ -155,14 +164,28 @@ struct Backend {
   // x[r, i] += bias[i]; x [rows, width], rows x_stride floats apart
   void (*add_bias)(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
                    size_t width, ThreadPool&);
-  // out[i] = number i of `in` as f32; [count]. Both are the host's.
+  // Makes a row of a compressed format of `numbers`, all finite; [width], `out` has
+  // row_bytes(format, width). A number beyond what f16 scales reach is cut off there; a block of
+  // zeros stays zero. Both are the host's, and the bytes are those of every other backend.
+  void (*compress_row)(NumberFormat format, const float* numbers, size_t width, char* out);
+  // out[i] = number i of `in` as f32; [count], of a compressed format one whole row. Both are the
+  // host's.
   void (*to_f32)(const void* in, NumberFormat format, float* out, size_t count);
 };
+
+// The most that any backend's prepared_bytes(in) is: 2.25 bytes for each number of whole
+// superblocks.
+constexpr size_t most_prepared_bytes(size_t in) {
+  return blocks_of(in, kSuperblockNumbers) * kSuperblockNumbers / 4 * 9;
+}
 
 // The reference: plain loops, in the order of the formulas. Stays for ever.
 const Backend& scalar_backend();
 // Null where this build or this CPU has not got it.
 const Backend* avx2_backend();
+
+// The best of this CPU.
+const Backend& best_backend();
 
 // The best backend of this CPU, or the one that the environment variable AIRLLM_CPU names
 // ("scalar", "avx2"). A name that is unknown or that this CPU cannot run is a kConfig error.

@@ -164,6 +164,7 @@ Result<Params> read_split(const MapView& map) {
   AIRLLM_TRY_VOID(map.get_list("chat_templates", kMaxChatTemplates, params.chat_templates));
   AIRLLM_TRY_VOID(map.get("in_place", params.in_place));
   AIRLLM_TRY_VOID(map.get("only_plan", params.only_plan));
+  AIRLLM_TRY_VOID(map.get("format", params.format));
   return Params(std::move(params));
 }
 

@@ -218,13 +218,14 @@ void write_params(Writer& out, const TemplateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(5 + count(params.in_place));
+  out.map(6 + count(params.in_place));
   out.field("name", params.name);
   out.field("source_label", params.source_label);
   out.field("share", params.share);
   out.field("chat_templates", params.chat_templates);
   optional_field(out, "in_place", params.in_place);
   out.field("only_plan", params.only_plan);
+  out.field("format", params.format);
 }
 
 void write_params(Writer& out, const ModelParams& params) {

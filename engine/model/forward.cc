@@ -34,8 +34,19 @@ constexpr Buffer kLast[] = {Buffer::kLogits};
 
 struct Layout {
   std::array<uint64_t, kBuffers> offsets{};
+  uint64_t prepared_offset = 0;
   uint64_t bytes = 0;
 };
+
+// No product has a wider input.
+uint64_t widest_input(const Architecture& a) {
+  uint64_t widest = buffer_width(a, Buffer::kMlp) / (a.gated ? 2 : 1);
+  for (const Buffer buffer :
+       {Buffer::kStream, Buffer::kMixed, Buffer::kLowQuery, Buffer::kValues, Buffer::kNarrow}) {
+    widest = std::max(widest, buffer_width(a, buffer));
+  }
+  return widest;
+}
 
 Layout layout_of(const Architecture& a, const BatchLimits& limits) {
   Layout layout;
@@ -52,6 +63,11 @@ Layout layout_of(const Architecture& a, const BatchLimits& limits) {
       std::max({place(kAttention, limits.rows, shared), place(kMlp, limits.rows, shared),
                 place(kEnds, limits.rows, shared)});
   layout.bytes = place(kLast, limits.logit_rows, logits);
+  layout.prepared_offset = layout.bytes;
+  if (limits.prepares) {
+    layout.bytes +=
+        round_up(limits.rows * kernels::most_prepared_bytes(widest_input(a)), kAlignment);
+  }
   return layout;
 }
 
@@ -81,6 +97,7 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
     buffers_[i] = reinterpret_cast<float*>(workspace.data() + layout.offsets[i]);
     strides_[i] = buffer_width(architecture, static_cast<Buffer>(i));
   }
+  prepared_ = workspace.data() + layout.prepared_offset;
   for (const Rope& rope : architecture.ropes) {
     rotation_runs_.push_back({{0, 0, inverse_frequencies(rope, 0), attention_factor(rope, 0)}});
   }
@@ -123,10 +140,9 @@ std::span<const float> ForwardPass::look(const float* from, size_t count) {
   return {reinterpret_cast<const float*>(found), count};
 }
 
-void ForwardPass::convert(const TileView& tile, size_t begin, std::span<float> to) {
-  const size_t element = kernels::bytes_per_element(tile.format);
-  const std::byte* const found =
-      memory_.look(tile.data + begin * element, to.size() * element, looked_at_);
+void ForwardPass::convert(const TileView& tile, size_t row, std::span<float> to) {
+  const size_t bytes = kernels::row_bytes(tile.format, to.size());
+  const std::byte* const found = memory_.look(tile.data + row * bytes, bytes, looked_at_);
   backend_.to_f32(found, tile.format, to.data(), to.size());
 }
 
@@ -276,8 +292,18 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   args.in = step.from.width;
   args.out = tile.rows;
   args.accumulate = step.adds;
+  if (kernels::is_compressed(tile.format)) {
+    if (tile.row_begin == 0) prepare(args);
+    args.prepared = prepared_;
+  }
   backend_.matmul(args, pool_);
   if (step.normalizes_rows) divide_by_row_norms(step, tile);
+}
+
+// What products with this input take, for all tiles of the weight.
+void ForwardPass::prepare(const kernels::MatmulArgs& args) {
+  AIRLLM_CHECK(limits_.prepares && args.in <= widest_input(architecture_));
+  backend_.prepare(args, prepared_, pool_);
 }
 
 // Of the rows that no sweep has measured yet.
@@ -288,7 +314,7 @@ void ForwardPass::measure_row_norms(const step::Product& step, const TileView& t
   for (size_t i = 0; i < tile.rows; ++i) {
     float& inverse = inverse_row_norms_[tile.row_begin + i];
     if (inverse != 0) continue;
-    convert(tile, i * row.size(), row);
+    convert(tile, i, row);
     double squares = 0;
     for (const float number : row) squares += static_cast<double>(number) * number;
     inverse = static_cast<float>(1 / std::max(std::sqrt(squares), kLeastNorm));

@@ -35,6 +35,7 @@ struct Row {
 struct BatchLimits {
   size_t rows = 1;
   size_t logit_rows = 1;
+  bool prepares = false;  // there is room for what products with compressed weights take
 };
 
 // What the keys and values of its sequences look like.
@@ -83,8 +84,8 @@ class ForwardPass {
   kernels::MatmulArgs head_product(const Slice& from, const Slice& to, const TileView& tile) const;
   // Numbers of the memory where the host can read them, until the next look.
   std::span<const float> look(const float* from, size_t count);
-  // to = the tile's numbers from number `begin` on.
-  void convert(const TileView& tile, size_t begin, std::span<float> to);
+  // to = the tile's row `row`.
+  void convert(const TileView& tile, size_t row, std::span<float> to);
   // y = x, or 0 without an x: `rows` rows of `width` numbers.
   void copy_rows(const float* x, size_t x_stride, float* y, size_t y_stride, size_t rows,
                  size_t width, const size_t* index = nullptr);
@@ -100,6 +101,7 @@ class ForwardPass {
   Status lookup(const step::Lookup& step, size_t tensor, WeightSource& weights);
   void normalize(const step::Normalize& step, const TileView& tile);
   void multiply(const step::Product& step, const TileView& tile);
+  void prepare(const kernels::MatmulArgs& args);
   void measure_row_norms(const step::Product& step, const TileView& tile);
   void divide_by_row_norms(const step::Product& step, const TileView& tile);
   void add_bias(const step::Bias& step, const TileView& tile);
@@ -137,6 +139,7 @@ class ForwardPass {
 
   std::array<float*, kBuffers> buffers_;  // in the workspace
   std::array<size_t, kBuffers> strides_;  // widths
+  void* prepared_;                        // likewise, of the widest input; where limits_.prepares
 
   std::span<const Row> rows_;
   std::vector<uint32_t> positions_;

@@ -299,7 +299,10 @@ class Opener {
     AIRLLM_TRY(auto packed, find_packed(quantization_, index_, name, spec));
     if (packed) {
       const kernels::NumberFormat format = packed->format();
-      return SourceTensor{found->file, found->offset_bytes, format, false, std::move(packed)};
+      return SourceTensor{.file = found->file,
+                          .offset_bytes = found->offset_bytes,
+                          .format = format,
+                          .packed = std::move(packed)};
     }
     if (found->shape != shape) {
       return bad("tensor " + name + " has the shape " + describe_shape(found->shape) +
@@ -311,8 +314,10 @@ class Opener {
                  ", and config.json does not say how it is packed; F32, F16 and BF16 can be used");
     }
     const uint64_t part_bytes = kernels::bytes_per_element(*format) * spec.elements();
-    return SourceTensor{found->file, found->offset_bytes + spec.part.index * part_bytes, *format,
-                        spec.is_transposed};
+    return SourceTensor{.file = found->file,
+                        .offset_bytes = found->offset_bytes + spec.part.index * part_bytes,
+                        .format = *format,
+                        .is_transposed = spec.is_transposed};
   }
 
   Status check_leftover() const {
@@ -345,14 +350,24 @@ class Opener {
 }  // namespace
 
 std::string Checkpoint::dtype() const {
-  std::array<uint64_t, 3> elements{};
+  std::array<uint64_t, kernels::kAllFormats.size()> elements{};
   for (size_t i = 0; i < stages.size(); ++i) {
     for (size_t j = 0; j < tensors[i].size(); ++j) {
-      elements[static_cast<size_t>(tensors[i][j].format)] += stages[i].tensors[j].elements();
+      elements[static_cast<size_t>(tensors[i][j].stored_as)] += stages[i].tensors[j].elements();
     }
   }
   const auto most = std::max_element(elements.begin(), elements.end()) - elements.begin();
   return kernels::number_format_name(static_cast<kernels::NumberFormat>(most));
+}
+
+void compress(Checkpoint& checkpoint, const Compression& compression) {
+  for (size_t i = 0; i < checkpoint.stages.size(); ++i) {
+    std::vector<SourceTensor>& sources = checkpoint.tensors[i];
+    std::vector<kernels::NumberFormat> formats;
+    for (const SourceTensor& source : sources) formats.push_back(source.format);
+    formats = stored_formats(compression, checkpoint.stages[i], formats);
+    for (size_t j = 0; j < sources.size(); ++j) sources[j].stored_as = formats[j];
+  }
 }
 
 bool Checkpoint::bundled() const {

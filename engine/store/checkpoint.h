@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/model/architecture.h"
 #include "engine/model/stages.h"
+#include "engine/store/compression.h"
 #include "engine/store/disk.h"
 #include "engine/store/manifest.h"
 #include "engine/store/packed.h"
@@ -24,7 +25,8 @@ struct SourceTensor {
   size_t file = 0;            // index into Checkpoint::weight_files
   uint64_t offset_bytes = 0;  // in that file
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
-  bool is_transposed = false;  // lies there as [in, out]
+  kernels::NumberFormat stored_as = format;  // in the shard
+  bool is_transposed = false;                // lies there as [in, out]
   // Instead: what makes the numbers of `format`.
   std::shared_ptr<const PackedWeight> packed = nullptr;
 };
@@ -45,7 +47,7 @@ struct Checkpoint {
   std::vector<SmallFile> small_files;  // config.json among them
   std::vector<SourceRecord> sources;   // config.json, then the weight files
 
-  std::string dtype() const;  // of most weights
+  std::string dtype() const;  // what most weights are stored as
   bool bundled() const;       // config.json has "airllm_bundled": true
 };
 
@@ -53,6 +55,9 @@ struct Checkpoint {
 // is there once, in its shape, in a number format that can be used, and none is left over.
 Result<Checkpoint> open_checkpoint(Disk& disk, engine::SourceDirectory& directory,
                                    const std::string& label);
+
+// Has the weights stored as `compression` says.
+void compress(Checkpoint& checkpoint, const Compression& compression);
 
 // Whether the weights can be used in the files that they lie in. When not, a kData error names a
 // tensor and says why.

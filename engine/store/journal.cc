@@ -37,6 +37,7 @@ Status write_journal(Disk& disk, const std::string& folder, const Journal& journ
                   {"source_label", journal.source_label},
                   {"family", journal.family},
                   {"dtype", journal.dtype},
+                  {"compression", compression_text(journal.compression)},
                   {"started", journal.started},
                   {"layers", journal.layers},
                   {"parameters", journal.parameters},
@@ -62,6 +63,10 @@ Result<Journal> read_journal(Disk& disk, const std::string& folder) {
   AIRLLM_TRY(out.source_label, text_at(root, "source_label", path));
   AIRLLM_TRY(out.family, text_at(root, "family", path));
   AIRLLM_TRY(out.dtype, text_at(root, "dtype", path));
+  if (root.contains("compression")) {  // journals of older versions have none
+    AIRLLM_TRY(const std::string compression, text_at(root, "compression", path));
+    AIRLLM_TRY(out.compression, parse_compression(compression));
+  }
   AIRLLM_TRY(out.started, text_at(root, "started", path));
   AIRLLM_TRY(out.layers, number_at(root, "layers", path));
   AIRLLM_TRY(out.parameters, number_at(root, "parameters", path));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/store/compression.h"
 #include "engine/store/disk.h"
 #include "engine/store/manifest.h"
 
@@ -20,6 +21,7 @@ struct Journal {
   std::string source_label;
   std::string family;
   std::string dtype;
+  Compression compression;
   std::string started;  // RFC 3339, UTC
   uint64_t layers = 0;
   uint64_t parameters = 0;

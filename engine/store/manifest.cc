@@ -42,6 +42,11 @@ Result<SourceRecord> parse_source(const StrictObject& item) {
 }
 
 // Another version is refused by name before anything else is looked at.
+const char* layout_of(const Manifest& manifest) {
+  if (manifest.in_place) return kInPlaceLayout;
+  return manifest.compression.is_none() ? kRowMajorLayout : kCompressedLayout;
+}
+
 Status check_version(const Json& root, const std::string& what) {
   const auto text = [&](const char* key) {
     const auto at = root.is_object() ? root.find(key) : root.end();
@@ -52,14 +57,15 @@ Status check_version(const Json& root, const std::string& what) {
     return Unexpected(ErrorCode::kData, what + ": not the manifest of a model");
   }
   const std::string ours = std::to_string(kManifestVersion);
-  const bool is_layout = text("layout") == kRowMajorLayout || text("layout") == kInPlaceLayout;
+  const bool is_layout = text("layout") == kRowMajorLayout || text("layout") == kInPlaceLayout ||
+                         text("layout") == kCompressedLayout;
   if (text("version") != ours || !is_layout) {
     const std::string name = escape_for_display(text("name"), true);
     return Unexpected(ErrorCode::kData,
                       what + ": format version " + escape_for_display(text("version"), true) +
                           " with layout " + escape_for_display(text("layout"), true) +
                           ", but this program reads version " + ours + " with layout " +
-                          kRowMajorLayout + " or " + kInPlaceLayout,
+                          kRowMajorLayout + ", " + kCompressedLayout + " or " + kInPlaceLayout,
                       "make it again: airllm rm " + name + " && airllm split DIR --name " + name +
                           "; or use the airllm that made it");
   }
@@ -107,7 +113,7 @@ Json manifest_json(const Manifest& manifest) {
   Json out{
       {"format", kManifestFormat},
       {"version", kManifestVersion},
-      {"layout", manifest.in_place ? kInPlaceLayout : kRowMajorLayout},
+      {"layout", layout_of(manifest)},
       {"name", manifest.name},
       {"created", manifest.created},
       {"bundled", manifest.bundled},
@@ -119,6 +125,7 @@ Json manifest_json(const Manifest& manifest) {
       {"shards", std::move(shards)},
       {"files", std::move(files)}};
   if (manifest.in_place) out["directory"] = *manifest.in_place;
+  if (!manifest.compression.is_none()) out["compression"] = compression_text(manifest.compression);
   return out;
 }
 
@@ -138,12 +145,20 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
                                 "bundled", "family",  "dtype",  "layers", "parameters",
                                 "source",  "shards",  "files"};
   const bool is_in_place = root.at("layout") == kInPlaceLayout;
+  const bool is_compressed = root.at("layout") == kCompressedLayout;
   if (is_in_place) keys.push_back("directory");
+  if (is_compressed) keys.push_back("compression");
   AIRLLM_TRY_VOID(top.has_exactly(keys));
   Manifest out;
   if (is_in_place) {
     AIRLLM_TRY(out.in_place, top.text("directory"));
     if (!is_plain_absolute_path(*out.in_place)) return top.bad("directory is no plain path");
+  }
+  if (is_compressed) {
+    AIRLLM_TRY(const std::string compression, top.text("compression"));
+    Result<Compression> parsed = parse_compression(compression);
+    if (!parsed || parsed->is_none()) return top.bad("compression names no format");
+    out.compression = *parsed;
   }
   AIRLLM_TRY(out.name, top.text("name"));
   AIRLLM_TRY(out.created, top.text("created"));

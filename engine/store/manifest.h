@@ -9,6 +9,7 @@
 
 #include "base/json_fwd.h"
 #include "base/result.h"
+#include "engine/store/compression.h"
 #include "engine/store/shard.h"
 
 namespace airllm::store {
@@ -42,6 +43,7 @@ struct Manifest {
   std::string created;  // RFC 3339, UTC
   std::string family;
   std::string dtype;  // of most weights
+  Compression compression;
   uint64_t layers = 0;
   uint64_t parameters = 0;
   bool bundled = false;

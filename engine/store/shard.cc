@@ -4,6 +4,8 @@
 
 #include "base/checked.h"
 #include "base/units.h"
+#include "base/utf8.h"
+#include "engine/store/compression.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_layout.h"
 
@@ -14,25 +16,47 @@ Unexpected damaged(const std::string& path, const std::string& why) {
   return Unexpected(ErrorCode::kData, path + ": " + why, kRepairRemedy);
 }
 
+Result<kernels::NumberFormat> format_of(const std::string& path, const SafetensorsHeader& header,
+                                        const TensorRecord& record) {
+  if (const auto format = weight_format(record.dtype)) return *format;
+  const auto named = header.metadata.find(format_key(record.name));
+  if (record.dtype == Dtype::kU8 && record.shape.size() == 2 && named != header.metadata.end()) {
+    for (const kernels::NumberFormat format : kernels::kAllFormats) {
+      if (kernels::is_compressed(format) && named->second == kernels::number_format_name(format)) {
+        return format;
+      }
+    }
+    return damaged(path, "tensor " + record.name + " has the format " +
+                             escape_for_display(named->second, true) +
+                             ", which this program does not know");
+  }
+  return damaged(path, "tensor " + record.name + " has the dtype " + dtype_name(record.dtype));
+}
+
 // The layout that the stage's tensors must have, with the number formats that the header names.
 Result<ShardLayout> expected_layout(const std::string& path, const SafetensorsHeader& header,
                                     const model::StageSpec& stage) {
   std::vector<kernels::NumberFormat> formats;
+  const std::vector<bool> may_be_compressed = compressible(stage);
   for (const model::TensorSpec& spec : stage.tensors) {
     const auto record =
         std::find_if(header.tensors.begin(), header.tensors.end(),
                      [&](const TensorRecord& candidate) { return candidate.name == spec.name; });
     if (record == header.tensors.end()) return damaged(path, "tensor " + spec.name + " is missing");
-    if (record->shape != spec.shape) {
+    AIRLLM_TRY(const kernels::NumberFormat format, format_of(path, header, *record));
+    if (kernels::is_compressed(format) && !may_be_compressed[formats.size()]) {
+      return damaged(path, "tensor " + spec.name + " is compressed, which it cannot be");
+    }
+    const std::vector<uint64_t> shape =
+        kernels::is_compressed(format)
+            ? std::vector{spec.shape.front(), kernels::row_bytes(format, spec.shape.back())}
+            : spec.shape;
+    if (record->shape != shape) {
       return damaged(path, "tensor " + spec.name + " has the shape " +
                                describe_shape(record->shape) + " instead of " +
-                               describe_shape(spec.shape));
+                               describe_shape(shape));
     }
-    const auto format = weight_format(record->dtype);
-    if (!format) {
-      return damaged(path, "tensor " + spec.name + " has the dtype " + dtype_name(record->dtype));
-    }
-    formats.push_back(*format);
+    formats.push_back(format);
   }
   ShardLayout layout = layout_shard(stage, formats);
   if (layout.records != header.tensors || layout.header.size() != header.data_offset) {
@@ -48,10 +72,11 @@ Status check_metadata(const std::string& path, const SafetensorsHeader& header) 
     return at == header.metadata.end() ? std::string("missing") : at->second;
   };
   if (value("format") != kShardFormat) return damaged(path, "not a shard of ours");
-  if (value("version") != kShardVersion || value("layout") != kRowMajorLayout) {
+  const bool is_layout = value("layout") == kRowMajorLayout || value("layout") == kCompressedLayout;
+  if (value("version") != kShardVersion || !is_layout) {
     return damaged(path, "format version " + value("version") + " with layout " + value("layout") +
                              ", but this program reads version " + kShardVersion + " with layout " +
-                             kRowMajorLayout);
+                             kRowMajorLayout + " or " + kCompressedLayout);
   }
   return {};
 }

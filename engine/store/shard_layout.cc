@@ -1,5 +1,6 @@
 #include "engine/store/shard_layout.h"
 
+#include <map>
 #include <numeric>
 
 #include "base/checked.h"
@@ -61,7 +62,7 @@ ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat fo
   tensor.format = format;
   tensor.shape = spec.shape;
   tensor.rows = spec.shape.size() == 2 ? spec.shape[0] : 1;
-  tensor.row_bytes = spec.shape.back() * kernels::bytes_per_element(format);
+  tensor.row_bytes = kernels::row_bytes(format, spec.shape.back());
   tensor.rows_per_block = rows_per_block(tensor.rows, tensor.row_bytes);
   tensor.block_checksums.resize((tensor.rows + tensor.rows_per_block - 1) / tensor.rows_per_block);
   return tensor;
@@ -73,27 +74,35 @@ ShardLayout layout_shard(const model::StageSpec& stage,
   ShardLayout out;
   Placer placer(out.records);
   uint64_t blocks = 0;
+  std::map<std::string, std::string> metadata{{"format", kShardFormat},
+                                              {"version", kShardVersion},
+                                              {"layout", kRowMajorLayout},
+                                              {"stage", stage.shard_name}};
   for (size_t i = 0; i < formats.size(); ++i) {
     ShardTensor tensor = shard_tensor(stage.tensors[i], formats[i]);
+    std::vector<uint64_t> shape = tensor.shape;
+    if (kernels::is_compressed(tensor.format)) {
+      shape = {tensor.rows, tensor.row_bytes};
+      metadata["layout"] = kCompressedLayout;
+      metadata[format_key(tensor.name)] = kernels::number_format_name(tensor.format);
+    }
     tensor.offset_bytes =
-        placer.place(tensor.name, weight_dtype(tensor.format), tensor.shape, tensor.bytes());
+        placer.place(tensor.name, weight_dtype(tensor.format), std::move(shape), tensor.bytes());
     blocks += tensor.block_checksums.size();
     out.tensors.push_back(std::move(tensor));
   }
   out.checksums_bytes = blocks * kChecksumBytes;
   out.checksums_offset =
       placer.place(kChecksumsTensor, Dtype::kU8, {out.checksums_bytes}, out.checksums_bytes);
-  out.header = write_safetensors_header({{"format", kShardFormat},
-                                         {"version", kShardVersion},
-                                         {"layout", kRowMajorLayout},
-                                         {"stage", stage.shard_name}},
-                                        out.records, kPageBytes);
+  out.header = write_safetensors_header(metadata, out.records, kPageBytes);
   const uint64_t data_offset = out.header.size();
   for (ShardTensor& tensor : out.tensors) tensor.offset_bytes += data_offset;
   out.checksums_offset += data_offset;
   out.file_bytes = data_offset + placer.end();
   return out;
 }
+
+std::string format_key(const std::string& tensor) { return "format of " + tensor; }
 
 std::optional<kernels::NumberFormat> weight_format(Dtype dtype) {
   switch (dtype) {
@@ -109,6 +118,8 @@ Dtype weight_dtype(kernels::NumberFormat format) {
     case kernels::NumberFormat::kF32: return Dtype::kF32;
     case kernels::NumberFormat::kF16: return Dtype::kF16;
     case kernels::NumberFormat::kBF16: return Dtype::kBF16;
+    case kernels::NumberFormat::kQ8:
+    case kernels::NumberFormat::kQ4: return Dtype::kU8;
   }
   return Dtype::kF32;
 }

@@ -16,6 +16,9 @@ namespace airllm::store {
 inline constexpr const char* kShardFormat = "airllm-shard";
 inline constexpr const char* kShardVersion = "1";
 inline constexpr const char* kRowMajorLayout = "row-major";
+// Row-major, but some tensors are rows of a compressed format: U8 [rows, bytes of a row], whose
+// format the metadata name.
+inline constexpr const char* kCompressedLayout = "compressed-rows";
 inline constexpr const char* kChecksumsTensor = "checksums";
 inline constexpr const char* kShardSuffix = ".safetensors";
 
@@ -37,7 +40,10 @@ ShardLayout layout_shard(const model::StageSpec& stage,
 // The tensor with its blocks, whose checksums are zero; it lies nowhere yet.
 ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat format);
 
-// The number formats that the forward pass reads, and their names in a header.
+// The key of a compressed tensor's format in the metadata.
+std::string format_key(const std::string& tensor);
+
+// The plain number formats, and their names in a header.
 std::optional<kernels::NumberFormat> weight_format(Dtype dtype);
 Dtype weight_dtype(kernels::NumberFormat format);
 

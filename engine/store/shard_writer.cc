@@ -1,11 +1,15 @@
 #include "engine/store/shard_writer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
+#include <optional>
+#include <thread>
 
 #include "base/units.h"
 #include "engine/store/hash.h"
 #include "engine/store/shard_index.h"
+#include "kernels/backend.h"
 #include "kernels/convert.h"
 
 namespace airllm::store {
@@ -21,6 +25,13 @@ struct Run {
   std::span<const std::byte> data;
 };
 
+// Whether none is infinite or NaN.
+bool are_finite(std::span<const float> numbers) {
+  float sum = 0;  // 0, or NaN once there was one
+  for (const float number : numbers) sum += number - number;
+  return sum == 0;
+}
+
 // Reads a source tensor in runs of whole blocks, through one buffer.
 class BlockReader {
  public:
@@ -30,38 +41,53 @@ class BlockReader {
   Status read(const SourceTensor& source, const ShardTensor& tensor, Visit visit) {
     const uint64_t block_bytes = tensor.rows_per_block * tensor.row_bytes;
     const uint64_t run_bytes = std::max<uint64_t>(kCopyBytes / block_bytes, 1) * block_bytes;
+    const uint64_t came_row_bytes = kernels::row_bytes(source.format, tensor.shape.back());
     for (uint64_t at = 0; at < tensor.bytes(); at += run_bytes) {
       const uint64_t bytes = std::min(run_bytes, tensor.bytes() - at);
-      if (buffer_.size() < bytes) buffer_.resize(bytes);
-      const std::span<std::byte> data = std::span(buffer_).first(bytes);
-      if (source.packed) {
-        AIRLLM_TRY_VOID(expand(source, tensor, at / tensor.row_bytes, data));
-      } else if (source.is_transposed) {
-        AIRLLM_TRY_VOID(read_columns(source, tensor, at / tensor.row_bytes, data));
-      } else {
-        AIRLLM_TRY_VOID(file_of(source).read_at(source.offset_bytes + at, data));
-      }
+      const Rows rows{at / tensor.row_bytes, bytes / tensor.row_bytes};
+      const std::span<std::byte> came = first_bytes(came_, rows.count * came_row_bytes);
+      AIRLLM_TRY_VOID(read_rows(source, tensor, rows, came));
+      const bool is_kept = source.stored_as == source.format;
+      const std::span<std::byte> data = is_kept ? came : first_bytes(stored_, bytes);
+      if (!is_kept) AIRLLM_TRY_VOID(compress(source, tensor, rows, came, data));
       AIRLLM_TRY_VOID(visit(Run{at / block_bytes, at, data}));
     }
     return {};
   }
 
  private:
+  struct Rows {
+    uint64_t first, count;
+  };
+
+  static std::span<std::byte> first_bytes(std::vector<std::byte>& buffer, uint64_t bytes) {
+    if (buffer.size() < bytes) buffer.resize(bytes);
+    return std::span(buffer).first(bytes);
+  }
+
+  // Rows of the tensor in the format that it came in.
+  Status read_rows(const SourceTensor& source, const ShardTensor& tensor, const Rows& rows,
+                   std::span<std::byte> out) {
+    if (source.packed) return expand(source, rows, out);
+    if (source.is_transposed) return read_columns(source, tensor, rows, out);
+    const uint64_t row_bytes = out.size() / rows.count;
+    return file_of(source).read_at(source.offset_bytes + rows.first * row_bytes, out);
+  }
+
   const DiskFile& file_of(const SourceTensor& source) const {
     return *checkpoint_.weight_files[source.file];
   }
 
-  // Rows of the tensor from `first_row` on, which are columns of the source.
-  Status read_columns(const SourceTensor& source, const ShardTensor& tensor, uint64_t first_row,
+  // Rows of the tensor, which are columns of the source.
+  Status read_columns(const SourceTensor& source, const ShardTensor& tensor, const Rows& rows,
                       std::span<std::byte> out) {
-    const uint64_t element = kernels::bytes_per_element(tensor.format);
-    const uint64_t rows = out.size() / tensor.row_bytes;
-    const uint64_t columns = tensor.row_bytes / element;
-    column_.resize(rows * element);
+    const uint64_t element = kernels::bytes_per_element(source.format);
+    const uint64_t columns = tensor.shape.back();
+    column_.resize(rows.count * element);
     for (uint64_t c = 0; c < columns; ++c) {
       AIRLLM_TRY_VOID(file_of(source).read_at(
-          source.offset_bytes + (c * tensor.rows + first_row) * element, column_));
-      for (uint64_t r = 0; r < rows; ++r) {
+          source.offset_bytes + (c * tensor.rows + rows.first) * element, column_));
+      for (uint64_t r = 0; r < rows.count; ++r) {
         std::copy_n(column_.begin() + static_cast<std::ptrdiff_t>(r * element), element,
                     out.begin() + static_cast<std::ptrdiff_t>((r * columns + c) * element));
       }
@@ -69,19 +95,47 @@ class BlockReader {
     return {};
   }
 
-  Status expand(const SourceTensor& source, const ShardTensor& tensor, uint64_t first_row,
-                std::span<std::byte> out) {
-    numbers_.resize(out.size() / kernels::bytes_per_element(tensor.format));
-    AIRLLM_TRY_VOID(source.packed->expand(checkpoint_.weight_files, first_row, numbers_));
-    kernels::with_format(tensor.format, [&]<kernels::NumberFormat F>() {
+  Status expand(const SourceTensor& source, const Rows& rows, std::span<std::byte> out) {
+    numbers_.resize(out.size() / kernels::bytes_per_element(source.format));
+    AIRLLM_TRY_VOID(source.packed->expand(checkpoint_.weight_files, rows.first, numbers_));
+    kernels::with_format(source.format, [&]<kernels::NumberFormat F>() {
       for (size_t i = 0; i < numbers_.size(); ++i) kernels::store<F>(out.data(), i, numbers_[i]);
     });
     return {};
   }
 
+  // On all cores; a row is compressed by itself, so that nothing depends on how they are divided.
+  Status compress(const SourceTensor& source, const ShardTensor& tensor, const Rows& rows,
+                  std::span<const std::byte> came, std::span<std::byte> out) {
+    if (!pool_) pool_.emplace(std::max(1U, std::thread::hardware_concurrency()));
+    const kernels::Backend& cpu = kernels::best_backend();
+    const uint64_t width = tensor.shape.back();
+    std::atomic<bool> is_finite = true;
+    numbers_.resize(rows.count * width);
+    pool_->run(rows.count, 1, [&](size_t begin, size_t end) {
+      for (size_t r = begin; r < end; ++r) {
+        const std::span<float> numbers = std::span(numbers_).subspan(r * width, width);
+        cpu.to_f32(came.data() + r * (came.size() / rows.count), source.format, numbers.data(),
+                   width);
+        if (!are_finite(numbers)) is_finite = false;
+        cpu.compress_row(tensor.format, numbers.data(), width,
+                         reinterpret_cast<char*>(out.data() + r * tensor.row_bytes));
+      }
+    });
+    if (is_finite) return {};
+    return Unexpected(ErrorCode::kData,
+                      "tensor " + tensor.name + " has numbers that are infinite or none (NaN), " +
+                          "in rows " + std::to_string(rows.first) + " to " +
+                          std::to_string(rows.first + rows.count - 1) + ": it cannot be compressed",
+                      "split it as it is, without --bits and --format; or get the checkpoint anew, "
+                      "it may be damaged");
+  }
+
   const Checkpoint& checkpoint_;
+  std::optional<kernels::ThreadPool> pool_;
   std::vector<float> numbers_;
-  std::vector<std::byte> buffer_;
+  std::vector<std::byte> came_;
+  std::vector<std::byte> stored_;
   std::vector<std::byte> column_;
 };
 
@@ -132,7 +186,7 @@ std::string index_of(const Checkpoint& checkpoint, size_t stage,
 
 ShardLayout layout_of(const Checkpoint& checkpoint, size_t stage) {
   std::vector<kernels::NumberFormat> formats;
-  for (const SourceTensor& tensor : checkpoint.tensors[stage]) formats.push_back(tensor.format);
+  for (const SourceTensor& tensor : checkpoint.tensors[stage]) formats.push_back(tensor.stored_as);
   return layout_shard(checkpoint.stages[stage], formats);
 }
 
@@ -192,7 +246,7 @@ Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, 
   for (size_t i = 0; i < shard.tensors.size(); ++i) {
     const SourceTensor& source = checkpoint.tensors[stage][i];
     const ShardTensor& tensor = shard.tensors[i];
-    if (source.format != tensor.format) return tensor.name;
+    if (source.stored_as != tensor.format) return tensor.name;
     const bool is_there = tensor.file == source.file && tensor.offset_bytes == source.offset_bytes;
     if (shard.in_place && !is_there) return tensor.name;
     bool differs = false;

@@ -75,7 +75,9 @@ class Splitter {
 
   Result<Json> run(const PromiseRoom& promise_room) {
     AIRLLM_TRY(checkpoint_, open_checkpoint(disk_, *request_.source, request_.source_label));
+    AIRLLM_TRY(compression_, parse_compression(request_.format));
     if (in_place()) AIRLLM_TRY_VOID(check_in_place());
+    compress(checkpoint_, compression_);
     const std::string final_folder = shelf_.model(request_.name);
     const bool exists = disk_.exists(final_folder);
     if (exists && !request_.only_plan) return compare_with(final_folder);
@@ -123,6 +125,12 @@ class Splitter {
                         "'" + escape_for_display(*request_.in_place, true) +
                             "' cannot be read in place: its path is not plain UTF-8 text",
                         "give the folder another name, or split it without --in-place");
+    }
+    if (!compression_.is_none()) {
+      return Unexpected(ErrorCode::kUsage,
+                        "weights that are read in place are used as they are: they cannot be " +
+                            compression_text(compression_) + " as well",
+                        "leave one of the two out");
     }
     return check_usable_in_place(checkpoint_);
   }
@@ -184,6 +192,10 @@ class Splitter {
       return taken(same_place ? "was made from " + manifest.source_label +
                                     ", whose files have changed since"
                               : "was made from another source, " + manifest.source_label);
+    }
+    if (manifest.compression != compression_) {
+      const std::string kept = compression_text(manifest.compression);
+      return taken(kept.empty() ? "has its weights as they came" : "is compressed as " + kept);
     }
     AIRLLM_TRY_VOID(compare_small_files(manifest));
     if (manifest.sources == checkpoint_.sources && manifest.in_place == request_.in_place) {
@@ -253,6 +265,7 @@ class Splitter {
     journal_.source_label = request_.source_label;
     journal_.family = checkpoint_.architecture.family;
     journal_.dtype = checkpoint_.dtype();
+    journal_.compression = compression_;
     journal_.started = now_utc();
     journal_.layers = checkpoint_.architecture.layers;
     journal_.parameters = parameters();
@@ -265,7 +278,8 @@ class Splitter {
   // Takes over the finished shards of an earlier try, if it was at the same source.
   bool resume() {
     Result<Journal> found = read_journal(disk_, folder_);
-    if (!found || found->name != request_.name || found->sources != checkpoint_.sources) {
+    if (!found || found->name != request_.name || found->sources != checkpoint_.sources ||
+        found->compression != compression_) {
       return false;
     }
     for (size_t i = 0; i < found->shards.size() && i < checkpoint_.stages.size(); ++i) {
@@ -354,6 +368,7 @@ class Splitter {
     manifest.created = now_utc();
     manifest.family = checkpoint_.architecture.family;
     manifest.dtype = checkpoint_.dtype();
+    manifest.compression = compression_;
     manifest.layers = checkpoint_.architecture.layers;
     manifest.parameters = parameters();
     manifest.bundled = checkpoint_.bundled();
@@ -377,6 +392,7 @@ class Splitter {
   const ProgressFn& progress_;
   const std::stop_token& stop_;
   Checkpoint checkpoint_;
+  Compression compression_;
   std::string folder_;  // in incoming/
   Journal journal_;
   std::vector<uint64_t> shard_bytes_;   // per stage, of the file

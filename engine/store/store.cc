@@ -83,7 +83,7 @@ Json formats_json(const std::vector<Shard>& shards) {
     for (const ShardTensor& tensor : shard.tensors) {
       Sums& sums = formats[kernels::number_format_name(tensor.format)];
       ++sums.tensors;
-      sums.parameters += tensor.bytes() / kernels::bytes_per_element(tensor.format);
+      sums.parameters += tensor.rows * tensor.shape.back();
       sums.bytes += tensor.bytes();
     }
   }

@@ -16,7 +16,6 @@ constexpr uint64_t kMostLogitRows = 64;
 // Each job that decodes takes a row with logits. Room for so many goes before rows for prompts and
 // before pinned tiles, since a sweep that carries another job saves that job a sweep of its own.
 constexpr uint64_t kSharedJobs = 8;
-constexpr model::BatchLimits kLeastOfFullPlan{2, 2};
 constexpr uint64_t kMostWorkspaceBytes = 128 * kMiB;
 // Larger tiles gain no reading speed, and make cancellation and the ring coarser.
 constexpr uint64_t kMostTileBytes = 4 * kMiB;
@@ -56,11 +55,28 @@ uint64_t workspace_bytes(const PlanInput& input, const model::BatchLimits& limit
   return round_up(model::ForwardPass::workspace_bytes(*input.architecture, limits), kPageBytes);
 }
 
+model::BatchLimits batch_of(const PlanInput& input, size_t rows, size_t logit_rows) {
+  const auto is_compressed = [](const store::ShardTensor& tensor) {
+    return kernels::is_compressed(tensor.format);
+  };
+  const bool prepares =
+      std::any_of(input.shards.begin(), input.shards.end(), [&](const store::Shard& shard) {
+        return std::any_of(shard.tensors.begin(), shard.tensors.end(), is_compressed);
+      });
+  return {rows, logit_rows, prepares};
+}
+
+// Of the least batch that a plan with everything pinned has room for.
+uint64_t least_full_workspace(const PlanInput& input) {
+  return workspace_bytes(input, batch_of(input, 2, 2));
+}
+
 // The largest batch whose workspace stays within `bytes`, at least one row.
-model::BatchLimits limits_within(const model::Architecture& architecture, uint64_t bytes) {
+model::BatchLimits limits_within(const PlanInput& input, uint64_t bytes) {
+  const model::Architecture& architecture = *input.architecture;
   constexpr uint64_t kAlignment = 64;  // of each part of the workspace
-  const model::BatchLimits one{1, 1};
-  const model::BatchLimits two_rows{2, 1};
+  const model::BatchLimits one = batch_of(input, 1, 1);
+  const model::BatchLimits two_rows{2, 1, one.prepares};
   const uint64_t least = model::ForwardPass::workspace_bytes(architecture, one);
   const uint64_t row =
       model::ForwardPass::workspace_bytes(architecture, two_rows) - least + kAlignment;
@@ -69,7 +85,7 @@ model::BatchLimits limits_within(const model::Architecture& architecture, uint64
   const uint64_t shared = std::min(spare / (row + logit_row), kSharedJobs - 1);
   spare -= shared * (row + logit_row);
   // Of the rest, a quarter for logits: most rows of a prompt want none.
-  model::BatchLimits limits;
+  model::BatchLimits limits = one;
   limits.rows = std::min(1 + shared + spare * 3 / 4 / row, kMostRows);
   limits.logit_rows = std::min(1 + shared + spare / 4 / logit_row, kMostLogitRows);
   limits.logit_rows = std::min(limits.logit_rows, limits.rows);
@@ -122,7 +138,7 @@ std::vector<ExpertClass> classes_of(std::vector<ExpertTiles>& experts) {
 
 Plan plan_without_tiles(const PlanInput& input, const Division& division) {
   Plan plan;
-  plan.limits = limits_within(*input.architecture, division.workspace);
+  plan.limits = limits_within(input, division.workspace);
   plan.workspace_bytes = workspace_bytes(input, plan.limits);
   plan.list = cut_tiles(*input.architecture, input.shards, division.tile);
   plan.ring_slots = division.slots;
@@ -156,7 +172,7 @@ uint64_t weight_bytes(const PlanInput& input) {
 Division division_of(const PlanInput& input, uint64_t budget_bytes, uint64_t block) {
   Division division{};
   division.workspace = std::min(budget_bytes / 4, kMostWorkspaceBytes);
-  const model::BatchLimits limits = limits_within(*input.architecture, division.workspace);
+  const model::BatchLimits limits = limits_within(input, division.workspace);
   const uint64_t stays = budget_bytes - std::min(workspace_bytes(input, limits), budget_bytes);
   const uint64_t weights = weight_bytes(input);
   const uint64_t least_tile = (weights > stays ? weights - stays : 0) / kStreamedTiles;
@@ -206,7 +222,7 @@ Plan widened_plan(const PlanInput& input, Division division, uint64_t budget_byt
   Plan plan = plan_without_tiles(input, division);
   if (plan.slab_bytes > budget_bytes || plan.limits.logit_rows >= kSharedJobs) return plan;
   division.workspace = std::min(plan.workspace_bytes + (budget_bytes - plan.slab_bytes),
-                                workspace_bytes(input, {kSharedJobs, kSharedJobs}));
+                                workspace_bytes(input, batch_of(input, kSharedJobs, kSharedJobs)));
   Plan widened = plan_without_tiles(input, division);
   return widened.slab_bytes <= budget_bytes ? widened : plan;
 }
@@ -402,14 +418,14 @@ Result<Plan> make_plan(const PlanInput& input, uint64_t budget_bytes) {
   if (full.slab_bytes <= budget_bytes) return full;
   // Weights that fit stay, even if what is left makes a small batch.
   const uint64_t kept_bytes = full.slab_bytes - full.workspace_bytes;
-  if (kept_bytes + workspace_bytes(input, kLeastOfFullPlan) <= budget_bytes) {
+  if (kept_bytes + least_full_workspace(input) <= budget_bytes) {
     full = full_plan(input, budget_bytes - kept_bytes);
     if (full.slab_bytes <= budget_bytes) return full;
   }
   // The same without all of an embedding that is looked up only.
   const uint64_t tiles_bytes = full.list.total_bytes();
   const uint64_t room = budget_bytes - std::min(tiles_bytes, budget_bytes);
-  const uint64_t least_workspace = workspace_bytes(input, kLeastOfFullPlan);
+  const uint64_t least_workspace = least_full_workspace(input);
   full = full_plan(input, std::max(std::min(room / 4, kMostWorkspaceBytes), least_workspace),
                    budget_bytes);
   if (full.slab_bytes <= budget_bytes) return full;

@@ -253,6 +253,8 @@ const kernels::Backend& guard(const kernels::Backend& backend) {
   static Backend table;
   table = {.name = backend.name,
            .matmul = kGuarded<&Backend::matmul>,
+           .prepared_bytes = backend.prepared_bytes,
+           .prepare = kGuarded<&Backend::prepare>,
            .matmul_transposed = kGuarded<&Backend::matmul_transposed>,
            .norm = kGuarded<&Backend::norm>,
            .rope = kGuarded<&Backend::rope>,
@@ -261,6 +263,7 @@ const kernels::Backend& guard(const kernels::Backend& backend) {
            .add = kGuarded<&Backend::add>,
            .copy = kGuarded<&Backend::copy>,
            .add_bias = kGuarded<&Backend::add_bias>,
+           .compress_row = backend.compress_row,
            .to_f32 = backend.to_f32};  // of the host's memory
   return table;
 }

@@ -563,7 +563,7 @@ Status WeightStream::lookup(size_t number, uint64_t row, float* out) {
   if (data == nullptr) {
     AIRLLM_TRY(data, cached_row(number, row));
   }
-  const uint64_t width = tensor.row_bytes / kernels::bytes_per_element(tensor.format);
+  const uint64_t width = tensor.shape.back();
   if (arena_ == nullptr) {
     backend_.to_f32(data, tensor.format, out, width);
     return {};

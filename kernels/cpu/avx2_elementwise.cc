@@ -259,6 +259,7 @@ void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, 
 }
 
 void to_f32(const void* in, NumberFormat format, float* out, size_t count) {
+  if (is_compressed(format)) return scalar::to_f32(in, format, out, count);
   with_format(format,
               [&]<NumberFormat F>() { convert<F>(static_cast<const char*>(in), out, count); });
 }

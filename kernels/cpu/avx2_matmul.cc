@@ -218,6 +218,7 @@ void multiply_many_rows(const MatmulArgs& args, size_t begin, size_t end) {
 }  // namespace
 
 void matmul(const MatmulArgs& args, ThreadPool& pool) {
+  if (is_compressed(args.format)) return matmul_compressed(args, pool);
   with_format(args.format, [&]<NumberFormat F>() {
     const size_t steps_per_out = args.in * args.rows / kLanes;
     if (are_few_rows(args)) {
@@ -232,6 +233,7 @@ void matmul(const MatmulArgs& args, ThreadPool& pool) {
 
 // A number's sum is the same wherever it lies in a vector: one fused step after the other.
 void matmul_transposed(const MatmulArgs& args, ThreadPool& pool) {
+  if (is_compressed(args.format)) return scalar::matmul_transposed(args, pool);
   with_format(args.format, [&]<NumberFormat F>() {
     constexpr size_t kSize = bytes_per_element(F);
     const char* weight = static_cast<const char*>(args.weight);

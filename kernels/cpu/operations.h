@@ -15,6 +15,8 @@ namespace airllm::kernels {
 namespace scalar {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
 void matmul_transposed(const MatmulArgs& args, ThreadPool& pool);
+size_t prepared_bytes(size_t in);
+void prepare(const MatmulArgs& args, void* prepared, ThreadPool& pool);
 void norm(const NormArgs& args, ThreadPool& pool);
 void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);
@@ -23,12 +25,16 @@ void add(const AddArgs& args, ThreadPool& pool);
 void copy(const CopyArgs& args, ThreadPool& pool);
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool);
+void compress_row(NumberFormat format, const float* numbers, size_t width, char* out);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
 }  // namespace scalar
 
 namespace avx2 {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
+void matmul_compressed(const MatmulArgs& args, ThreadPool& pool);
 void matmul_transposed(const MatmulArgs& args, ThreadPool& pool);
+size_t prepared_bytes(size_t in);
+void prepare(const MatmulArgs& args, void* prepared, ThreadPool& pool);
 void norm(const NormArgs& args, ThreadPool& pool);
 void rope(const RopeArgs& args, ThreadPool& pool);
 void attention(const AttentionArgs& args, ThreadPool& pool);
@@ -36,6 +42,7 @@ void map(const MapArgs& args, ThreadPool& pool);
 void add(const AddArgs& args, ThreadPool& pool);
 void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, size_t rows,
               size_t width, ThreadPool& pool);
+void compress_row(NumberFormat format, const float* numbers, size_t width, char* out);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
 }  // namespace avx2
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/compressed.h"
 #include "kernels/convert.h"
 #include "kernels/cpu/operations.h"
 
@@ -132,6 +133,7 @@ void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, 
 }
 
 void to_f32(const void* in, NumberFormat format, float* out, size_t count) {
+  if (is_compressed(format)) return expand_row(format, static_cast<const char*>(in), {out, count});
   with_format(format, [&]<NumberFormat F>() {
     for (size_t i = 0; i < count; ++i) out[i] = load<F>(in, i);
   });

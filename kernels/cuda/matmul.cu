@@ -95,6 +95,7 @@ __global__ void multiply_transposed(MatmulArgs args) {
 CudaStatus matmul_transposed(const MatmulArgs& args, CudaStream* stream) {
   constexpr unsigned kThreads = 256;
   if (args.rows * args.in == 0) return cudaSuccess;
+  if (is_compressed(args.format)) return cudaErrorNotSupported;
   with_format(args.format, [&]<NumberFormat F>() {
     multiply_transposed<F>
         <<<blocks_for(args.rows * args.in, kThreads), kThreads, 0, raw(stream)>>>(args);
@@ -104,6 +105,7 @@ CudaStatus matmul_transposed(const MatmulArgs& args, CudaStream* stream) {
 
 CudaStatus matmul(const MatmulArgs& args, CudaStream* stream) {
   if (args.out == 0) return cudaSuccess;
+  if (is_compressed(args.format)) return cudaErrorNotSupported;
   with_format(args.format, [&]<NumberFormat F>() {
     size_t row = 0;
     for (; row + 8 <= args.rows; row += 8) launch<F, 8>(args, row, stream);

@@ -164,6 +164,62 @@ class Split(harness.E2eTest):
         self.split(daemon, DEMO, "demo")
 
 
+class Compressed(harness.E2eTest):
+    def test_bits_and_formats(self):
+        daemon = self.daemon()
+        for name, options, dtype in (("eight", ["--bits", "8"], "q8"), ("four", ["--bits=4"], "q4"),
+                                     ("mixed", ["--format", "q8,keep"], "q8"),
+                                     ("ends", ["--format", "keep,q8"], "bf16")):
+            self.ok(daemon.client("split", DEMO, "--name", name, *options))
+            self.ok(daemon.client("verify", name))
+            shown = self.ok(daemon.client("show", name, "--json")).json
+            self.assertEqual(shown["dtype"], dtype)
+            asked = self.ok(daemon.client("ask", "-m", name, "--temperature", "0", QUESTION))
+            self.assertIn("Paris", asked.out, name)
+        sizes = {m["name"]: m["bytes"] for m in self.ok(daemon.client("list", "--json")).json}
+        self.assertLess(sizes["four"], sizes["eight"])
+        self.assertLess(sizes["eight"], sizes["mixed"])
+
+    def test_what_cannot_be_is_refused(self):
+        daemon = self.daemon()
+        for options, named in ((["--bits", "5"], "8 or 4 bits"), (["--bits", "x"], "--bits"),
+                               (["--bits", "8", "--format", "q4"], "exclude each other"),
+                               (["--format", "q5"], "q5"), (["--format", "q4,"], "q4,"),
+                               (["--bits", "4", "--in-place"], "--in-place")):
+            refused = daemon.client("split", DEMO, "--name", "m", *options)
+            self.assertEqual(refused.status, 64, refused)
+            self.assertIn(named, refused.err)
+        self.assertEqual(self.ok(daemon.client("list", "--json")).json, [])
+
+    def test_another_format_needs_another_name(self):
+        daemon = self.daemon()
+        self.ok(daemon.client("split", DEMO, "--name", "m", "--bits", "8"))
+        self.ok(daemon.client("split", DEMO, "--name", "m", "--bits", "8"))
+        refused = daemon.client("split", DEMO, "--name", "m")
+        self.assertEqual(refused.status, 73, refused)
+        self.assertIn("compressed as q8,q8", refused.err)
+
+    def test_killed_and_resumed_it_is_the_same(self):
+        folder = self.path("large")
+        checkpoint.write(folder, **LARGE)
+        daemon = self.daemon()
+        self.ok(daemon.client("split", folder, "--name", "whole", "--bits", "4"))
+        incoming = os.path.join(daemon.store, "incoming")
+        for written in (2 * MIB, 20 * MIB):
+            client = daemon.spawn_client("split", folder, "--name", "parts", "--bits", "4")
+            harness.wait_until(
+                lambda w=written, c=client: c.poll() is not None
+                or sum(f[1] for f in files_below(incoming).values()) >= w, what="bytes")
+            self.assertIsNone(client.poll())
+            daemon.kill()
+            client.communicate(timeout=30 * harness.SLOWNESS)
+            daemon.start()
+        self.ok(daemon.client("split", folder, "--name", "parts", "--bits", "4"))
+        whole, parts = (contents(os.path.join(daemon.store, "models", name), ".safetensors")
+                        for name in ("whole", "parts"))
+        self.assertEqual(whole, parts)
+
+
 class Interrupted(harness.E2eTest):
     """kill -9 at any point of a split, of the daemon or of the client; then the same again."""
 

@@ -110,6 +110,7 @@ class Random {
         case NumberFormat::kBF16:
           numbers.set_bits(i, sign << 15 | (power + 120) << 7 | (mantissa & 0x7fu));
           break;
+        default: std::abort();  // compressed_test.cc has its own
       }
     }
     return numbers;

@@ -144,10 +144,12 @@ class EngineTest : public ::testing::Test {
     engine = std::move(*opened);
   }
 
-  std::shared_ptr<RecordedJob> split(const std::string& directory, const std::string& name) {
+  std::shared_ptr<RecordedJob> split(const std::string& directory, const std::string& name,
+                                     const std::string& format = "") {
     auto job = std::make_shared<RecordedJob>();
-    const auto id =
-        engine->split({name, directory, std::make_shared<LocalDirectory>(directory)}, job);
+    engine::SplitRequest request{name, directory, std::make_shared<LocalDirectory>(directory)};
+    request.format = format;
+    const auto id = engine->split(std::move(request), job);
     EXPECT_TRUE(id);
     job->wait();
     return job;

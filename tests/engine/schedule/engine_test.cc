@@ -155,6 +155,65 @@ TEST_F(DemoTest, TheSameToTheBitWithAnyBudgetAndAmongOthers) {
   }
 }
 
+// The Kullback-Leibler divergence of `got` from `wanted`, in nats; both hold all tokens.
+double divergence(const std::vector<TokenLogprob>& wanted, const std::vector<TokenLogprob>& got) {
+  std::map<int32_t, double> logprobs;
+  for (const TokenLogprob& entry : got) logprobs[entry.id] = entry.logprob;
+  double sum = 0;
+  for (const TokenLogprob& entry : wanted) {
+    sum += std::exp(entry.logprob) * (entry.logprob - logprobs.at(entry.id));
+  }
+  return sum;
+}
+
+TEST_F(DemoTest, CompressedWeightsAnswerAlike) {
+  std::vector<int32_t> ids(80);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((i * 37 + 11) % 3000);
+  GenerateRequest request = ids_request(ids, 3072, 4);
+  const auto plain = run(request);
+  struct Format {
+    const char* name;
+    double most_divergence;  // four times what was measured
+    double most_bits;        // of a weight
+  };
+  for (const Format& format : {Format{"q8", 1e-3, 8.6}, Format{"q4", 0.08, 4.8}}) {
+    ASSERT_TRUE(split(demo_directory(), format.name, format.name)->done);
+    request.model = format.name;
+    open(kLargeRam);
+    const auto alone = run(request);
+    ASSERT_TRUE(alone->result) << alone->error->message;
+    double sum = 0;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      sum += divergence(plain->prompt_logprobs[i], alone->prompt_logprobs[i]);
+    }
+    std::printf("%s: KL divergence %.3g nats a token\n", format.name,
+                sum / static_cast<double>(ids.size()));
+    EXPECT_LT(sum / static_cast<double>(ids.size()), format.most_divergence);
+    const Json shown = *engine->show(format.name);
+    for (const Json& kept : shown["formats"]) {
+      if (kept["name"] != format.name) continue;
+      EXPECT_LT(kept["bytes"].get<double>() * 8,
+                kept["parameters"].get<double>() * format.most_bits);
+    }
+    // However the work is cut.
+    for (const uint64_t ram : {640 * kKiB, kSmallRam}) {
+      open(ram, 64 * kMiB, ram == kSmallRam ? 1 : 3);
+      std::vector<std::shared_ptr<RecordedJob>> others;
+      for (int i = 0; i < 3; ++i) {
+        others.push_back(start(question("Tell me a long story.", format.name)));
+      }
+      const auto job = run(request);
+      for (const auto& other : others) other->wait();
+      ASSERT_TRUE(job->result) << job->error->message;
+      EXPECT_EQ(job->ids, alone->ids);
+      EXPECT_TRUE(same(job->prompt_logprobs, alone->prompt_logprobs)) << format_size(ram);
+      EXPECT_TRUE(same(job->logprobs, alone->logprobs)) << format_size(ram);
+    }
+    const auto answer = run(question("What is the capital of France?", format.name));
+    EXPECT_NE(answer->text.find("Paris"), std::string::npos) << answer->text;
+  }
+}
+
 TEST_F(DemoTest, TheSecondAskReadsNothingWhenAllFits) {
   const auto first = run(question("What is the capital of Spain?"));
   EXPECT_GT(first->result->read_bytes, 0U);

@@ -1,0 +1,93 @@
+#include "engine/store/compression.h"
+
+#include <variant>
+
+#include "base/utf8.h"
+
+namespace airllm::store {
+namespace {
+
+constexpr std::string_view kKeep = "keep";
+constexpr size_t kLongestShown = 40;
+
+using kernels::NumberFormat;
+
+std::string_view name_of(const std::optional<NumberFormat>& format) {
+  return format ? std::string_view(kernels::number_format_name(*format)) : kKeep;
+}
+
+Unexpected unknown(std::string_view text) {
+  return Unexpected(ErrorCode::kUsage,
+                    "'" + escape_for_display(text.substr(0, kLongestShown), true) +
+                        "' names no format of weights",
+                    "give q8, q4 or keep, for embedding and head another one behind a comma (q8 "
+                    "without one): 'q4' is 'q4,q8'");
+}
+
+// Returns whether `name` is one.
+bool read_format(std::string_view name, std::optional<NumberFormat>& out) {
+  out.reset();
+  if (name == kKeep) return true;
+  for (const NumberFormat format : kernels::kAllFormats) {
+    if (!kernels::is_compressed(format) || name != kernels::number_format_name(format)) continue;
+    out = format;
+    return true;
+  }
+  return false;
+}
+
+// Whether the step's tensor is one to compress.
+bool is_compressible(const model::Step& step) {
+  if (const auto* lookup = std::get_if<model::step::Lookup>(&step.what)) {
+    return !lookup->by_position;
+  }
+  const auto* const product = std::get_if<model::step::Product>(&step.what);
+  return product != nullptr && product->to.buffer != model::Buffer::kRouter &&
+         product->to.buffer != model::Buffer::kSharedGate;
+}
+
+}  // namespace
+
+Result<Compression> parse_compression(std::string_view text) {
+  Compression out;
+  if (text.empty()) return out;
+  const size_t comma = text.find(',');
+  if (!read_format(text.substr(0, comma), out.weights)) return unknown(text);
+  out.ends = out.weights ? std::optional(NumberFormat::kQ8) : std::nullopt;
+  if (comma != std::string_view::npos && !read_format(text.substr(comma + 1), out.ends)) {
+    return unknown(text);
+  }
+  return out;
+}
+
+std::string compression_text(const Compression& compression) {
+  if (compression.is_none()) return "";
+  return std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
+}
+
+std::vector<bool> compressible(const model::StageSpec& stage) {
+  std::vector<bool> out(stage.tensors.size());
+  for (const model::Step& step : stage.steps) {
+    const bool is_own = step.tensor < out.size();  // not another stage's
+    if (is_own && is_compressible(step) && stage.tensors[step.tensor].shape.size() == 2) {
+      out[step.tensor] = true;
+    }
+  }
+  return out;
+}
+
+std::vector<NumberFormat> stored_formats(const Compression& compression,
+                                         const model::StageSpec& stage,
+                                         const std::vector<NumberFormat>& formats) {
+  std::vector<NumberFormat> out = formats;
+  const bool is_layer = stage.kind == model::StageSpec::Kind::kLayer;
+  const auto& wanted = is_layer ? compression.weights : compression.ends;
+  if (!wanted) return out;
+  const std::vector<bool> may_be = compressible(stage);
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (may_be[i]) out[i] = *wanted;
+  }
+  return out;
+}
+
+}  // namespace airllm::store

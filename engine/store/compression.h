@@ -1,0 +1,40 @@
+// Which weights of a model are stored compressed, and how; see docs/number-formats.md.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/model/stages.h"
+#include "kernels/number_format.h"
+
+namespace airllm::store {
+
+// Matrices that rows are multiplied with are compressed. What is small or matters much stays as it
+// came: norms, biases, routers and gates, tables of positions, and latent attention's kv_b.
+struct Compression {
+  std::optional<kernels::NumberFormat> weights;  // of the layers; none: as they came
+  std::optional<kernels::NumberFormat> ends;     // the embedding and the head
+
+  bool is_none() const { return !weights && !ends; }
+  bool operator==(const Compression&) const = default;
+};
+
+// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4" or "keep"; the ends are q8 unless the text names
+// them. An empty text compresses nothing. Else a kUsage error that says what can be.
+Result<Compression> parse_compression(std::string_view text);
+
+// "q4,q8"; what parse_compression() reads. Empty: nothing is compressed.
+std::string compression_text(const Compression& compression);
+
+// Which of the stage's tensors may be compressed.
+std::vector<bool> compressible(const model::StageSpec& stage);
+
+// What the stage's tensors, which came in `formats`, are stored as.
+std::vector<kernels::NumberFormat> stored_formats(
+    const Compression& compression, const model::StageSpec& stage,
+    const std::vector<kernels::NumberFormat>& formats);
+
+}  // namespace airllm::store

@@ -1,0 +1,55 @@
+// What compressed rows stand for.
+#include "kernels/compressed.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "kernels/convert.h"
+
+namespace airllm::kernels {
+namespace {
+
+float load_f16(const char* at, size_t index) { return load<NumberFormat::kF16>(at, index); }
+
+void expand_q8_block(const Q8Row& row, size_t block, std::span<float> out) {
+  const float scale = load_f16(row.scales, block);
+  const int8_t* const codes = row.codes + block * kBlockNumbers;
+  for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(codes[i]) * scale;
+}
+
+void expand_q4_block(const Q4Row& row, size_t block, std::span<float> out) {
+  const size_t superblock = block * kBlockNumbers / kSuperblockNumbers;
+  const float step = static_cast<float>(row.steps[block]) * load_f16(row.units, 2 * superblock);
+  const float offset =
+      static_cast<float>(row.offsets[block]) * load_f16(row.units, 2 * superblock + 1);
+  const uint8_t* const pair = row.codes + block / 2 * kBlockNumbers;
+  for (size_t i = 0; i < out.size(); ++i) {
+    const int code = block % 2 == 0 ? pair[i] & 0xf : pair[i] >> 4;
+    out[i] = static_cast<float>(code) * step + offset;
+  }
+}
+
+}  // namespace
+
+std::span<const float> expand_block(NumberFormat format, const char* row, size_t width,
+                                    size_t block, std::span<float, kBlockNumbers> to) {
+  const std::span<float> out = to.first(std::min(kBlockNumbers, width - block * kBlockNumbers));
+  if (format == NumberFormat::kQ8) {
+    expand_q8_block(q8_row(row, width), block, out);
+  } else {
+    expand_q4_block(q4_row(row, width), block, out);
+  }
+  return out;
+}
+
+void expand_row(NumberFormat format, const char* row, std::span<float> out) {
+  AIRLLM_CHECK(is_compressed(format));
+  std::array<float, kBlockNumbers> numbers;
+  for (size_t b = 0; b < blocks_of(out.size()); ++b) {
+    std::ranges::copy(expand_block(format, row, out.size(), b, numbers),
+                      out.begin() + static_cast<std::ptrdiff_t>(b * kBlockNumbers));
+  }
+}
+
+}  // namespace airllm::kernels

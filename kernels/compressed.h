@@ -1,0 +1,59 @@
+// Rows of compressed weights: where their parts lie, and what their codes stand for. One row is independent of the others, so tiles may begin at any row; all parts of a
+// row follow each other without gaps, at any address.
+//
+// q8, of `width` numbers in blocks of 32 (the last may be shorter):
+//   int8  codes[width]
+//   f16   scales[blocks]                  number i is codes[i] * scales[i / 32]
+//
+// q4, in blocks of 32 and superblocks of 256:
+//   uint8 codes[32 * pairs]               pair p holds numbers 64 p … 64 p + 63: the low half of
+//   byte
+//                                         j is number j of the first block, the high of the second
+//   uint8 steps[blocks]
+//   int8  offsets[blocks]
+//   f16   {step_unit, offset_unit}[superblocks]
+//                                         number i is code * steps[b] * step_unit[s] +
+//                                         offsets[b] * offset_unit[s], b = i / 32, s = i / 256
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/number_format.h"
+
+namespace airllm::kernels {
+
+// The parts of a q8 row.
+struct Q8Row {
+  const int8_t* codes;  // [width]
+  const char* scales;   // [blocks] of f16, at any address
+};
+
+static inline Q8Row q8_row(const char* row, size_t width) {
+  return {reinterpret_cast<const int8_t*>(row), row + width};
+}
+
+// The parts of a q4 row.
+struct Q4Row {
+  const uint8_t* codes;   // [32 * pairs of blocks]
+  const uint8_t* steps;   // [blocks]
+  const int8_t* offsets;  // [blocks]
+  const char* units;      // [superblocks][2] of f16, at any address
+};
+
+static inline Q4Row q4_row(const char* row, size_t width) {
+  const size_t blocks = blocks_of(width);
+  const char* const steps = row + kBlockNumbers * blocks_of(width, 2 * kBlockNumbers);
+  return {reinterpret_cast<const uint8_t*>(row), reinterpret_cast<const uint8_t*>(steps),
+          reinterpret_cast<const int8_t*>(steps + blocks), steps + 2 * blocks};
+}
+
+// The numbers that the codes of a row stand for, each rounded to f32 once.
+void expand_row(NumberFormat format, const char* row, std::span<float> out);
+
+// Those of block `block` of a row of `width` numbers, in `to`: as many as the block has.
+std::span<const float> expand_block(NumberFormat format, const char* row, size_t width,
+                                    size_t block, std::span<float, kBlockNumbers> to);
+
+}  // namespace airllm::kernels

@@ -1,0 +1,294 @@
+// How numbers become codes: the one text that compress_row() of every instruction set is compiled of.
+// Eight numbers go at a time, in vectors that each compiler and CPU has in its own way, and no sum
+// depends on how: all give the same bytes.
+//
+// Both formats are fitted to the least squares of the differences, without knowing what the weights
+// will be multiplied with; docs/number-formats.md shows what that gives.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/compressed.h"
+
+namespace airllm::kernels {
+namespace {
+
+typedef float Floats __attribute__((vector_size(32)));
+typedef int32_t Ints __attribute__((vector_size(32)));
+
+constexpr size_t kVectorNumbers = 8;
+constexpr size_t kVectors = kBlockNumbers / kVectorNumbers;
+constexpr float kMostQ8 = 127;
+constexpr float kMostQ4 = 15;
+constexpr float kMostStep = 255;
+constexpr float kMostOffset = 127;
+// Ranges that are tried for the codes of a q4 block, and how often a fit is bettered.
+constexpr int kRangesTried = 9;
+constexpr int kFits = 3;
+
+inline Floats all(float number) { return Floats{} + number; }
+inline float smaller(float a, float b) { return a < b ? a : b; }
+inline float larger(float a, float b) { return a > b ? a : b; }
+inline Floats limited(Floats v, float least, float most) {
+  v = v > least ? v : all(least);
+  return v < most ? v : all(most);
+}
+// To the nearest integer, ties to even, of numbers below 2^22 in magnitude.
+inline Floats rounded(Floats v) {
+  const Floats magic = all(0x1.8p23F);
+  return (v + magic) - magic;
+}
+inline float rounded(float number) { return rounded(all(number))[0]; }
+inline float sum(Floats v) {
+  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+inline uint16_t to_f16(float number) {
+  uint32_t bits;
+  std::memcpy(&bits, &number, sizeof(bits));
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000U);
+  const uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude >= 0x477ff000U) return static_cast<uint16_t>(sign | 0x7bffU);  // the largest
+  if (magnitude < 0x38800000U) {  // a subnormal: the sum's last bit stands for 2^-24
+    float size;
+    std::memcpy(&size, &magnitude, sizeof(size));
+    size += 0.5F;
+    uint32_t sum_bits;
+    std::memcpy(&sum_bits, &size, sizeof(sum_bits));
+    return static_cast<uint16_t>(sign | (sum_bits - 0x3f000000U));
+  }
+  const uint32_t even = magnitude + 0xfffU + (magnitude >> 13 & 1U);
+  return static_cast<uint16_t>(sign | ((even >> 13) - (112U << 10)));
+}
+inline float from_f16(uint16_t half) {
+  const uint32_t exponent = half >> 10 & 0x1fU, mantissa = half & 0x3ffU;
+  if (exponent == 0) return static_cast<float>(mantissa) * 0x1p-24F;
+  const uint32_t bits = (exponent + 112) << 23 | mantissa << 13;
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
+// 32 numbers of which the first `count` matter; the others repeat the first and weigh nothing.
+struct Block {
+  Floats x[kVectors];
+  Floats weight[kVectors];
+  float count;
+
+  void load(const float* numbers, size_t available) {
+    float filled[kBlockNumbers], weights[kBlockNumbers];
+    for (size_t i = 0; i < kBlockNumbers; ++i) {
+      filled[i] = i < available ? numbers[i] : numbers[0];
+      weights[i] = i < available ? 1.0F : 0.0F;
+    }
+    std::memcpy(x, filled, sizeof(x));
+    std::memcpy(weight, weights, sizeof(weight));
+    count = static_cast<float>(available < kBlockNumbers ? available : kBlockNumbers);
+  }
+};
+
+// --- q8
+
+// Codes for `scale`, and what they say of it.
+struct Q8Try {
+  Floats codes[kVectors];
+  float error;       // the sum of the squared differences
+  float best_scale;  // for these codes
+};
+
+inline Q8Try try_scale(const Block& block, float scale) {
+  Q8Try out;
+  const float inverse = scale > 0 ? 1 / scale : 0;
+  Floats error{}, products{}, squares{};
+  for (size_t v = 0; v < kVectors; ++v) {
+    out.codes[v] = rounded(limited(block.x[v] * inverse, -kMostQ8, kMostQ8));
+    const Floats off = (block.x[v] - out.codes[v] * scale) * block.weight[v];
+    const Floats codes = out.codes[v] * block.weight[v];
+    error += off * off;
+    products += block.x[v] * codes;
+    squares += codes * codes;
+  }
+  out.error = sum(error);
+  const float all_squares = sum(squares);
+  out.best_scale = all_squares > 0 ? sum(products) / all_squares : 0;
+  return out;
+}
+
+inline void compress_q8(const float* numbers, size_t width, char* out) {
+  Block block;
+  for (size_t b = 0; b < blocks_of(width); ++b) {
+    const size_t begin = b * kBlockNumbers;
+    const size_t count = width - begin < kBlockNumbers ? width - begin : kBlockNumbers;
+    block.load(numbers + begin, count);
+    Floats largest{};
+    for (const Floats& x : block.x) {
+      const Floats size = x < 0 ? -x : x;
+      largest = size > largest ? size : largest;
+    }
+    float most = 0;
+    for (size_t i = 0; i < kVectorNumbers; ++i) most = larger(most, largest[i]);
+    uint16_t scale = to_f16(most / kMostQ8), kept_scale = scale;
+    Q8Try kept = try_scale(block, from_f16(scale));
+    float next = kept.best_scale;
+    for (int fit = 1; fit < kFits; ++fit) {
+      scale = to_f16(next);
+      const Q8Try tried = try_scale(block, from_f16(scale));
+      next = tried.best_scale;
+      if (tried.error >= kept.error) continue;
+      kept = tried;
+      kept_scale = scale;
+    }
+    float codes[kBlockNumbers];
+    std::memcpy(codes, kept.codes, sizeof(codes));
+    for (size_t i = 0; i < count; ++i) {
+      out[begin + i] = static_cast<char>(static_cast<int8_t>(codes[i]));
+    }
+    std::memcpy(out + width + 2 * b, &kept_scale, sizeof(kept_scale));
+  }
+}
+
+// --- q4
+
+// x is about step * code + offset, with codes 0 … 15.
+struct Line {
+  float step;
+  float offset;
+};
+
+inline Floats codes_of(Floats x, const Line& line) {
+  const float inverse = line.step > 0 ? 1 / line.step : 0;
+  return rounded(limited((x - line.offset) * inverse, 0, kMostQ4));
+}
+
+// The sum of the squared differences, and the line that is best for the codes that `line` gives.
+inline float try_line(const Block& block, float numbers, const Line& line, Line& best) {
+  Floats error{}, codes{}, squares{}, products{};
+  for (size_t v = 0; v < kVectors; ++v) {
+    const Floats code = codes_of(block.x[v], line);
+    const Floats off = (block.x[v] - (code * line.step + line.offset)) * block.weight[v];
+    const Floats counted = code * block.weight[v];
+    error += off * off;
+    codes += counted;
+    squares += counted * code;
+    products += counted * block.x[v];
+  }
+  const float all_codes = sum(codes), count = block.count;
+  const float spread = count * sum(squares) - all_codes * all_codes;
+  if (spread <= 0) {  // all codes are the same
+    best = {0, numbers / count};
+  } else {
+    best.step = (count * sum(products) - all_codes * numbers) / spread;
+    best.offset = (numbers - best.step * all_codes) / count;
+  }
+  return sum(error);
+}
+
+// From the range of the numbers, and from shorter ones, since a few numbers at the ends may well be
+// further off when all others are nearer.
+inline Line fit(const Block& from) {
+  Floats low = from.x[0], high = from.x[0];
+  for (const Floats& x : from.x) {
+    low = x < low ? x : low;
+    high = x > high ? x : high;
+  }
+  float least = low[0], most = high[0];
+  for (size_t i = 1; i < kVectorNumbers; ++i) {
+    least = smaller(least, low[i]);
+    most = larger(most, high[i]);
+  }
+  // Counted from the least, so that sums lose nothing to a large offset.
+  Block block = from;
+  Floats numbers{};
+  for (size_t v = 0; v < kVectors; ++v) {
+    block.x[v] -= least;
+    numbers += block.x[v] * block.weight[v];
+  }
+  const float all_numbers = sum(numbers), range = most - least;
+  Line best{0, 0}, next;
+  float least_error = try_line(block, all_numbers, best, next);
+  for (int tried = 0; tried < kRangesTried; ++tried) {
+    const float shrunk = 0.03F * static_cast<float>(tried) * range;
+    Line line{(range - shrunk) / kMostQ4, shrunk / 2};
+    for (int i = 0; i < kFits; ++i) {
+      const float error = try_line(block, all_numbers, line, next);
+      if (error < least_error) {
+        least_error = error;
+        best = line;
+      }
+      line = next;
+    }
+  }
+  return {best.step, best.offset + least};
+}
+
+// As f16, and large enough that `most` of them reach what is wanted, where an f16 is.
+inline uint16_t unit_of(float largest, float most) {
+  const float wanted = largest / most;
+  const uint16_t nearest = to_f16(wanted);
+  return from_f16(nearest) < wanted && nearest < 0x7bff ? static_cast<uint16_t>(nearest + 1)
+                                                         : nearest;
+}
+
+inline float code_of(float number, float unit, float least, float most) {
+  return unit > 0 ? rounded(larger(least, smaller(most, number / unit))) : 0;
+}
+
+// One superblock of a row; the parts of the row are those of q4_row().
+inline void compress_superblock(const float* numbers, size_t count, uint8_t* codes, uint8_t* steps,
+                                int8_t* offsets, char* units) {
+  constexpr size_t kMostBlocks = kSuperblockNumbers / kBlockNumbers;
+  Block blocks[kMostBlocks];
+  Line lines[kMostBlocks];
+  float most_step = 0, most_offset = 0;
+  for (size_t b = 0; b < blocks_of(count); ++b) {
+    const size_t left = count - b * kBlockNumbers;
+    blocks[b].load(numbers + b * kBlockNumbers, left < kBlockNumbers ? left : kBlockNumbers);
+    lines[b] = fit(blocks[b]);
+    most_step = larger(most_step, lines[b].step);
+    most_offset = larger(most_offset, larger(lines[b].offset, -lines[b].offset));
+  }
+  const uint16_t stored[2] = {unit_of(most_step, kMostStep), unit_of(most_offset, kMostOffset)};
+  const float step_unit = from_f16(stored[0]), offset_unit = from_f16(stored[1]);
+  std::memcpy(units, stored, sizeof(stored));
+  for (size_t b = 0; b < blocks_of(count); ++b) {
+    const float step = code_of(lines[b].step, step_unit, 0, kMostStep);
+    Line line{step * step_unit, lines[b].offset};
+    // The offset that is best with this step, for the codes that there are.
+    Floats rest{};
+    for (size_t v = 0; v < kVectors; ++v) {
+      const Floats x = blocks[b].x[v];
+      rest += (x - codes_of(x, line) * line.step) * blocks[b].weight[v];
+    }
+    const float offset =
+        code_of(sum(rest) / blocks[b].count, offset_unit, -kMostOffset, kMostOffset);
+    line.offset = offset * offset_unit;
+    steps[b] = static_cast<uint8_t>(step);
+    offsets[b] = static_cast<int8_t>(offset);
+    float found[kBlockNumbers];
+    for (size_t v = 0; v < kVectors; ++v) {
+      const Floats code = codes_of(blocks[b].x[v], line) * blocks[b].weight[v];
+      std::memcpy(found + v * kVectorNumbers, &code, sizeof(code));
+    }
+    uint8_t* const pair = codes + b / 2 * kBlockNumbers;
+    for (size_t i = 0; i < kBlockNumbers; ++i) {
+      const auto code = static_cast<uint8_t>(found[i]);
+      pair[i] = static_cast<uint8_t>(b % 2 == 0 ? code : pair[i] | code << 4);
+    }
+  }
+}
+
+inline void compress_q4(const float* numbers, size_t width, char* out) {
+  const Q4Row row = q4_row(out, width);
+  for (size_t begin = 0; begin < width; begin += kSuperblockNumbers) {
+    const size_t left = width - begin, b = begin / kBlockNumbers;
+    compress_superblock(numbers + begin, left < kSuperblockNumbers ? left : kSuperblockNumbers,
+                        const_cast<uint8_t*>(row.codes) + begin / 2,
+                        const_cast<uint8_t*>(row.steps) + b, const_cast<int8_t*>(row.offsets) + b,
+                        const_cast<char*>(row.units) + begin / kSuperblockNumbers * 4);
+  }
+}
+
+}  // namespace
+}  // namespace airllm::kernels

@@ -1,0 +1,10 @@
+#include "kernels/cpu/compress_rows.h"
+#include "kernels/cpu/operations.h"
+
+namespace airllm::kernels::scalar {
+
+void compress_row(NumberFormat format, const float* numbers, size_t width, char* out) {
+  format == NumberFormat::kQ8 ? compress_q8(numbers, width, out) : compress_q4(numbers, width, out);
+}
+
+}  // namespace airllm::kernels::scalar
