@@ -1,5 +1,6 @@
-// Rows of compressed weights: where their parts lie, and what their codes stand for. One row is independent of the others, so tiles may begin at any row; all parts of a
-// row follow each other without gaps, at any address.
+// Rows of compressed weights: where their parts lie, and what their codes stand for. One row is
+// independent of the others, so tiles may begin at any row; all parts of a row follow each other
+// without gaps, at any address.
 //
 // q8, of `width` numbers in blocks of 32 (the last may be shorter):
 //   int8  codes[width]

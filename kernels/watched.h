@@ -38,6 +38,12 @@ inline void watch(const MatmulArgs& args, size_t x_width, size_t y_width) {
   }
 }
 
+#else
+
+inline void watch(const MatmulArgs&, size_t, size_t) {}
+
+#endif
+
 template <Matmul kMatmul>
 void watched(const MatmulArgs& args, ThreadPool& pool) {
   watch(args, args.in, args.out);
@@ -49,14 +55,5 @@ void watched_transposed(const MatmulArgs& args, ThreadPool& pool) {
   watch(args, args.out, args.in);
   kMatmul(args, pool);
 }
-
-#else
-
-template <Matmul kMatmul>
-inline constexpr Matmul* watched = kMatmul;
-template <Matmul kMatmul>
-inline constexpr Matmul* watched_transposed = kMatmul;
-
-#endif
 
 }  // namespace airllm::kernels

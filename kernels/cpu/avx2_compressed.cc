@@ -17,7 +17,7 @@
 namespace airllm::kernels::avx2 {
 namespace {
 
-constexpr size_t kGroup = 8;            // blocks whose scales are made at once
+constexpr size_t kGroup = 8;  // blocks whose scales are made at once
 constexpr size_t kPrefetchBytes = 8192;
 constexpr size_t kRowsAtOnce = 4;       // rows that share widened codes
 constexpr size_t kOutsOfManyRows = 32;  // outputs whose codes stay near while all rows pass
@@ -98,7 +98,8 @@ void prepare_row(const float* x, size_t in, const PreparedRow& to) {
 }
 
 // A weight row's codes of a group of blocks, in pairs, and what they stand for. Where a q8 row ends
-// inside the group, all comes from a copy that is filled up with zeros, so that nothing is read behind it.
+// inside the group, all comes from a copy that is filled up with zeros, so that nothing is read
+// behind it.
 template <NumberFormat F>
 struct Group;
 

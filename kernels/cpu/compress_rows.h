@@ -1,6 +1,6 @@
-// How numbers become codes: the one text that compress_row() of every instruction set is compiled of.
-// Eight numbers go at a time, in vectors that each compiler and CPU has in its own way, and no sum
-// depends on how: all give the same bytes.
+// How numbers become codes: the one text that compress_row() of every instruction set is compiled
+// of. Eight numbers go at a time, in vectors that each compiler and CPU has in its own way, and no
+// sum depends on how: all give the same bytes.
 //
 // Both formats are fitted to the least squares of the differences, without knowing what the weights
 // will be multiplied with; docs/number-formats.md shows what that gives.
@@ -228,7 +228,7 @@ inline uint16_t unit_of(float largest, float most) {
   const float wanted = largest / most;
   const uint16_t nearest = to_f16(wanted);
   return from_f16(nearest) < wanted && nearest < 0x7bff ? static_cast<uint16_t>(nearest + 1)
-                                                         : nearest;
+                                                        : nearest;
 }
 
 inline float code_of(float number, float unit, float least, float most) {
