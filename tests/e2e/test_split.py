@@ -201,9 +201,10 @@ class Compressed(harness.E2eTest):
 
     def test_killed_and_resumed_it_is_the_same(self):
         folder = self.path("large")
-        checkpoint.write(folder, **LARGE)
+        checkpoint.write(folder, **{**LARGE, "layers": 4})
         daemon = self.daemon()
-        self.ok(daemon.client("split", folder, "--name", "whole", "--bits", "4"))
+        self.ok(daemon.client("split", folder, "--name", "whole", "--bits", "4",
+                              timeout=60 * harness.SLOWNESS))
         incoming = os.path.join(daemon.store, "incoming")
         for written in (2 * MIB, 20 * MIB):
             client = daemon.spawn_client("split", folder, "--name", "parts", "--bits", "4")
@@ -214,7 +215,8 @@ class Compressed(harness.E2eTest):
             daemon.kill()
             client.communicate(timeout=30 * harness.SLOWNESS)
             daemon.start()
-        self.ok(daemon.client("split", folder, "--name", "parts", "--bits", "4"))
+        self.ok(daemon.client("split", folder, "--name", "parts", "--bits", "4",
+                              timeout=60 * harness.SLOWNESS))
         whole, parts = (contents(os.path.join(daemon.store, "models", name), ".safetensors")
                         for name in ("whole", "parts"))
         self.assertEqual(whole, parts)
