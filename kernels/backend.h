@@ -30,7 +30,8 @@ struct MatmulArgs {
   size_t y_stride = 0;
   size_t rows = 0, in = 0, out = 0;
   bool accumulate = false;
-  // Of compressed weights: what prepare() has made of x. Nothing else of x is looked at.
+  // Of compressed weights: what prepare() has made of x, which is not looked at then, where
+  // prepared_bytes(in) is not 0.
   const void* prepared = nullptr;
 };
 

@@ -7,9 +7,9 @@
 //   f16   scales[blocks]                  number i is codes[i] * scales[i / 32]
 //
 // q4, in blocks of 32 and superblocks of 256:
-//   uint8 codes[32 * pairs]               pair p holds numbers 64 p … 64 p + 63: the low half of
-//   byte
-//                                         j is number j of the first block, the high of the second
+//   uint8 codes[32 * pairs]               of numbers 64 p … 64 p + 63 in pair p: the low half of
+//                                         byte j is number j of its first block, the high half of
+//                                         its second
 //   uint8 steps[blocks]
 //   int8  offsets[blocks]
 //   f16   {step_unit, offset_unit}[superblocks]

@@ -26,14 +26,8 @@ Unexpected unknown(std::string_view text) {
 
 // Returns whether `name` is one.
 bool read_format(std::string_view name, std::optional<NumberFormat>& out) {
-  out.reset();
-  if (name == kKeep) return true;
-  for (const NumberFormat format : kernels::kAllFormats) {
-    if (!kernels::is_compressed(format) || name != kernels::number_format_name(format)) continue;
-    out = format;
-    return true;
-  }
-  return false;
+  out = compressed_format(name);
+  return out || name == kKeep;
 }
 
 // Whether the step's tensor is one to compress.
@@ -63,6 +57,15 @@ Result<Compression> parse_compression(std::string_view text) {
 std::string compression_text(const Compression& compression) {
   if (compression.is_none()) return "";
   return std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
+}
+
+std::optional<NumberFormat> compressed_format(std::string_view name) {
+  for (const NumberFormat format : kernels::kAllFormats) {
+    if (kernels::is_compressed(format) && name == kernels::number_format_name(format)) {
+      return format;
+    }
+  }
+  return std::nullopt;
 }
 
 std::vector<bool> compressible(const model::StageSpec& stage) {

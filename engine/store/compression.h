@@ -29,6 +29,9 @@ Result<Compression> parse_compression(std::string_view text);
 // "q4,q8"; what parse_compression() reads. Empty: nothing is compressed.
 std::string compression_text(const Compression& compression);
 
+// The compressed format of this name; none: there is no such.
+std::optional<kernels::NumberFormat> compressed_format(std::string_view name);
+
 // Which of the stage's tensors may be compressed.
 std::vector<bool> compressible(const model::StageSpec& stage);
 

@@ -21,11 +21,7 @@ Result<kernels::NumberFormat> format_of(const std::string& path, const Safetenso
   if (const auto format = weight_format(record.dtype)) return *format;
   const auto named = header.metadata.find(format_key(record.name));
   if (record.dtype == Dtype::kU8 && record.shape.size() == 2 && named != header.metadata.end()) {
-    for (const kernels::NumberFormat format : kernels::kAllFormats) {
-      if (kernels::is_compressed(format) && named->second == kernels::number_format_name(format)) {
-        return format;
-      }
-    }
+    if (const auto format = compressed_format(named->second)) return *format;
     return damaged(path, "tensor " + record.name + " has the format " +
                              escape_for_display(named->second, true) +
                              ", which this program does not know");

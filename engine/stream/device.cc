@@ -56,14 +56,9 @@ bool map_file(std::byte* address, uint64_t bytes, int fd) {
 
 // Gives a process's own memory back, which may be locked.
 void give_back_own(std::byte* begin, uint64_t bytes, bool is_locked) {
-  if (bytes == 0) return;
-  if (!is_locked) {
-    ::madvise(begin, bytes, MADV_DONTNEED);
-    return;
-  }
-  ::munlock(begin, bytes);
+  if (is_locked) ::munlock(begin, bytes);
   ::madvise(begin, bytes, MADV_DONTNEED);
-  ::mlock2(begin, bytes, MLOCK_ONFAULT);
+  if (is_locked) ::mlock2(begin, bytes, MLOCK_ONFAULT);
 }
 
 // By the file, since madvise refuses locked memory.

@@ -4,7 +4,7 @@
 namespace airllm::kernels::avx2 {
 
 void compress_row(NumberFormat format, const float* numbers, size_t width, char* out) {
-  format == NumberFormat::kQ8 ? compress_q8(numbers, width, out) : compress_q4(numbers, width, out);
+  compress(format, numbers, width, out);
 }
 
 }  // namespace airllm::kernels::avx2

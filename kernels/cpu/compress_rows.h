@@ -45,6 +45,8 @@ inline float sum(Floats v) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
+// As f32_to_f16() and f16_to_f32() of convert.h, which is not for sources of one instruction set;
+// but what is too large becomes the largest, and there is no NaN.
 inline uint16_t to_f16(float number) {
   uint32_t bits;
   std::memcpy(&bits, &number, sizeof(bits));
@@ -288,6 +290,10 @@ inline void compress_q4(const float* numbers, size_t width, char* out) {
                         const_cast<uint8_t*>(row.steps) + b, const_cast<int8_t*>(row.offsets) + b,
                         const_cast<char*>(row.units) + begin / kSuperblockNumbers * 4);
   }
+}
+
+inline void compress(NumberFormat format, const float* numbers, size_t width, char* out) {
+  format == NumberFormat::kQ8 ? compress_q8(numbers, width, out) : compress_q4(numbers, width, out);
 }
 
 }  // namespace

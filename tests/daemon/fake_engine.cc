@@ -46,9 +46,12 @@ Result<JobId> FakeEngine::start(std::string kind, uid_t user, engine::ModelRef m
   return id;
 }
 
-void FakeEngine::leave(JobId job) {
-  const std::lock_guard lock(mutex_);
-  jobs_.erase(job);
+void FakeEngine::done(JobId job, JobEvents& out, const Json& result) {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.erase(job);
+  }
+  out.on_done(result);
 }
 
 bool FakeEngine::cancelled_within(JobId job, std::chrono::milliseconds time) {
@@ -119,7 +122,8 @@ Result<JobId> FakeEngine::run_text(engine::TextRequest request, std::shared_ptr<
   const auto user = request.user;
   const engine::ModelRef model = request.model;
   return start(
-      kind, user, model, std::move(events), [request = std::move(request)](JobId, JobEvents& out) {
+      kind, user, model, std::move(events),
+      [this, request = std::move(request)](JobId job, JobEvents& out) {
         Json result{{"model", request.model.name}};
         if (const auto* work = std::get_if<engine::TokenizeRequest>(&request.work)) {
           const std::vector<int32_t> ids(work->text.begin(), work->text.end());
@@ -130,7 +134,7 @@ Result<JobId> FakeEngine::run_text(engine::TextRequest request, std::shared_ptr<
         } else {
           out.on_text(std::get<engine::TemplateRequest>(request.work).input_json);
         }
-        out.on_done(result);
+        done(job, out, result);
       });
 }
 
@@ -149,8 +153,7 @@ Result<JobId> FakeEngine::split(engine::SplitRequest request, std::shared_ptr<Jo
                                        ? Json(int64_t{info.st_size})
                                        : Json());
                  }
-                 leave(job);
-                 out.on_done(Json{{"sizes", sizes}});
+                 done(job, out, Json{{"sizes", sizes}});
                });
 }
 
@@ -158,23 +161,20 @@ Result<JobId> FakeEngine::verify(const engine::ModelRef& model, uid_t user,
                                  std::shared_ptr<JobEvents> events,
                                  std::shared_ptr<engine::OwnerFiles>) {
   return start("verify", user, model, std::move(events), [this](JobId job, JobEvents& out) {
-    leave(job);
-    out.on_done(Json{{"ok", true}});
+    done(job, out, Json{{"ok", true}});
   });
 }
 
 Result<JobId> FakeEngine::stop(const engine::ModelRef& model, uid_t user,
                                std::shared_ptr<JobEvents> events) {
   return start("stop", user, model, std::move(events), [this, model](JobId job, JobEvents& out) {
-    leave(job);
-    out.on_done(Json{{"name", model.name}, {"was_in_memory", true}, {"freed_bytes", 4096}});
+    done(job, out, Json{{"name", model.name}, {"was_in_memory", true}, {"freed_bytes", 4096}});
   });
 }
 
 Result<JobId> FakeEngine::measure_disk(uid_t user, std::shared_ptr<JobEvents> events) {
   return start("measure", user, {}, std::move(events), [this](JobId job, JobEvents& out) {
-    leave(job);
-    out.on_done(Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});
+    done(job, out, Json{{"path", "shard"}, {"bytes", 1000}, {"seconds", 0.5}, {"direct", true}});
   });
 }
 
@@ -190,8 +190,7 @@ Result<JobId> FakeEngine::bench_stream(engine::BenchRequest request,
                    if (!cancelled_within(job, std::chrono::seconds(1))) continue;
                    return out.on_error({ErrorCode::kCancelled, "cancelled", {}});
                  }
-                 leave(job);
-                 out.on_done(Json{{"model", model}, {"sweeps", sweeps}});
+                 done(job, out, Json{{"model", model}, {"sweeps", sweeps}});
                });
 }
 

@@ -75,8 +75,8 @@ class FakeEngine : public engine::Engine {
   using Body = std::function<void(engine::JobId, engine::JobEvents&)>;
   Result<engine::JobId> start(std::string kind, uid_t user, engine::ModelRef model,
                               std::shared_ptr<engine::JobEvents> events, Body body);
-  // Takes the job off the list, as the engine does before a job's last event.
-  void leave(engine::JobId job);
+  // The job's last event, before which it is off the list, as the engine's are.
+  void done(engine::JobId job, engine::JobEvents& out, const Json& result);
   // Waits; true when the job was cancelled meanwhile.
   bool cancelled_within(engine::JobId job, std::chrono::milliseconds time);
   void run_generate(engine::JobId job, const std::string& model, engine::JobEvents& events);

@@ -101,6 +101,24 @@ class DemoTest : public EngineTest {
     }
     return true;
   }
+
+  // The answer with each budget, and beside other jobs of the model, is that of `alone`.
+  void expect_the_same_among_others(const GenerateRequest& request, const RecordedJob& alone,
+                                    std::initializer_list<uint64_t> budgets) {
+    for (const uint64_t ram : budgets) {
+      open(ram, 64 * kMiB, ram == kSmallRam ? 1 : 3);
+      std::vector<std::shared_ptr<RecordedJob>> others;
+      for (int i = 0; i < 3; ++i) {
+        others.push_back(start(question("Tell me a long story.", request.model.name)));
+      }
+      const auto job = run(request);
+      for (const auto& other : others) other->wait();
+      ASSERT_TRUE(job->result) << job->error->message;
+      EXPECT_EQ(job->ids, alone.ids);
+      EXPECT_TRUE(same(job->prompt_logprobs, alone.prompt_logprobs)) << format_size(ram);
+      EXPECT_TRUE(same(job->logprobs, alone.logprobs)) << format_size(ram);
+    }
+  }
 };
 
 TEST_F(DemoTest, KnowsTheCapitalOfFrance) {
@@ -142,17 +160,7 @@ TEST_F(DemoTest, TheSameToTheBitWithAnyBudgetAndAmongOthers) {
   ASSERT_TRUE(alone->result);
   ASSERT_EQ(alone->prompt_logprobs.size(), ids.size());
   // 512 KiB leaves a few rows per sweep: the prompt goes through in many chunks.
-  for (const uint64_t ram : {512 * kKiB, kSmallRam, kLargeRam}) {
-    open(ram, 64 * kMiB, ram == kSmallRam ? 1 : 3);
-    std::vector<std::shared_ptr<RecordedJob>> others;
-    for (int i = 0; i < 3; ++i) others.push_back(start(question("Tell me a long story.")));
-    const auto job = run(request);
-    for (const auto& other : others) other->wait();
-    ASSERT_TRUE(job->result) << job->error->message;
-    EXPECT_EQ(job->ids, alone->ids);
-    EXPECT_TRUE(same(job->prompt_logprobs, alone->prompt_logprobs)) << format_size(ram);
-    EXPECT_TRUE(same(job->logprobs, alone->logprobs)) << format_size(ram);
-  }
+  expect_the_same_among_others(request, *alone, {512 * kKiB, kSmallRam, kLargeRam});
 }
 
 // The Kullback-Leibler divergence of `got` from `wanted`, in nats; both hold all tokens.
@@ -196,19 +204,7 @@ TEST_F(DemoTest, CompressedWeightsAnswerAlike) {
                 kept["parameters"].get<double>() * format.most_bits);
     }
     // However the work is cut.
-    for (const uint64_t ram : {640 * kKiB, kSmallRam}) {
-      open(ram, 64 * kMiB, ram == kSmallRam ? 1 : 3);
-      std::vector<std::shared_ptr<RecordedJob>> others;
-      for (int i = 0; i < 3; ++i) {
-        others.push_back(start(question("Tell me a long story.", format.name)));
-      }
-      const auto job = run(request);
-      for (const auto& other : others) other->wait();
-      ASSERT_TRUE(job->result) << job->error->message;
-      EXPECT_EQ(job->ids, alone->ids);
-      EXPECT_TRUE(same(job->prompt_logprobs, alone->prompt_logprobs)) << format_size(ram);
-      EXPECT_TRUE(same(job->logprobs, alone->logprobs)) << format_size(ram);
-    }
+    expect_the_same_among_others(request, *alone, {640 * kKiB, kSmallRam});
     const auto answer = run(question("What is the capital of France?", format.name));
     EXPECT_NE(answer->text.find("Paris"), std::string::npos) << answer->text;
   }
