@@ -89,15 +89,13 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
       pool_(pool),
       memory_(memory),
       limits_(limits),
+      workspace_(workspace),
       stages_(stages(architecture)),
       routed_(architecture.router.experts) {
-  const Layout layout = layout_of(architecture, limits);
-  AIRLLM_CHECK(workspace.size() >= layout.bytes);
+  AIRLLM_CHECK(workspace.size() >= workspace_bytes(architecture, limits));
   for (size_t i = 0; i < kBuffers; ++i) {
-    buffers_[i] = reinterpret_cast<float*>(workspace.data() + layout.offsets[i]);
     strides_[i] = buffer_width(architecture, static_cast<Buffer>(i));
   }
-  prepared_ = workspace.data() + layout.prepared_offset;
   for (const Rope& rope : architecture.ropes) {
     rotation_runs_.push_back({{0, 0, inverse_frequencies(rope, 0), attention_factor(rope, 0)}});
   }
@@ -106,9 +104,20 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
   attention_rows_.reserve(limits.rows);
 }
 
+uint64_t ForwardPass::place_buffers(const BatchLimits& batch) {
+  const Layout layout = layout_of(architecture_, batch);
+  for (size_t i = 0; i < kBuffers; ++i) {
+    buffers_[i] = reinterpret_cast<float*>(workspace_.data() + layout.offsets[i]);
+  }
+  prepared_ = workspace_.data() + layout.prepared_offset;
+  return layout.bytes;
+}
+
 Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
                         const std::function<Status()>& between_tiles) {
   begin(rows);
+  const uint64_t used = place_buffers({rows.size(), logit_rows_, limits_.prepares});
+  AIRLLM_TRY_VOID(weights.take_workspace(used));
   weights.begin_sweep(logit_rows_ > 0);
   AIRLLM_TRY_VOID(run_undriven(weights, between_tiles));
   for (;;) {

@@ -47,8 +47,9 @@ class ForwardPass {
   // Bytes of device memory that a batch of this size needs besides weights and KV.
   static uint64_t workspace_bytes(const Architecture& architecture, const BatchLimits& limits);
 
-  // Borrows everything; `workspace` is at least workspace_bytes long, aligned to 64. It, the tiles,
-  // and keys and values lie in `memory`, which the host reaches through that alone.
+  // Borrows everything; `workspace` is at least workspace_bytes long, aligned to 64, of which a
+  // batch uses its own workspace_bytes, from the front. It, the tiles, and keys and values lie in
+  // `memory`, which the host reaches through that alone.
   ForwardPass(const Architecture& architecture, const kernels::Backend& backend,
               kernels::ThreadPool& pool, const BatchLimits& limits, std::span<std::byte> workspace,
               MemoryAccess& memory = host_memory());
@@ -79,6 +80,8 @@ class ForwardPass {
   };
 
   void begin(std::span<const Row> rows);
+  // Returns how many bytes of the workspace a batch of this size uses.
+  uint64_t place_buffers(const BatchLimits& batch);
   std::vector<RotationRun> rotation_runs(const Rope& rope) const;
   // Of a product with rows of kv_high: all but where they and the numbers lie.
   kernels::MatmulArgs head_product(const Slice& from, const Slice& to, const TileView& tile) const;
@@ -134,12 +137,13 @@ class ForwardPass {
   kernels::ThreadPool& pool_;
   MemoryAccess& memory_;
   BatchLimits limits_;
+  std::span<std::byte> workspace_;
   std::vector<StageSpec> stages_;
   std::vector<float> slopes_;  // [heads], with ALiBi
 
-  std::array<float*, kBuffers> buffers_;  // in the workspace
-  std::array<size_t, kBuffers> strides_;  // widths
-  void* prepared_;                        // likewise, of the widest input; where limits_.prepares
+  std::array<float*, kBuffers> buffers_{};  // in the workspace
+  std::array<size_t, kBuffers> strides_{};  // widths
+  void* prepared_ = nullptr;                // likewise, of the widest input; where limits_.prepares
 
   std::span<const Row> rows_;
   std::vector<uint32_t> positions_;

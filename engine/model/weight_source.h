@@ -28,6 +28,9 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
+  // The coming sweep uses so many bytes of the workspace, from the front, which may hold weights
+  // otherwise. Until this is called again, the rest of it is not the pass's.
+  virtual Status take_workspace(uint64_t bytes) = 0;
   // A sweep that was not finished is given up: what was read ahead for it is dropped.
   virtual void begin_sweep(bool with_head) = 0;
   // Waits for the next tile; at the end of the sweep, `done` is set instead.

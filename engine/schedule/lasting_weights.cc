@@ -67,7 +67,7 @@ void add_places(Fingerprint& out, const stream::Plan& plan) {
   out.add(plan.embedding_blocks);
   for (const size_t first : plan.first_embedding_block) out.add(first);
   for (size_t i = 0; i < plan.list.tiles.size(); ++i) {
-    if (!plan.stays(i)) continue;
+    if (!plan.lasts(i)) continue;
     const stream::Tile& tile = plan.list.tiles[i];
     for (const uint64_t number :
          {uint64_t{tile.shard}, uint64_t{tile.tensor}, tile.first_block, tile.blocks,

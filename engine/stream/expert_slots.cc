@@ -56,14 +56,8 @@ void WeightStream::place_experts(size_t begin) {
 
 void WeightStream::leave_slot(const ExpertTiles& expert) {
   for (size_t tile = expert.begin; tile < expert.end; ++tile) {
-    Place& place = own_[tile];
-    if (place.state == State::kReady) {
-      const uint64_t bytes = plan_.list.tiles[tile].read_bytes();
-      resident_bytes_ -= is_kept_by_host(tile) ? 0 : bytes;
-      resident_expert_bytes_ -= bytes;
-    }
-    free_place(place);
-    place.memory = nullptr;
+    leave_place(own_[tile]);
+    own_[tile].memory = nullptr;
   }
 }
 

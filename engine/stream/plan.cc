@@ -136,10 +136,23 @@ std::vector<ExpertClass> classes_of(std::vector<ExpertTiles>& experts) {
   return classes;
 }
 
+// Of a workspace for `limits`, what jobs that decode use. Beside a device with memory of its own
+// all of it is: what a prompt drove out would come from the disk again, although the host could
+// keep it.
+uint64_t reserved_workspace_bytes(const PlanInput& input, const model::BatchLimits& limits) {
+  if (input.host_bytes) return workspace_bytes(input, limits);
+  model::BatchLimits shared = limits;
+  shared.rows = std::min(limits.rows, kSharedJobs);
+  shared.logit_rows = std::min(limits.logit_rows, kSharedJobs);
+  return workspace_bytes(input, shared);
+}
+
 Plan plan_without_tiles(const PlanInput& input, const Division& division) {
   Plan plan;
   plan.limits = limits_within(input, division.workspace);
   plan.workspace_bytes = workspace_bytes(input, plan.limits);
+  plan.reserved_workspace_bytes = reserved_workspace_bytes(input, plan.limits);
+  plan.yielding_end = plan.reserved_workspace_bytes;
   plan.list = cut_tiles(*input.architecture, input.shards, division.tile);
   plan.ring_slots = division.slots;
   plan.ring_slot_bytes = division.slots > 0 ? plan.list.largest_read_bytes() : 0;
@@ -173,7 +186,8 @@ Division division_of(const PlanInput& input, uint64_t budget_bytes, uint64_t blo
   Division division{};
   division.workspace = std::min(budget_bytes / 4, kMostWorkspaceBytes);
   const model::BatchLimits limits = limits_within(input, division.workspace);
-  const uint64_t stays = budget_bytes - std::min(workspace_bytes(input, limits), budget_bytes);
+  const uint64_t stays =
+      budget_bytes - std::min(reserved_workspace_bytes(input, limits), budget_bytes);
   const uint64_t weights = weight_bytes(input);
   const uint64_t least_tile = (weights > stays ? weights - stays : 0) / kStreamedTiles;
   division.tile = std::clamp(std::min(budget_bytes / 32, least_tile), block,
@@ -234,7 +248,7 @@ class Pinner {
 
   void fill() {
     pin_small_tiles();
-    pin_part(Part::kAlwaysUsed);
+    pin_always_used();
     make_slots();
     if (plan_.expert_slots() == 0) pin_part(Part::kExperts);
   }
@@ -262,15 +276,40 @@ class Pinner {
     }
   }
 
-  // Of a part, what there is room for.
-  void pin_part(Part part) {
-    std::vector<SpreadTile> tiles;
-    for (const SpreadTile& tile : streamed_tiles(plan_)) {
-      if (plan_.list.tiles[tile.index].expert.has_value() == (part == Part::kExperts)) {
-        tiles.push_back(tile);
+  std::vector<SpreadTile> streamed_of(Part part) const {
+    std::vector<SpreadTile> tiles = streamed_tiles(plan_);
+    std::erase_if(tiles, [&](const SpreadTile& tile) {
+      return plan_.list.tiles[tile.index].expert.has_value() != (part == Part::kExperts);
+    });
+    return tiles;
+  }
+
+  // Of what every sweep uses, what there is room for: some in the workspace, as evenly spread.
+  void pin_always_used() {
+    const uint64_t in_workspace = plan_.workspace_bytes - plan_.reserved_workspace_bytes;
+    const std::vector<SpreadTile> stay =
+        spread(streamed_of(Part::kAlwaysUsed), in_workspace + room());
+    for (const SpreadTile& tile : spread(stay, in_workspace)) pin_in_workspace(tile);
+    for (const SpreadTile& tile : stay) {
+      if (plan_.stays(tile.index)) continue;
+      // One lies across the workspace's end, so that nothing is left unused there.
+      if (plan_.yielding_end < plan_.workspace_bytes) {
+        pin_in_workspace(tile);
+        make_room_before_pinned(plan_.yielding_end - plan_.workspace_bytes);
+      } else {
+        pin(tile.index);
       }
     }
-    for (const SpreadTile& tile : spread(tiles, room())) pin(tile.index);
+  }
+
+  void pin_in_workspace(const SpreadTile& tile) {
+    plan_.pinned_offset[tile.index] = plan_.yielding_end;
+    plan_.yielding_end += tile.bytes;
+  }
+
+  // Of a part, what there is room for.
+  void pin_part(Part part) {
+    for (const SpreadTile& tile : spread(streamed_of(part), room())) pin(tile.index);
   }
 
   // Each class gets slots for the same share of its experts, then what is left holds what it can.
@@ -295,7 +334,9 @@ class Pinner {
   }
 
   void make_room_before_pinned(uint64_t bytes) {
-    for (uint64_t& offset : plan_.pinned_offset) offset += offset == Plan::kStreamed ? 0 : bytes;
+    for (size_t i = 0; i < plan_.pinned_offset.size(); ++i) {
+      if (plan_.lasts(i)) plan_.pinned_offset[i] += bytes;
+    }
     plan_.slab_bytes += bytes;
   }
 

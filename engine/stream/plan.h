@@ -1,6 +1,7 @@
 // The residency plan: how a budget is divided, and which tiles stay in memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -49,10 +50,15 @@ struct ExpertClass {
 // a device with memory of its own), slots of experts, then what may outlast the process, weights in
 // fixed places: pinned tiles, and the embedding's blocks where there is room for all. What lies
 // before, and in which slot, follows from prompts.
+//
+// Pinned tiles also lie in the part of the workspace that only a long prompt's rows use. They
+// stream in a sweep that does, and are read once more after it.
 struct Plan {
   TileList list;
   model::BatchLimits limits;
-  uint64_t workspace_bytes = 0;
+  uint64_t workspace_bytes = 0;           // of a batch that reaches the limits
+  uint64_t reserved_workspace_bytes = 0;  // of it, what no tile uses
+  uint64_t yielding_end = 0;              // of the tiles behind that, the last across its end
   uint64_t ring_slot_bytes = 0;
   size_t ring_slots = 0;              // 0: every tile is pinned
   uint64_t embedding_slot_bytes = 0;  // one block of the embedding
@@ -73,7 +79,7 @@ struct Plan {
   // Of a tensor that is looked up in the cache, or not at all.
   static constexpr size_t kNoPlace = ~size_t{0};
 
-  uint64_t ring_offset() const { return workspace_bytes; }
+  uint64_t ring_offset() const { return std::max(workspace_bytes, yielding_end); }
   uint64_t embedding_offset() const { return ring_offset() + ring_slots * ring_slot_bytes; }
   uint64_t slots_offset() const {
     return embedding_offset() + embedding_slots * embedding_slot_bytes;
@@ -81,8 +87,13 @@ struct Plan {
   uint64_t lasting_offset() const { return slots_offset() + expert_slot_bytes(); }
   uint64_t lasting_bytes() const { return slab_bytes - lasting_offset(); }
   uint64_t pinned_bytes() const;
-  // Whether the tile has a place of its own, from the first sweep to the last.
+  // Whether the tile has a place of its own, from the first sweep to the last but for those that it
+  // yields its place to.
   bool stays(size_t tile) const { return pinned_offset[tile] != kStreamed; }
+  // Whether it has one, which it yields to a large batch.
+  bool yields(size_t tile) const { return pinned_offset[tile] < workspace_bytes; }
+  // Whether it has one in the part that may outlast the process.
+  bool lasts(size_t tile) const { return stays(tile) && !yields(tile); }
   size_t expert_slots() const;  // of all classes
   // How many experts can lie in memory as wholes, in slots or pinned.
   size_t room_for_experts() const { return streams() ? expert_slots() : experts.size(); }
@@ -117,7 +128,8 @@ uint64_t embedding_slot_bytes(const PlanInput& input);
 // The best plan within `budget_bytes`. A sweep is a cyclic scan, so what stays is a fixed subset,
 // spread evenly over the order of use, and the rest streams through the ring. With the memory that
 // is left for weights, that reads at most 1.02 times what an optimal (Belady) policy reads, or two
-// tiles more where few of the least tiles stream. A budget that cannot hold the least working set
+// tiles more where few of the least tiles stream: all but what the rows of some jobs that decode
+// take, and a block of the embedding. A budget that cannot hold the least working set
 // is a kConfig error that names the least --ram.
 //
 // A byte of an expert saves its read only in the sweeps that use it, any other byte in each:

@@ -44,7 +44,8 @@ WeightStream::WeightStream(const Plan& plan, std::span<const store::Shard> shard
     own_[i].tile = i;
     if (!plan.stays(i)) continue;
     own_[i].memory = slab_.data() + plan.pinned_offset[i];
-    own_[i].may_be_there = options.is_adopted;
+    own_[i].may_be_there = options.is_adopted && plan.lasts(i);
+    if (plan.yields(i)) yielding_.push_back(i);
   }
   for (size_t i = 0; i < ring_.size(); ++i) {
     ring_[i].memory = slab_.data() + plan.ring_offset() + i * plan.ring_slot_bytes;
@@ -126,6 +127,68 @@ std::vector<std::span<std::byte>> WeightStream::memory_being_read() const {
   return out;
 }
 
+// A place that is lent to the workspace is free of its tile, and of reads that fill it, before the
+// sweep begins.
+Status WeightStream::take_workspace(uint64_t bytes) {
+  std::unique_lock lock(mutex_);
+  if (next_ != sweep_end_) give_up_sweep();
+  taken_bytes_ = bytes;
+  const auto is_being_read = [&](size_t tile) {
+    return is_taken(tile) && own_[tile].state == State::kReading;
+  };
+  // What was read ahead passed by those that lay there.
+  if (std::any_of(yielding_.begin(), yielding_.end(), [&](size_t tile) {
+        return is_taken(tile) && !own_[tile].is_lent && is_read_ahead(tile);
+      })) {
+    give_up_sweep();
+  }
+  for (const size_t tile : yielding_) {
+    if (is_taken(tile)) {
+      lend(own_[tile]);
+    } else {
+      end_loan(own_[tile]);
+    }
+  }
+  const auto late = std::find_if(yielding_.begin(), yielding_.end(), is_being_read);
+  if (late == yielding_.end()) return {};
+  return wait_until(lock, plan_.list.tiles[*late], [&] {
+    return std::none_of(yielding_.begin(), yielding_.end(), is_being_read);
+  });
+}
+
+void WeightStream::lend(Place& place) {
+  if (place.is_lent) return;
+  place.is_lent = true;
+  if (place.state == State::kQueued) std::erase(queue_, &place);
+  if (place.state == State::kReading) {
+    place.discarded = true;
+  } else {
+    leave_place(place);
+  }
+}
+
+// Not of a tile that is on its way to the ring, nor while a read that was given up fills the place.
+void WeightStream::end_loan(Place& place) {
+  if (place.state == State::kAbsent && !is_read_ahead(place.tile)) place.is_lent = false;
+}
+
+// Whether its place is the batch's.
+bool WeightStream::is_taken(size_t tile) const { return plan_.pinned_offset[tile] < taken_bytes_; }
+
+// Whether reading for the next sweep has come past the tile.
+bool WeightStream::is_read_ahead(size_t tile) const {
+  return ahead_.sweep > sweep_ && tile < ahead_.index;
+}
+
+void WeightStream::leave_place(Place& place) {
+  if (place.state == State::kReady) {
+    const uint64_t bytes = tile_of(place).read_bytes();
+    resident_bytes_ -= is_kept_by_host(place.tile) ? 0 : bytes;
+    resident_expert_bytes_ -= tile_of(place).expert ? bytes : 0;
+  }
+  free_place(place);
+}
+
 void WeightStream::begin_sweep(bool with_head) {
   const std::lock_guard lock(mutex_);
   if (next_ != sweep_end_) give_up_sweep();
@@ -155,6 +218,7 @@ void WeightStream::give_up_sweep() {
     if (place.state == State::kFailed) free_place(place);
   }
   note_busy_experts();
+  next_ = sweep_end_;
   ahead_ = {sweep_ + 1, 0};
 }
 
@@ -318,9 +382,11 @@ void WeightStream::release_tile() {
 }
 
 void WeightStream::release_place_in_use() {
-  if (!has_own_place(in_use_->tile)) {
+  const size_t tile = in_use_->tile;
+  if (!has_own_place(tile)) {
     in_flight_.pop_front();
     free_place(*in_use_);
+    if (!is_taken(tile)) end_loan(own_[tile]);
   }
   in_use_ = nullptr;
 }

@@ -6,7 +6,8 @@
 // blocks against their checksums, and marks it ready;
 // the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays, or
 // lies there from before a restart, which its checksums tell before it would be read; a
-// streamed one takes a slot of the ring, which is free again once released. Reading runs ahead as
+// streamed one takes a slot of the ring, which is free again once released. A tile that lies in the
+// workspace streams while a large batch takes its place. Reading runs ahead as
 // far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
 // layer are used is known only when the pass has come to it, so there reading waits for that. Then
 // the ExpertCache says which of them get slots, and all their reads are queued at once.
@@ -81,6 +82,7 @@ class WeightStream : public model::WeightSource {
   WeightStream(const WeightStream&) = delete;
   WeightStream& operator=(const WeightStream&) = delete;
 
+  Status take_workspace(uint64_t bytes) override;
   void begin_sweep(bool with_head) override;
   Result<model::TileView> next_tile(bool& done) override;
   void release_tile() override;
@@ -131,7 +133,8 @@ class WeightStream : public model::WeightSource {
     bool fresh = false;                       // read, and not used since
     bool copied = false;                      // to the device, and not used since
     bool may_be_there = false;                // from before a restart, and not read since
-    bool discarded = false;                   // of the ring: freed when its read or copy ends
+    bool is_lent = false;                     // a place in the workspace, which a batch has taken
+    bool discarded = false;                   // freed when its read or copy ends
     std::optional<Error> error;
 
     // Where it is read to.
@@ -153,7 +156,9 @@ class WeightStream : public model::WeightSource {
   enum class FixedBlock : uint8_t { kAbsent, kMayBeThere, kReady };
 
   // Whether the tile has a place of its own: it is pinned, or its expert has a slot. Lock held.
-  bool has_own_place(size_t tile) const { return own_[tile].memory != nullptr; }
+  bool has_own_place(size_t tile) const {
+    return own_[tile].memory != nullptr && !own_[tile].is_lent;
+  }
   bool is_kept_by_host(size_t tile) const { return host_ && host_->keeps(tile); }
   void feed();               // lock held
   bool fetch(Place& place);  // lock held
@@ -164,6 +169,11 @@ class WeightStream : public model::WeightSource {
   template <typename Use>
   void for_each_used(size_t begin, const Use& use) const;
   void leave_slot(const ExpertTiles& expert);              // lock held
+  void leave_place(Place& place);                          // lock held
+  void lend(Place& place);                                 // lock held
+  void end_loan(Place& place);                             // lock held
+  bool is_taken(size_t tile) const;                        // lock held
+  bool is_read_ahead(size_t tile) const;                   // lock held
   bool is_being_fetched(const ExpertTiles& expert) const;  // lock held
   void note_busy_experts();                                // lock held
   bool is_left_out(const Tile& tile) const;                // lock held
@@ -247,6 +257,8 @@ class WeightStream : public model::WeightSource {
   std::condition_variable_any work_;   // a reader may have something to do
   std::condition_variable_any ready_;  // a read has ended
   std::vector<Place> own_;             // by tile; without memory for those that stream
+  std::vector<size_t> yielding_;       // tiles whose places are in the workspace
+  uint64_t taken_bytes_ = 0;           // of the workspace, by the batch
   std::vector<Place> ring_;
   std::optional<HostTier> host_;
   size_t copies_under_way_ = 0;

@@ -65,7 +65,8 @@ uint64_t streamed_bytes(const Plan& plan) { return plan.list.total_bytes() - pla
 // What an optimal cache would read with the memory that the plan has for weights. Reading goes on
 // while a tile is in use, so the tile that is being read takes room as well.
 uint64_t optimal_bytes(const Plan& plan, uint64_t budget_bytes) {
-  const uint64_t other = plan.workspace_bytes + plan.embedding_slots * plan.embedding_slot_bytes;
+  const uint64_t other =
+      plan.reserved_workspace_bytes + plan.embedding_slots * plan.embedding_slot_bytes;
   const uint64_t capacity = budget_bytes - other;
   if (capacity >= plan.list.total_bytes()) return 0;
   return BeladyCache(plan.list.tiles, capacity - plan.list.largest_read_bytes()).bytes_per_sweep();

@@ -104,17 +104,18 @@ TEST(Plan, PlacesDoNotOverlap) {
   const MemoryModel model(wide_architecture(), kernels::NumberFormat::kF32, 1);
   const Result<Plan> plan = make_plan(input_of(model), 6 * kMiB);
   ASSERT_TRUE(plan);
-  uint64_t end = plan->embedding_offset() + plan->embedding_slots * plan->embedding_slot_bytes;
+  const uint64_t workspace = plan->workspace_bytes;
+  const uint64_t ring = plan->ring_offset();
+  std::vector<std::pair<uint64_t, uint64_t>> places{{ring, plan->lasting_offset() - ring}};
   for (size_t i = 0; i < plan->list.tiles.size(); ++i) {
-    if (plan->pinned_offset[i] == Plan::kStreamed) continue;
+    if (!plan->stays(i)) continue;
     EXPECT_EQ(plan->pinned_offset[i] % kPageBytes, 0U);
-  }
-  std::vector<std::pair<uint64_t, uint64_t>> places;
-  for (size_t i = 0; i < plan->list.tiles.size(); ++i) {
-    if (plan->pinned_offset[i] == Plan::kStreamed) continue;
+    EXPECT_EQ(plan->yields(i), plan->pinned_offset[i] < workspace);
     places.emplace_back(plan->pinned_offset[i], plan->list.tiles[i].read_bytes());
   }
   std::sort(places.begin(), places.end());
+  EXPECT_LT(places.front().first, workspace);  // some lie there
+  uint64_t end = plan->reserved_workspace_bytes;
   for (const auto& [offset, bytes] : places) {
     EXPECT_GE(offset, end);
     end = offset + bytes;

@@ -9,53 +9,14 @@
 
 #include "engine/stream/device.h"
 #include "tests/engine/memory_flags.h"
-#include "tests/engine/stream/memory_model.h"
-#include "tests/engine/stream/sweep.h"
+#include "tests/engine/stream/streamed_model.h"
 
 namespace airllm::stream {
 namespace {
 
 using testing::MemoryModel;
+using Fixture = testing::StreamedModel;
 using testing::tiny_architecture;
-
-// One model with a plan, its memory and its stream.
-struct Fixture {
-  explicit Fixture(uint64_t budget, bool tied = true, const StreamOptions& options = {})
-      : Fixture(tiny_architecture(tied), budget, options) {}
-  Fixture(const model::Architecture& architecture, uint64_t budget, const StreamOptions& options)
-      : model(architecture, kernels::NumberFormat::kF32, 7),
-        plan(*make_plan({&model.architecture, model.shards}, budget)),
-        slab(*Slab::create(plan.slab_bytes)),
-        stream(std::in_place, plan, model.shards, slab.memory(), kernels::scalar_backend(), options,
-               [this] { return interrupted(); }) {}
-
-  Status interrupted() {
-    if (is_interrupted) return Unexpected(ErrorCode::kCancelled, "interrupted");
-    return {};
-  }
-
-  // Runs a sweep and checks every tile's bytes against the shard's.
-  Status sweep(bool with_head) {
-    return testing::sweep(*stream, plan.list, with_head,
-                          [this](size_t i, const model::TileView& view) { check(i, view); });
-  }
-
-  void check(size_t i, const model::TileView& view) {
-    const Tile& tile = plan.list.tiles[i];
-    EXPECT_EQ(view.stage, tile.stage);
-    EXPECT_EQ(view.step, tile.step);
-    EXPECT_EQ(view.row_begin, tile.row_begin);
-    const std::string& content = model.files[tile.shard]->content();
-    EXPECT_EQ(0, std::memcmp(view.data, content.data() + tile.data_offset, tile.data_bytes))
-        << "tile " << i;
-  }
-
-  MemoryModel model;
-  Plan plan;
-  Slab slab;
-  std::atomic<bool> is_interrupted{false};
-  std::optional<WeightStream> stream;
-};
 
 uint64_t full_budget() {
   const MemoryModel model(tiny_architecture(true), kernels::NumberFormat::kF32, 7);
