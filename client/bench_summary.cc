@@ -36,6 +36,13 @@ std::string rate(const Json& tier, const char* key) {
   return bytes_per_second ? print("%.2f GB/s", *bytes_per_second / 1e9) : "-";
 }
 
+std::string spread_text(const Json& spread) {
+  const std::optional<double> median = number(spread, "median");
+  if (!median) return "-";
+  return print("%.2f (%.2f to %.2f)", *median, number(spread, "min").value_or(0),
+               number(spread, "max").value_or(0));
+}
+
 std::string ratio(const Json& tier) {
   const std::optional<double> median = number(tier, "ratio");
   if (!median) return "-";
@@ -104,22 +111,50 @@ std::string how_text(const Json& result, const Json& tiers) {
   return out + "figures:  medians; of ratios, and of the sweep, the least and the most, too\n";
 }
 
-std::string warnings_text(const Json& result, const Json& tiers) {
-  std::string out;
-  if (const uint64_t others = count_of(result, "other_jobs"); others > 0) {
-    out += "not clean: other jobs were at work meanwhile, " + std::to_string(others) +
-           " at once; try again when airllm ps shows none\n";
+// Of what memory's ceiling was taken from.
+std::string caches_text(uint64_t bytes) {
+  if (bytes == 0 || bytes >= kBeyondCachesBytes) return {};
+  return "not clean: the processor's caches may hold the " + format_size(bytes) +
+         " that memory's ceiling was taken from\n";
+}
+
+std::string time_text(double seconds) {
+  if (seconds < 1e-3) return print("%.1f us", seconds * 1e6);
+  return print("%.2f ms", seconds * 1e3);
+}
+
+std::vector<std::string> operation_row(const Json& operation) {
+  std::string name = cell(operation, "operation");
+  if (const std::optional<double> positions = number(operation, "positions")) {
+    name += print(", %.0f positions", *positions);
   }
+  const std::optional<double> seconds = number(operation, "seconds");
+  const std::optional<double> flop = number(operation, "flop_per_second");
+  return {name,
+          cell(operation, "format"),
+          cell(operation, "rows"),
+          seconds ? time_text(*seconds) : "-",
+          rate(operation, "bytes_per_second"),
+          spread_text(member(operation, "of_memory")),
+          flop ? print("%.1f GFLOP/s", *flop / 1e9) : "-",
+          spread_text(member(operation, "of_peak"))};
+}
+
+std::string other_jobs_text(const Json& result) {
+  const uint64_t others = count_of(result, "other_jobs");
+  if (others == 0) return {};
+  return "not clean: other jobs were at work meanwhile, " + std::to_string(others) +
+         " at once; try again when airllm ps shows none\n";
+}
+
+std::string warnings_text(const Json& result, const Json& tiers) {
+  std::string out = other_jobs_text(result);
   if (member(result, "direct") == false) {
     out +=
         "not clean: files are read through the page cache, so memory may have answered for the "
         "disk\n";
   }
-  const uint64_t summed = count_of(tier_named(tiers, "ram"), "ceiling_bytes");
-  if (summed > 0 && summed < kBeyondCachesBytes) {
-    out += "not clean: the processor's caches may hold the " + format_size(summed) +
-           " that memory's ceiling was taken from\n";
-  }
+  out += caches_text(count_of(tier_named(tiers, "ram"), "ceiling_bytes"));
   if (const uint64_t lost = count_of(result, "lost_reads"); lost > 0) {
     out += "not clean: " + std::to_string(lost) + " reads were too many to be recorded\n";
   }
@@ -137,6 +172,30 @@ std::string bench_stream_text(const Json& result) {
   }
   out += "\n\n" + tiers_text(tiers) + "\n" + times_text(result) + bound_text(result) + "\n\n";
   return out + how_text(result, tiers) + warnings_text(result, tiers);
+}
+
+std::string bench_kernels_text(const Json& result) {
+  std::vector<std::vector<std::string>> rows{
+      {"OPERATION", "FORMAT", "ROWS", "TIME", "RATE", "OF MEMORY", "ARITHMETIC", "OF PEAK"}};
+  const Json operations = member(result, "operations");
+  if (operations.is_array()) {
+    for (const Json& operation : operations) rows.push_back(operation_row(operation));
+  }
+  std::string out =
+      cell(result, "backend") + ", " + cell(result, "threads") + " threads: memory " +
+      rate(result, "memory_bytes_per_second") +
+      print(", peak %.1f GFLOP/s\n\n", number(result, "peak_flop_per_second").value_or(0) / 1e9);
+  out += format_table(rows) + "\n";
+  out +=
+      "rate:       of the weights, or keys and values, that a call reads; norm and activation: of "
+      "rows\n"
+      "memory:     a plain sum over " +
+      cell(result, "memory_bytes") +
+      ", which products of up to 16 rows read, too\n"
+      "peak:       fused products and sums of f32 in registers\n"
+      "figures:    medians of " +
+      cell(result, "rounds") + " rounds; of ratios the least and the most, too\n";
+  return out + other_jobs_text(result) + caches_text(count_of(result, "memory_bytes"));
 }
 
 }  // namespace airllm::client

@@ -17,14 +17,23 @@ struct BenchCall {
   Globals globals;
   std::optional<ChosenModel> chosen;  // nothing: the daemon chooses
   std::optional<uint64_t> sweeps;
+  std::optional<uint64_t> rounds;
 };
 
 // One of the benches, by its name behind `airllm bench`.
 struct Bench {
   std::string_view name;
   std::string_view summary;
+  bool is_of_model;  // takes MODEL and --sweeps, else --rounds
   Result<int> (*run)(const BenchCall& call);
 };
+
+Result<int> print_bench(const BenchCall& call, const std::string& answer,
+                        std::string (*text)(const Json& result)) {
+  AIRLLM_TRY(const Json result, parse_result(answer));
+  AIRLLM_TRY_VOID(call.globals.json ? print_result_json(answer) : print_out(text(result)));
+  return 0;
+}
 
 Result<int> run_stream(const BenchCall& call) {
   protocol::BenchStreamParams params;
@@ -34,20 +43,31 @@ Result<int> run_stream(const BenchCall& call) {
   AIRLLM_TRY(Connection connection, Connection::open(call.globals));
   const Result<std::string> answer = simple_request(connection, params);
   if (!answer) return Unexpected(with_source_of_name(answer.error(), call.chosen));
-  AIRLLM_TRY(const Json result, parse_result(*answer));
-  AIRLLM_TRY_VOID(call.globals.json ? print_result_json(*answer)
-                                    : print_out(bench_stream_text(result)));
-  return 0;
+  return print_bench(call, *answer, bench_stream_text);
+}
+
+Result<int> run_kernels(const BenchCall& call) {
+  protocol::BenchKernelsParams params;
+  params.rounds = call.rounds.value_or(0);
+  AIRLLM_TRY(Connection connection, Connection::open(call.globals));
+  AIRLLM_TRY(const std::string answer, simple_request(connection, params));
+  return print_bench(call, answer, bench_kernels_text);
 }
 
 constexpr std::array kBenches{
-    Bench{"stream", "Sweeps of a model, beside what disk and memory give at most", run_stream},
+    Bench{"stream", "Sweeps of a model, beside what disk and memory give at most", true,
+          run_stream},
+    Bench{"kernels", "The processor's operations, beside memory's rate and its peak", false,
+          run_kernels},
 };
 
 std::string bench_list() {
+  constexpr size_t kNameWidth = 9;
   std::string text = "Benches:\n";
   for (const Bench& bench : kBenches) {
-    text += "  " + std::string(bench.name) + "  " + std::string(bench.summary) + "\n";
+    std::string name(bench.name);
+    name.resize(kNameWidth, ' ');
+    text += "  " + name + std::string(bench.summary) + "\n";
   }
   return text;
 }
@@ -63,6 +83,20 @@ Result<const Bench*> find_bench(const std::vector<std::string>& words) {
                     std::string(kExample) + "; see 'airllm bench --help'");
 }
 
+Status check_options(const Bench& bench, const BenchCall& call,
+                     const std::optional<std::string>& model) {
+  const char* stranger = nullptr;
+  if (bench.is_of_model) {
+    stranger = call.rounds ? "--rounds" : nullptr;
+  } else {
+    stranger = model ? "a model" : call.sweeps ? "--sweeps" : nullptr;
+  }
+  if (stranger == nullptr) return {};
+  return Unexpected(ErrorCode::kUsage,
+                    "bench " + std::string(bench.name) + " does not take " + stranger,
+                    "see 'airllm bench --help'");
+}
+
 }  // namespace
 
 Result<int> run_bench(const Invocation& invocation) {
@@ -71,11 +105,12 @@ Result<int> run_bench(const Invocation& invocation) {
   std::vector<std::string> words;
   std::optional<std::string> model;
   ArgParser parser("airllm bench", "Measure what a model's speed is made of.");
-  parser.usage("airllm bench stream [OPTIONS] [MODEL]");
+  parser.usage("airllm bench stream [OPTIONS] [MODEL]\n       airllm bench kernels [OPTIONS]");
   parser.words("MODEL", words, 0, 2,
-               "Behind the bench's name; without it the one that 'ask' would take");
+               "Of stream, behind its name; without it the one that 'ask' would take");
   parser.text("-m,--model", model, "MODEL", "The same");
-  parser.integer("--sweeps", call.sweeps, uint64_t{1}, "How many sweeps count; 7 without it");
+  parser.integer("--sweeps", call.sweeps, uint64_t{1}, "Of stream: how many count; 7 without it");
+  parser.integer("--rounds", call.rounds, uint64_t{1}, "Of kernels: how many; 7 without it");
   parser.add_globals(call.globals);
   parser.epilogue(bench_list());
   AIRLLM_TRY(const bool go, parser.parse(invocation));
@@ -85,7 +120,10 @@ Result<int> run_bench(const Invocation& invocation) {
   if (!go) return 0;
   AIRLLM_TRY(const Bench* const bench, find_bench(words));
   if (words.size() > 1) model = words[1];
-  AIRLLM_TRY(call.chosen, choose_model(model));
+  AIRLLM_TRY_VOID(check_options(*bench, call, model));
+  if (bench->is_of_model) {
+    AIRLLM_TRY(call.chosen, choose_model(model));
+  }
   return bench->run(call);
 }
 

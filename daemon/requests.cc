@@ -102,7 +102,8 @@ constexpr bool kIsJob =
     std::is_same_v<T, protocol::DetokenizeParams> || std::is_same_v<T, protocol::TemplateParams> ||
     std::is_same_v<T, protocol::SplitParams> || std::is_same_v<T, protocol::VerifyParams> ||
     std::is_same_v<T, protocol::MeasureDiskParams> || std::is_same_v<T, protocol::StopParams> ||
-    std::is_same_v<T, protocol::BenchStreamParams>;
+    std::is_same_v<T, protocol::BenchStreamParams> ||
+    std::is_same_v<T, protocol::BenchKernelsParams>;
 
 }  // namespace
 
@@ -250,13 +251,32 @@ Status Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
   return {};
 }
 
+namespace {
+
+Status check_bench_length(uint64_t count, const char* unit) {
+  if (count <= engine::kMaxBenchSweeps) return {};
+  return Unexpected(ErrorCode::kUsage,
+                    "a bench has at most " + std::to_string(engine::kMaxBenchSweeps) + " " + unit);
+}
+
+}  // namespace
+
+Status Requests::start(uint64_t id, const protocol::BenchKernelsParams& params) {
+  AIRLLM_TRY_VOID(check_split_limit());
+  AIRLLM_TRY_VOID(check_bench_length(params.rounds, "rounds"));
+  engine::KernelBenchRequest request{.user = user_.uid};
+  if (params.rounds > 0) request.rounds = params.rounds;
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  AIRLLM_TRY(const engine::JobId job, context_.engine.bench_kernels(request, bridge));
+  bridge->accept(job, "");
+  keep(id, {job, std::move(bridge), nullptr, "bench", ""});
+  return {};
+}
+
 // As generate: it runs the model.
 Status Requests::start(uint64_t id, const protocol::BenchStreamParams& params) {
   AIRLLM_TRY_VOID(check_split_limit());
-  if (params.sweeps > engine::kMaxBenchSweeps) {
-    return Unexpected(ErrorCode::kUsage,
-                      "a bench has at most " + std::to_string(engine::kMaxBenchSweeps) + " sweeps");
-  }
+  AIRLLM_TRY_VOID(check_bench_length(params.sweeps, "sweeps"));
   engine::BenchRequest request;
   AIRLLM_TRY(request.model, resolve_model(params.model, context_.default_model, context_.engine,
                                           viewer_to_ask(user_)));

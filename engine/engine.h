@@ -264,13 +264,20 @@ struct ProfileEvent {
 // ---- bench -------------------------------------------------------------------------------------
 
 inline constexpr uint64_t kDefaultBenchSweeps = 7;
-inline constexpr uint64_t kMaxBenchSweeps = 1000;
+inline constexpr uint64_t kMaxBenchSweeps = 1000;  // and rounds
 
 struct BenchRequest {
   ModelRef model;
   uid_t user = 0;
   uint64_t sweeps = kDefaultBenchSweeps;              // that count, at least 1
   std::shared_ptr<OwnerFiles> owner_files = nullptr;  // as for generate
+};
+
+inline constexpr uint64_t kDefaultBenchRounds = 7;
+
+struct KernelBenchRequest {
+  uid_t user = 0;
+  uint64_t rounds = kDefaultBenchRounds;  // at least 1
 };
 
 // ---- text without weights ----------------------------------------------------------------------
@@ -451,6 +458,10 @@ class Engine {
   // Sweeps of one sequence that decodes, each followed by what disk and memory can do at most: the
   // result is that of `airllm bench stream` (airllm(1)). Benches run one after the other.
   virtual Result<JobId> bench_stream(BenchRequest request, std::shared_ptr<JobEvents> events) = 0;
+  // The operations of the processor's backend, beside the limits of memory and arithmetic: the
+  // result is that of `airllm bench kernels`. kUnavailable where a device of its own computes.
+  virtual Result<JobId> bench_kernels(KernelBenchRequest request,
+                                      std::shared_ptr<JobEvents> events) = 0;
 
   // Honoured within one tile. The job ends with finish reason kCancelled (generate) or an error
   // kCancelled (others). An unknown job is a kNoInput error.

@@ -44,7 +44,8 @@ const Backend& scalar_backend() {
                                        scalar::copy,
                                        scalar::add_bias,
                                        scalar::compress_row,
-                                       scalar::to_f32};
+                                       scalar::to_f32,
+                                       scalar::burn};
   return kBackend;
 }
 
@@ -63,7 +64,8 @@ const Backend* avx2_backend() {
                                        scalar::copy,
                                        avx2::add_bias,
                                        avx2::compress_row,
-                                       avx2::to_f32};
+                                       avx2::to_f32,
+                                       avx2::burn};
   static const bool supported = cpu_has_avx2();
   return supported ? &kBackend : nullptr;
 #else

@@ -172,6 +172,9 @@ struct Backend {
   // out[i] = number i of `in` as f32; [count], of a compressed format one whole row. Both are the
   // host's.
   void (*to_f32)(const void* in, NumberFormat format, float* out, size_t count);
+  // Products of f32 that are added up in registers, as fast as one core can; returns how many
+  // operations, a product and its sum being two. To measure by; null on a device.
+  uint64_t (*burn)(uint64_t rounds);
 };
 
 // The most that any backend's prepared_bytes(in) is: 2.25 bytes for each number of whole

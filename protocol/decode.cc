@@ -129,6 +129,12 @@ Result<Params> read_bench_stream(const MapView& map) {
   return Params(std::move(params));
 }
 
+Result<Params> read_bench_kernels(const MapView& map) {
+  BenchKernelsParams params;
+  AIRLLM_TRY_VOID(map.get("rounds", params.rounds));
+  return Params(params);
+}
+
 Result<Params> read_tokenize(const MapView& map) {
   TokenizeParams params;
   AIRLLM_TRY_VOID(map.get("model", params.model));
@@ -188,6 +194,7 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   if (method == "doctor") return Params(DoctorParams{});
   if (method == "measure_disk") return Params(MeasureDiskParams{});
   if (method == "bench_stream") return read_bench_stream(map);
+  if (method == "bench_kernels") return read_bench_kernels(map);
   if (method == "default") return read_model_params<DefaultParams>(map);
   if (method == "cancel_job") {
     JobParams params;

@@ -246,6 +246,11 @@ void write_params(Writer& out, const BenchStreamParams& params) {
   out.field("opens_files", params.opens_files);
 }
 
+void write_params(Writer& out, const BenchKernelsParams& params) {
+  out.map(1);
+  out.field("rounds", params.rounds);
+}
+
 void write_params(Writer& out, const JobParams& params) {
   out.map(1);
   out.field("job", params.job);
@@ -282,6 +287,7 @@ struct MethodName {
   std::string_view operator()(const DoctorParams&) const { return "doctor"; }
   std::string_view operator()(const MeasureDiskParams&) const { return "measure_disk"; }
   std::string_view operator()(const BenchStreamParams&) const { return "bench_stream"; }
+  std::string_view operator()(const BenchKernelsParams&) const { return "bench_kernels"; }
   std::string_view operator()(const UnknownMethod& unknown) const { return unknown.method; }
 };
 

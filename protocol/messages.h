@@ -134,6 +134,10 @@ struct BenchStreamParams {
   uint64_t sweeps = 0;       // that count; 0: as many as the daemon likes
   bool opens_files = false;  // as for generate
 };
+// "bench_kernels": likewise.
+struct BenchKernelsParams {
+  uint64_t rounds = 0;  // 0: as many as the daemon likes
+};
 struct DefaultParams {
   std::optional<std::string> model;  // set: change the daemon's default; unset: tell it
 };
@@ -155,7 +159,7 @@ using Params =
     std::variant<GenerateParams, TokenizeParams, DetokenizeParams, TemplateParams, SplitParams,
                  ListParams, ShowParams, PsParams, RemoveParams, ShareParams, StopParams,
                  VerifyParams, JobParams, StatusParams, DefaultParams, DoctorParams,
-                 MeasureDiskParams, BenchStreamParams, UnknownMethod>;
+                 MeasureDiskParams, BenchStreamParams, BenchKernelsParams, UnknownMethod>;
 
 // type "request": {"type","id","method","params":{...}}.
 struct Request {

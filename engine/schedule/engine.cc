@@ -21,6 +21,7 @@
 #include "engine/schedule/budget.h"
 #include "engine/schedule/generate_job.h"
 #include "engine/schedule/job_limits.h"
+#include "engine/schedule/kernel_bench.h"
 #include "engine/schedule/loaded_model.h"
 #include "engine/schedule/memory_pressure.h"
 #include "engine/schedule/received_weights.h"
@@ -306,7 +307,7 @@ class EngineImpl : public Engine {
       : max_splits_(options.max_splits),
         max_logprobs_(options.max_logprobs),
         budgets_(budgets),
-        cpu_(device->backend().name),
+        backend_(device->backend()),
         device_name_(device->name()),
         vram_bytes_(options.device == DeviceKind::kCpu ? std::optional<uint64_t>()
                                                        : options.vram_bytes),
@@ -425,6 +426,19 @@ class EngineImpl : public Engine {
                               });
   }
 
+  Result<JobId> bench_kernels(KernelBenchRequest request,
+                              std::shared_ptr<JobEvents> events) override {
+    if (backend_.burn == nullptr) {
+      return Unexpected(ErrorCode::kUnavailable, "the operations of this device are not measured",
+                        "start the daemon with --device cpu");
+    }
+    return start_store_worker(
+        {"bench", request.user, ModelRef()}, std::move(events),
+        [this, request](JobEvents& out, const std::shared_ptr<JobRecord>& record) {
+          return schedule::run_bench_kernels(backend_, request, bench_tools(record), out, record);
+        });
+  }
+
   Status cancel(JobId job) override {
     const std::shared_ptr<JobRecord> record = table_->find(job);
     if (record == nullptr) {
@@ -500,6 +514,7 @@ class EngineImpl : public Engine {
   Result<Json> run_text_job(const TextRequest& request, JobEvents& events, JobRecord& record);
   Result<Json> run_bench(const BenchRequest& request, JobEvents& events,
                          const std::shared_ptr<JobRecord>& record);
+  schedule::BenchTools bench_tools(const std::shared_ptr<JobRecord>& record);
   Result<Json> split_and_share(const SplitRequest& request, const store::ProgressFn& progress,
                                std::stop_token stop);
   void forget_crashes(const SplitRequest& request, const Json& made);
@@ -508,7 +523,7 @@ class EngineImpl : public Engine {
 
   std::atomic<uint64_t> max_splits_, max_logprobs_;
   const schedule::SchedulerOptions budgets_;
-  const std::string cpu_;
+  const kernels::Backend& backend_;
   const std::string device_name_;
   const std::optional<uint64_t> vram_bytes_;  // of a device with memory of its own
   const std::string reader_name_;
@@ -648,15 +663,18 @@ Result<Json> EngineImpl::run_bench(const BenchRequest& request, JobEvents& event
                                    const std::shared_ptr<JobRecord>& record) {
   AIRLLM_TRY(std::shared_ptr<const LoadedModel> model,
              models_.get(request.model, request.owner_files.get()));
-  const auto submit = [&](std::unique_ptr<GenerateJob> job) {
+  return schedule::run_bench_stream(std::move(model), request, bench_tools(record), events, record);
+}
+
+// Valid as long as `record` is.
+schedule::BenchTools EngineImpl::bench_tools(const std::shared_ptr<JobRecord>& record) {
+  const auto submit = [this, &record](std::unique_ptr<GenerateJob> job) {
     scheduler_.submit(std::move(job));
     if (record->is_cancelled()) scheduler_.notice_cancel();
   };
-  const auto count_other_jobs = [&] { return table_->count_at_work(*record); };
-  return schedule::run_bench_stream(std::move(model), request,
-                                    {bench_turns_, submit, count_other_jobs, budgets_.reader,
-                                     scheduler_.read_timeout(), threads_},
-                                    events, record);
+  const auto count_other_jobs = [this, &record] { return table_->count_at_work(*record); };
+  return {bench_turns_, submit, count_other_jobs, budgets_.reader, scheduler_.read_timeout(),
+          threads_};
 }
 
 Result<Json> EngineImpl::list(const Viewer& viewer) {
@@ -726,8 +744,8 @@ Json EngineImpl::status(const Viewer& viewer) {
                       {"expires_seconds", expires_seconds(model)}});
   }
   return {{"device", device_name_},
-          {"cpu", cpu_},
-          {"cpu_reason", kernels::backend_reason(cpu_)},
+          {"cpu", backend_.name},
+          {"cpu_reason", kernels::backend_reason(backend_.name)},
           {"threads", threads_},
           {"reader", reader_name_},
           {"ram_bytes", budgets_.ram_bytes},

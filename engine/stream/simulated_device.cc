@@ -264,7 +264,8 @@ const kernels::Backend& guard(const kernels::Backend& backend) {
            .copy = kGuarded<&Backend::copy>,
            .add_bias = kGuarded<&Backend::add_bias>,
            .compress_row = backend.compress_row,
-           .to_f32 = backend.to_f32};  // of the host's memory
+           .to_f32 = backend.to_f32,  // of the host's memory
+           .burn = backend.burn};
   return table;
 }
 

@@ -27,6 +27,7 @@ void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, 
               size_t width, ThreadPool& pool);
 void compress_row(NumberFormat format, const float* numbers, size_t width, char* out);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
+uint64_t burn(uint64_t rounds);
 }  // namespace scalar
 
 namespace avx2 {
@@ -44,6 +45,7 @@ void add_bias(float* x, size_t x_stride, const void* bias, NumberFormat format, 
               size_t width, ThreadPool& pool);
 void compress_row(NumberFormat format, const float* numbers, size_t width, char* out);
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
+uint64_t burn(uint64_t rounds);
 }  // namespace avx2
 
 // The first position that a row at `position` attends to.

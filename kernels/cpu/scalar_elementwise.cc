@@ -139,4 +139,15 @@ void to_f32(const void* in, NumberFormat format, float* out, size_t count) {
   });
 }
 
+uint64_t burn(uint64_t rounds) {
+  constexpr size_t kSums = 8;
+  float sums[kSums] = {};
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (float& sum : sums) sum = sum * 0.75f + 0.75f;
+  }
+  volatile float kept = 0;
+  for (const float sum : sums) kept = kept + sum;
+  return rounds * kSums * 2;
+}
+
 }  // namespace airllm::kernels::scalar

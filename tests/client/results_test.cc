@@ -176,6 +176,40 @@ TEST(Results, ABenchSendsWhatWasAsked) {
   EXPECT_TRUE(asked->opens_files);
 }
 
+TEST(Results, OfABenchOfKernelsAreATable) {
+  const char* const result =
+      R"({"backend":"avx2","threads":2,"rounds":7,"memory_bytes":536870912,)"
+      R"("memory_bytes_per_second":20000000000,"peak_flop_per_second":150000000000,"other_jobs":1,)"
+      R"("operations":[{"operation":"product","format":"q8","rows":1,"seconds":0.025,)"
+      R"("bytes":536870912,"bytes_per_second":19000000000,"flop":1,"flop_per_second":36000000000,)"
+      R"("of_memory":{"median":0.95,"min":0.9,"max":0.97},)"
+      R"("of_peak":{"median":0.24,"min":0.2,"max":0.25}},{"operation":"attention","rows":64,)"
+      R"("positions":4096,"seconds":0.0005,"format":null},7]})";
+  const FakeDaemon daemon(replies(result));
+  const std::string out = daemon.run({"bench", "kernels"}).out;
+  for (const char* part :
+       {"avx2, 2 threads: memory 20.00 GB/s, peak 150.0 GFLOP/s\n",
+        "product                    q8      1     25.00 ms  19.00 GB/s  0.95 (0.90 to 0.97)  "
+        "36.0 GFLOP/s  0.24 (0.20 to 0.25)\n",
+        "attention, 4096 positions  -       64    500.0 us", "medians of 7 rounds",
+        "not clean: other jobs were at work"}) {
+    EXPECT_NE(out.find(part), std::string::npos) << part << "\n" << out;
+  }
+  EXPECT_EQ(daemon.run({"bench", "kernels", "--json"}).out, std::string(result) + "\n");
+}
+
+TEST(Results, ABenchOfKernelsSendsItsRounds) {
+  std::optional<protocol::BenchKernelsParams> asked;
+  const FakeDaemon daemon([&](Peer& peer) {
+    const protocol::Request request = peer.read_request();
+    asked = std::get<protocol::BenchKernelsParams>(request.params);
+    peer.event(request.id, protocol::Done{"{}"});
+  });
+  EXPECT_EQ(daemon.run({"bench", "kernels", "--rounds", "3"}).status, 0);
+  ASSERT_TRUE(asked);
+  EXPECT_EQ(asked->rounds, 3U);
+}
+
 TEST(Results, OfRemoveCancelAndVerify) {
   const FakeDaemon daemon(replies(R"({"name":"demo","shards":14,"bytes":2048,"ok":true})"));
   EXPECT_EQ(daemon.run({"rm", "a", "b", "--json"}).out, "{\"removed\":[\"a\",\"b\"]}\n");

@@ -48,6 +48,8 @@ class FakeEngine : public engine::Engine {
                                      std::shared_ptr<engine::JobEvents> events) override;
   Result<engine::JobId> bench_stream(engine::BenchRequest request,
                                      std::shared_ptr<engine::JobEvents> events) override;
+  Result<engine::JobId> bench_kernels(engine::KernelBenchRequest request,
+                                      std::shared_ptr<engine::JobEvents> events) override;
   Status cancel(engine::JobId job) override;
   Result<engine::FoundModel> find(const std::string& name, const engine::Viewer& viewer,
                                   bool unfinished) override;

@@ -229,6 +229,19 @@ TEST_F(ServerTest, ABenchOfAnUnknownModelOrOfTooManySweepsIsRefused) {
   EXPECT_EQ(peer.failure(2).code, ErrorCode::kUsage);
 }
 
+TEST_F(ServerTest, ABenchOfKernelsIsOfNoModel) {
+  start();
+  TestPeer peer = greeted();
+  peer.request(1, protocol::BenchKernelsParams{3});
+  EXPECT_EQ(peer.wait_for<protocol::Accepted>(1).value().model, "");
+  EXPECT_EQ(Json::parse(peer.wait_for<protocol::Done>(1).value().result_json)["rounds"], 3U);
+  peer.request(2, protocol::BenchKernelsParams{});
+  EXPECT_EQ(Json::parse(peer.wait_for<protocol::Done>(2).value().result_json)["rounds"],
+            engine::kDefaultBenchRounds);
+  peer.request(3, protocol::BenchKernelsParams{engine::kMaxBenchSweeps + 1});
+  EXPECT_EQ(peer.failure(3).code, ErrorCode::kUsage);
+}
+
 TEST_F(ServerTest, ABenchIsCancelled) {
   start();
   TestPeer peer = greeted();

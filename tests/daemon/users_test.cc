@@ -231,7 +231,8 @@ TEST_F(Users, SplitsAtATimeAreLimitedPerUser) {
   ann_.start(protocol::SplitParams{"a", "dir"});
   for (const Error& error : {ann_.ask(protocol::SplitParams{"b", "dir"}).error(),
                              ann_.ask(about<protocol::VerifyParams>("short")).error(),
-                             ann_.ask(protocol::BenchStreamParams{"short"}).error()}) {
+                             ann_.ask(protocol::BenchStreamParams{"short"}).error(),
+                             ann_.ask(protocol::BenchKernelsParams{1}).error()}) {
     EXPECT_EQ(error.code, ErrorCode::kTemporary);
     EXPECT_TRUE(contains(error.message, "max-splits-per-user allows 1")) << error.message;
     EXPECT_TRUE(contains(error.message, std::to_string(kAnn))) << error.message;

@@ -1,7 +1,8 @@
-"""`bench stream`: figures that hold together, a job like others, and others' jobs beside it."""
+"""The benches: figures that hold together, a job like others, and others' jobs beside it."""
 
 import os
 import signal
+import unittest
 
 import harness
 from harness import MIB, QUESTION, needs_root
@@ -182,6 +183,62 @@ class BenchStream(harness.E2eTest):
         damaged = self.assert_fails(daemon.client("bench", "stream", "demo"), 65)
         self.assertIn(path, damaged.err)
         self.assert_lives(daemon)
+
+
+@unittest.skipIf(harness.SANITIZED, "some 100 GFLOP, which sanitizers make a matter of minutes")
+class BenchKernels(harness.E2eTest):
+    """Of the processor's operations, without a model."""
+
+    def test_figures_hold_together(self):
+        daemon = self.daemon(ram="16M")
+        result = self.ok(daemon.client("bench", "kernels", "--rounds", "1", "--json")).json
+        status = self.ok(daemon.client("status", "--json")).json
+        self.assertEqual(result["backend"], status["cpu"])
+        self.assertEqual((result["rounds"], result["other_jobs"]), (1, 0))
+        self.assertGreater(result["memory_bytes_per_second"], 1e8)
+        self.assertGreater(result["peak_flop_per_second"], 1e8)
+        operations = result["operations"]
+        self.assertEqual({o["operation"] for o in operations},
+                         {"product", "attention", "norm", "activation"})
+        self.assertEqual({o["format"] for o in operations if o["operation"] == "product"},
+                         {"f32", "f16", "bf16", "q8", "q4"})
+        for operation in operations:
+            for amount in ("bytes", "flop"):
+                if operation[amount] is None:
+                    self.assertIsNone(operation[amount + "_per_second"])
+                    continue
+                rate = operation[amount] / operation["seconds"]
+                self.assertAlmostEqual(operation[amount + "_per_second"] / rate, 1, places=3)
+            if operation["flop"] is None:
+                self.assertIsNone(operation["of_memory"])
+                continue
+            # Taken right beside it, which the median of the whole run need not be near.
+            self.assertGreater(operation["of_peak"]["median"], 0)
+            self.assertEqual(operation["of_memory"]["min"], operation["of_memory"]["max"])
+        self.assertEqual(daemon.jobs(), [])
+
+    def test_the_reference_is_measured_as_well(self):
+        daemon = self.daemon(ram="16M", env={"AIRLLM_CPU": "scalar"})
+        text = self.ok(daemon.client("bench", "kernels", "--rounds", "1")).out
+        self.assertTrue(text.startswith("scalar, "), text)
+        for word in ("OF MEMORY", "GFLOP/s", "GB/s", "q4", "attention, 4096 positions"):
+            self.assertIn(word, text)
+
+    def test_a_signal_ends_it(self):
+        daemon = self.daemon(ram="16M")
+        client = daemon.spawn_client("bench", "kernels", "--rounds", "1000")
+        [job] = harness.wait_until(daemon.jobs)
+        self.assertEqual(job["kind"], "bench")
+        client.send_signal(signal.SIGINT)
+        out, err = client.communicate(timeout=30 * harness.SLOWNESS)
+        self.assertEqual((client.returncode, out), (130, b""), err)
+        harness.wait_until(lambda: not daemon.jobs())
+
+    def test_refusals_name_what_is_wrong(self):
+        daemon = self.daemon(ram="16M")
+        self.assert_fails(daemon.client("bench", "kernels", "--rounds", "1001"), 64)
+        self.assert_fails(daemon.client("bench", "kernels", "demo"), 64)
+        self.assert_fails(daemon.client("bench", "kernels", "--sweeps", "3"), 64)
 
 
 @needs_root

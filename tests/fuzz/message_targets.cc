@@ -230,6 +230,7 @@ std::vector<Target> message_targets() {
       request<DoctorParams>("doctor"),
       request<MeasureDiskParams>("measure_disk"),
       request<BenchStreamParams>("bench_stream"),
+      request<BenchKernelsParams>("bench_kernels"),
       event<Accepted>("accepted"),
       event<Progress>("progress"),
       event<Token>("token"),

@@ -63,6 +63,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{13, DoctorParams{}},
           Request{14, MeasureDiskParams{}},
           Request{20, BenchStreamParams{"demo", 9, true}},
+          Request{21, BenchKernelsParams{3}},
           Request{12, DefaultParams{}},
           Request{18446744073709551615U, DefaultParams{""}},
           Cancel{7},
