@@ -141,7 +141,8 @@ class BashCompletion(CompletionTest):
                 self.assertEqual(self.reply(*words), [])
 
     def test_a_bench_is_named_before_its_model(self):
-        self.assertEqual(self.reply("bench", ""), ["stream"])
+        self.assertEqual(self.reply("bench", ""), ["stream", "kernels"])
+        self.assertEqual(self.reply("bench", "k"), ["kernels"])
         self.assertEqual(self.reply("bench", "--sweeps", "3", "st"), ["stream"])
         self.assertEqual(self.reply("bench", "stream", ""), ["demo"])
         self.assertEqual(self.reply("bench", "stream", "demo", ""), [])
@@ -244,7 +245,7 @@ class FishCompletion(CompletionTest):
         self.assertEqual(self.candidates("airllm ask --model=d"), ["--model=demo"])
         self.assertEqual(self.candidates("airllm --socket /nowhere show "), [])
         self.assertEqual(self.candidates("airllm show d"), ["demo"])
-        self.assertEqual(self.candidates("airllm bench "), ["stream"])
+        self.assertEqual(self.candidates("airllm bench "), ["kernels", "stream"])
         self.assertEqual(self.candidates("airllm bench stream "), ["demo"])
         self.assertEqual(self.candidates("airllm split dee"), ["deep folder/"])
 
