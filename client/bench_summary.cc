@@ -36,18 +36,13 @@ std::string rate(const Json& tier, const char* key) {
   return bytes_per_second ? print("%.2f GB/s", *bytes_per_second / 1e9) : "-";
 }
 
-std::string spread_text(const Json& spread) {
-  const std::optional<double> median = number(spread, "median");
+// A median with the least and the most, by their keys.
+std::string spread_text(const Json& object, const char* median_key, const char* least_key,
+                        const char* most_key) {
+  const std::optional<double> median = number(object, median_key);
   if (!median) return "-";
-  return print("%.2f (%.2f to %.2f)", *median, number(spread, "min").value_or(0),
-               number(spread, "max").value_or(0));
-}
-
-std::string ratio(const Json& tier) {
-  const std::optional<double> median = number(tier, "ratio");
-  if (!median) return "-";
-  return print("%.2f (%.2f to %.2f)", *median, number(tier, "ratio_min").value_or(0),
-               number(tier, "ratio_max").value_or(0));
+  return print("%.2f (%.2f to %.2f)", *median, number(object, least_key).value_or(0),
+               number(object, most_key).value_or(0));
 }
 
 std::string tiers_text(const Json& tiers) {
@@ -55,7 +50,7 @@ std::string tiers_text(const Json& tiers) {
   for (const Json& tier : tiers) {
     rows.push_back({cell(tier, "name"), cell(tier, "bytes_per_sweep"),
                     rate(tier, "bytes_per_second"), rate(tier, "ceiling_bytes_per_second"),
-                    ratio(tier)});
+                    spread_text(tier, "ratio", "ratio_min", "ratio_max")});
   }
   return format_table(rows);
 }
@@ -130,14 +125,17 @@ std::vector<std::string> operation_row(const Json& operation) {
   }
   const std::optional<double> seconds = number(operation, "seconds");
   const std::optional<double> flop = number(operation, "flop_per_second");
+  const auto limit_ratio = [&](const char* key) {
+    return spread_text(member(operation, key), "median", "min", "max");
+  };
   return {name,
           cell(operation, "format"),
           cell(operation, "rows"),
           seconds ? time_text(*seconds) : "-",
           rate(operation, "bytes_per_second"),
-          spread_text(member(operation, "of_memory")),
+          limit_ratio("of_memory"),
           flop ? print("%.1f GFLOP/s", *flop / 1e9) : "-",
-          spread_text(member(operation, "of_peak"))};
+          limit_ratio("of_peak")};
 }
 
 std::string other_jobs_text(const Json& result) {

@@ -62,14 +62,11 @@ constexpr std::array kBenches{
 };
 
 std::string bench_list() {
-  constexpr size_t kNameWidth = 9;
-  std::string text = "Benches:\n";
+  std::vector<std::vector<std::string>> rows;
   for (const Bench& bench : kBenches) {
-    std::string name(bench.name);
-    name.resize(kNameWidth, ' ');
-    text += "  " + name + std::string(bench.summary) + "\n";
+    rows.push_back({"  " + std::string(bench.name), std::string(bench.summary)});
   }
-  return text;
+  return "Benches:\n" + format_table(rows);
 }
 
 Result<const Bench*> find_bench(const std::vector<std::string>& words) {

@@ -96,6 +96,12 @@ Result<engine::GenerateRequest> to_engine(const protocol::GenerateParams& params
   return request;
 }
 
+Status check_bench_length(uint64_t count, const char* unit) {
+  if (count <= engine::kMaxBenchSweeps) return {};
+  return Unexpected(ErrorCode::kUsage,
+                    "a bench has at most " + std::to_string(engine::kMaxBenchSweeps) + " " + unit);
+}
+
 template <typename T>
 constexpr bool kIsJob =
     std::is_same_v<T, protocol::GenerateParams> || std::is_same_v<T, protocol::TokenizeParams> ||
@@ -250,16 +256,6 @@ Status Requests::start(uint64_t id, const protocol::MeasureDiskParams&) {
   keep(id, {job, std::move(bridge), nullptr, "measure", ""});
   return {};
 }
-
-namespace {
-
-Status check_bench_length(uint64_t count, const char* unit) {
-  if (count <= engine::kMaxBenchSweeps) return {};
-  return Unexpected(ErrorCode::kUsage,
-                    "a bench has at most " + std::to_string(engine::kMaxBenchSweeps) + " " + unit);
-}
-
-}  // namespace
 
 Status Requests::start(uint64_t id, const protocol::BenchKernelsParams& params) {
   AIRLLM_TRY_VOID(check_split_limit());

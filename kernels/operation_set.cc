@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <span>
 #include <utility>
 
@@ -18,16 +17,20 @@ constexpr size_t kPositions = 4096;
 constexpr uint64_t kPeakRounds = uint64_t{1} << 20;
 
 constexpr size_t kMostRows = 512;
-constexpr size_t kRowsOfAttention[] = {1, 64};
+constexpr size_t kMostRowsOfAttention = 64;
+constexpr size_t kPageFloats = 2 * kKvHeads * kKvPagePositions * kHeadDim;
+constexpr size_t kPages = kPositions / kKvPagePositions;
+constexpr size_t kPreparedAlignment = 64;
 
 }  // namespace
 
 struct OperationSet::Data {
   std::vector<uint16_t> weights;
-  std::vector<float> x;                // [kMostRows, kWidth]
-  std::vector<float> y;                // of the widest product
-  std::vector<float> mapped;           // [kMostRows, kWidth], zeros, which stay zeros
-  std::vector<std::byte> prepared;     // of kMostRows
+  std::vector<float> x;       // [kMostRows, kWidth]
+  std::vector<float> y;       // of the operation that has most
+  std::vector<float> mapped;  // [kMostRows, kWidth], zeros, which stay zeros
+  std::vector<std::byte> prepared_room;
+  void* prepared = nullptr;            // in it, of kMostRows, aligned
   std::vector<float> keys_and_values;  // kPositions of them
   std::vector<const float*> pages;
   std::vector<AttentionRow> attention_rows;
@@ -51,7 +54,17 @@ OperationSet::OperationSet(const Backend& backend, ThreadPool& pool, uint64_t me
                 data_->weights.begin() + static_cast<std::ptrdiff_t>(i));
   }
   data_->x.assign(kMostRows * kWidth, 0.5f);
-  data_->prepared.resize(kMostRows * most_prepared_bytes(kWidth) + 64);
+  data_->mapped.resize(kMostRows * kWidth);
+  const size_t prepared_bytes = kMostRows * most_prepared_bytes(kWidth);
+  size_t room = prepared_bytes + kPreparedAlignment;
+  data_->prepared_room.resize(room);
+  data_->prepared = data_->prepared_room.data();
+  std::align(kPreparedAlignment, prepared_bytes, data_->prepared, room);
+  data_->keys_and_values.assign(kPages * kPageFloats, 0.25f);
+  for (size_t p = 0; p < kPages; ++p) {
+    data_->pages.push_back(&data_->keys_and_values[p * kPageFloats]);
+  }
+  data_->attention_rows.assign(kMostRowsOfAttention, {data_->pages.data(), kPositions - 1});
 
   memory_read_.name = "read_memory";
   memory_read_.bytes = memory_bytes;
@@ -74,28 +87,31 @@ OperationSet::OperationSet(const Backend& backend, ThreadPool& pool, uint64_t me
       continue;
     }
     for (const size_t rows : {1, 4, 16}) add_product(format, rows, memory_bytes);
-    for (const size_t rows : {128, 512})
+    for (const size_t rows : {size_t{128}, kMostRows}) {
       add_product(format, rows, std::min(memory_bytes, kWidth * row));
+    }
   }
-  for (const size_t rows : kRowsOfAttention) {
-    if (!is_reference || rows == 1) add_attention(rows);
-  }
+  add_attention(1);
+  if (!is_reference) add_attention(kMostRowsOfAttention);
   for (const size_t rows : {size_t{1}, kMostRows}) {
     add_norm(rows);
     add_activation(rows);
   }
 }
 
+MeasuredOperation& OperationSet::add(const char* name, size_t rows, size_t outputs,
+                                     std::function<void()> run) {
+  data_->y.resize(std::max(data_->y.size(), outputs));
+  MeasuredOperation& operation = operations_.emplace_back();
+  operation.name = name;
+  operation.rows = rows;
+  operation.run = std::move(run);
+  return operation;
+}
+
 void OperationSet::add_product(NumberFormat format, size_t rows, uint64_t weight_bytes) {
   const size_t out = std::max<size_t>(weight_bytes / row_bytes(format, kWidth), 1);
-  data_->y.resize(std::max(data_->y.size(), rows * out));
-  MeasuredOperation operation;
-  operation.name = "product";
-  operation.format = format;
-  operation.rows = rows;
-  operation.bytes = out * row_bytes(format, kWidth);
-  operation.flop = 2 * rows * out * kWidth;
-  operation.run = [this, format, rows, out] {
+  MeasuredOperation& operation = add("product", rows, rows * out, [this, format, rows, out] {
     MatmulArgs args;
     args.x = data_->x.data();
     args.x_stride = kWidth;
@@ -107,35 +123,18 @@ void OperationSet::add_product(NumberFormat format, size_t rows, uint64_t weight
     args.in = kWidth;
     args.out = out;
     if (is_compressed(format) && backend_.prepared_bytes(kWidth) > 0) {
-      void* prepared = data_->prepared.data();
-      size_t room = data_->prepared.size();
-      prepared = std::align(64, room - 64, prepared, room);
-      backend_.prepare(args, prepared, pool_);
-      args.prepared = prepared;
+      backend_.prepare(args, data_->prepared, pool_);
+      args.prepared = data_->prepared;
     }
     backend_.matmul(args, pool_);
-  };
-  operations_.push_back(std::move(operation));
+  });
+  operation.format = format;
+  operation.bytes = out * row_bytes(format, kWidth);
+  operation.flop = 2 * rows * out * kWidth;
 }
 
 void OperationSet::add_attention(size_t rows) {
-  constexpr size_t kPageFloats = 2 * kKvHeads * kKvPagePositions * kHeadDim;
-  constexpr size_t kPages = kPositions / kKvPagePositions;
-  if (data_->pages.empty()) {
-    data_->keys_and_values.assign(kPages * kPageFloats, 0.25f);
-    for (size_t p = 0; p < kPages; ++p) {
-      data_->pages.push_back(&data_->keys_and_values[p * kPageFloats]);
-    }
-    data_->attention_rows.assign(kMostRows, {data_->pages.data(), kPositions - 1});
-  }
-  data_->y.resize(std::max(data_->y.size(), rows * kHeads * kHeadDim));
-  MeasuredOperation operation;
-  operation.name = "attention";
-  operation.rows = rows;
-  operation.positions = kPositions;
-  operation.bytes = kPages * kPageFloats * sizeof(float);
-  operation.flop = 4 * rows * kPositions * kHeads * kHeadDim;
-  operation.run = [this, rows] {
+  MeasuredOperation& operation = add("attention", rows, rows * kHeads * kHeadDim, [this, rows] {
     AttentionArgs args;
     args.q = data_->x.data();
     args.q_stride = kHeads * kHeadDim;
@@ -147,17 +146,14 @@ void OperationSet::add_attention(size_t rows) {
     args.head_dim = args.value_dim = kHeadDim;
     args.scale = 0.088f;
     backend_.attention(args, pool_);
-  };
-  operations_.push_back(std::move(operation));
+  });
+  operation.positions = kPositions;
+  operation.bytes = kPages * kPageFloats * sizeof(float);
+  operation.flop = 4 * rows * kPositions * kHeads * kHeadDim;
 }
 
 void OperationSet::add_norm(size_t rows) {
-  data_->y.resize(std::max(data_->y.size(), rows * kWidth));
-  MeasuredOperation operation;
-  operation.name = "norm";
-  operation.rows = rows;
-  operation.bytes = rows * kWidth * sizeof(float);
-  operation.run = [this, rows] {
+  MeasuredOperation& operation = add("norm", rows, rows * kWidth, [this, rows] {
     NormArgs args;
     args.x = data_->x.data();
     args.x_stride = kWidth;
@@ -169,18 +165,13 @@ void OperationSet::add_norm(size_t rows) {
     args.width = kWidth;
     args.epsilon = 1e-5f;
     backend_.norm(args, pool_);
-  };
-  operations_.push_back(std::move(operation));
+  });
+  operation.bytes = rows * kWidth * sizeof(float);
 }
 
 // SiLU times a factor, as between the products of a gated MLP.
 void OperationSet::add_activation(size_t rows) {
-  data_->mapped.resize(kMostRows * kWidth);
-  MeasuredOperation operation;
-  operation.name = "activation";
-  operation.rows = rows;
-  operation.bytes = 2 * rows * kWidth * sizeof(float);
-  operation.run = [this, rows] {
+  MeasuredOperation& operation = add("activation", rows, 0, [this, rows] {
     MapArgs args;
     args.function = Function::kSilu;
     args.x = data_->mapped.data();
@@ -190,8 +181,8 @@ void OperationSet::add_activation(size_t rows) {
     args.rows = rows;
     args.width = kWidth;
     backend_.map(args, pool_);
-  };
-  operations_.push_back(std::move(operation));
+  });
+  operation.bytes = 2 * rows * kWidth * sizeof(float);
 }
 
 }  // namespace airllm::kernels

@@ -44,6 +44,8 @@ class OperationSet {
  private:
   struct Data;
 
+  // Of an operation that has so many outputs in `y`. The rest of what it tells is the caller's.
+  MeasuredOperation& add(const char* name, size_t rows, size_t outputs, std::function<void()> run);
   void add_product(NumberFormat format, size_t rows, uint64_t weight_bytes);
   void add_attention(size_t rows);
   void add_norm(size_t rows);

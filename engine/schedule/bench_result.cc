@@ -14,8 +14,6 @@ namespace {
 // as good as bound by memory.
 constexpr double kMemoryBoundShare = 0.7;
 
-double over(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
-
 // Of what `value` makes of each round.
 template <typename Value>
 Spread spread(std::span<const BenchRound> rounds, const Value& value) {
@@ -24,8 +22,6 @@ Spread spread(std::span<const BenchRound> rounds, const Value& value) {
   for (const BenchRound& round : rounds) values.push_back(value(round));
   return spread_of(std::move(values));
 }
-
-uint64_t whole(double value) { return static_cast<uint64_t>(std::llround(value)); }
 
 // A rate beside its ceiling in each round.
 template <typename Rate, typename Ceiling>
@@ -103,6 +99,10 @@ const char* bound_name(Bound bound) {
   }
   return "?";
 }
+
+double over(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
+
+uint64_t whole(double value) { return static_cast<uint64_t>(std::llround(value)); }
 
 Spread spread_of(std::vector<double> values) {
   AIRLLM_CHECK(!values.empty());

@@ -47,6 +47,11 @@ struct BenchSetup {
   uint64_t lost_reads = 0;  // that were not recorded
 };
 
+// A rate; 0 where it took no time.
+double over(double amount, double seconds);
+// To the nearest integer.
+uint64_t whole(double value);
+
 enum class Bound : uint8_t { kDisk, kMemory, kCompute };
 // "disk", "memory", "compute".
 const char* bound_name(Bound bound);

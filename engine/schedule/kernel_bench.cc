@@ -1,7 +1,6 @@
 #include "engine/schedule/kernel_bench.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -83,19 +82,23 @@ class KernelBench {
  private:
   // The limits right before, since a shared machine changes from second to second.
   void measure(const MeasuredOperation& operation, Figures& figures) {
-    const double memory = rate(set_.memory_read().bytes, time_of(set_.memory_read()));
-    const double peak = rate(set_.peak().flop, time_of(set_.peak()));
-    memory_rates_.push_back(memory);
-    peaks_.push_back(peak);
+    if (!has_limits(operation)) {
+      figures.seconds.push_back(time_of(operation));
+      return;
+    }
+    memory_rates_.push_back(rate(set_.memory_read().bytes, time_of(set_.memory_read())));
+    peaks_.push_back(rate(set_.peak().flop, time_of(set_.peak())));
     const double seconds = time_of(operation);
     figures.seconds.push_back(seconds);
-    figures.of_memory.push_back(rate(operation.bytes, seconds) / memory);
-    figures.of_peak.push_back(rate(operation.flop, seconds) / peak);
+    figures.of_memory.push_back(rate(operation.bytes, seconds) / memory_rates_.back());
+    figures.of_peak.push_back(rate(operation.flop, seconds) / peaks_.back());
   }
 
-  static uint64_t whole(double value) { return static_cast<uint64_t>(std::llround(value)); }
+  // What counts no operations works on rows alone, which caches hold.
+  static bool has_limits(const MeasuredOperation& operation) { return operation.flop > 0; }
+
   static double rate(uint64_t amount, double seconds) {
-    return static_cast<double>(amount) / seconds;
+    return over(static_cast<double>(amount), seconds);
   }
 
   Json result() const {
@@ -127,8 +130,7 @@ class KernelBench {
               {"of_peak", nullptr}};
     if (operation.format) json["format"] = kernels::number_format_name(*operation.format);
     if (operation.positions > 0) json["positions"] = operation.positions;
-    // What counts no operations works on rows alone, which caches hold.
-    if (operation.flop == 0) return json;
+    if (!has_limits(operation)) return json;
     json["flop"] = operation.flop;
     json["flop_per_second"] = whole(rate(operation.flop, seconds));
     json["of_memory"] = spread_json(figures.of_memory);

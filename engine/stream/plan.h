@@ -127,10 +127,10 @@ uint64_t embedding_slot_bytes(const PlanInput& input);
 
 // The best plan within `budget_bytes`. A sweep is a cyclic scan, so what stays is a fixed subset,
 // spread evenly over the order of use, and the rest streams through the ring. With the memory that
-// is left for weights, that reads at most 1.02 times what an optimal (Belady) policy reads, or two
-// tiles more where few of the least tiles stream: all but what the rows of some jobs that decode
-// take, and a block of the embedding. A budget that cannot hold the least working set
-// is a kConfig error that names the least --ram.
+// is left for weights (all but what the rows of some jobs that decode take, and a block of the
+// embedding), that reads at most 1.02 times what an optimal (Belady) policy reads, or two tiles
+// more where few of the least tiles stream. A budget that cannot hold the least working set is a
+// kConfig error that names the least --ram.
 //
 // A byte of an expert saves its read only in the sweeps that use it, any other byte in each:
 // experts share what the others leave. Where that is less than one of them, some of their tiles are

@@ -3,14 +3,14 @@
 //
 // A weight byte's life: a reader thread reads its tile from the shard into the slab (O_DIRECT where
 // the file system allows, several at once by io_uring where the system allows), checks the tile's
-// blocks against their checksums, and marks it ready;
-// the engine thread takes it, multiplies, and releases it. A pinned tile is read once and stays, or
-// lies there from before a restart, which its checksums tell before it would be read; a
-// streamed one takes a slot of the ring, which is free again once released. A tile that lies in the
-// workspace streams while a large batch takes its place. Reading runs ahead as
-// far as the ring goes, from the last layer on to the first of the next sweep. Which experts of a
-// layer are used is known only when the pass has come to it, so there reading waits for that. Then
-// the ExpertCache says which of them get slots, and all their reads are queued at once.
+// blocks against their checksums, and marks it ready; the engine thread takes it, multiplies, and
+// releases it. A pinned tile is read once and stays, or lies there from before a restart, which its
+// checksums tell before it would be read; a streamed one takes a slot of the ring, which is free
+// again once released. A tile that lies in the workspace streams while a large batch takes its
+// place. Reading runs ahead as far as the ring goes, from the last layer on to the first of the
+// next sweep. Which experts of a layer are used is known only when the pass has come to it, so
+// there reading waits for that. Then the ExpertCache says which of them get slots, and all their
+// reads are queued at once.
 //
 // A device with memory of its own has the ring, the pinned tiles and the experts' slots there.
 // Between the disk and them lies the host tier: a tile is read into it and checked there, then

@@ -12,7 +12,20 @@ TIER_KEYS = {"name", "bytes_per_sweep", "bytes_per_second", "ceiling_bytes_per_s
              "ratio_min", "ratio_max", "ceiling_bytes"}
 
 
-class BenchStream(harness.E2eTest):
+class BenchTest(harness.E2eTest):
+    """What is so of every bench."""
+
+    def assert_a_signal_ends(self, daemon, *arguments):
+        client = daemon.spawn_client("bench", *arguments)
+        [job] = harness.wait_until(daemon.jobs)
+        self.assertEqual(job["kind"], "bench")
+        client.send_signal(signal.SIGINT)
+        out, err = client.communicate(timeout=30 * harness.SLOWNESS)
+        self.assertEqual((client.returncode, out), (130, b""), err)
+        harness.wait_until(lambda: not daemon.jobs())
+
+
+class BenchStream(BenchTest):
     """With the bundled model, of which a budget of 1 MiB streams most."""
 
     def ready(self, **options):
@@ -140,12 +153,7 @@ class BenchStream(harness.E2eTest):
 
     def test_a_signal_ends_it(self):
         daemon = self.ready()
-        client = daemon.spawn_client("bench", "stream", "demo", "--sweeps", "1000")
-        harness.wait_until(daemon.jobs)
-        client.send_signal(signal.SIGINT)
-        out, err = client.communicate(timeout=30 * harness.SLOWNESS)
-        self.assertEqual((client.returncode, out), (130, b""), err)
-        harness.wait_until(lambda: not daemon.jobs())
+        self.assert_a_signal_ends(daemon, "stream", "demo", "--sweeps", "1000")
         self.bench(daemon, "--sweeps", 1)
 
     def test_one_that_asks_meanwhile_is_told_of(self):
@@ -186,7 +194,7 @@ class BenchStream(harness.E2eTest):
 
 
 @unittest.skipIf(harness.SANITIZED, "some 100 GFLOP, which sanitizers make a matter of minutes")
-class BenchKernels(harness.E2eTest):
+class BenchKernels(BenchTest):
     """Of the processor's operations, without a model."""
 
     def test_figures_hold_together(self):
@@ -225,14 +233,7 @@ class BenchKernels(harness.E2eTest):
             self.assertIn(word, text)
 
     def test_a_signal_ends_it(self):
-        daemon = self.daemon(ram="16M")
-        client = daemon.spawn_client("bench", "kernels", "--rounds", "1000")
-        [job] = harness.wait_until(daemon.jobs)
-        self.assertEqual(job["kind"], "bench")
-        client.send_signal(signal.SIGINT)
-        out, err = client.communicate(timeout=30 * harness.SLOWNESS)
-        self.assertEqual((client.returncode, out), (130, b""), err)
-        harness.wait_until(lambda: not daemon.jobs())
+        self.assert_a_signal_ends(self.daemon(ram="16M"), "kernels", "--rounds", "1000")
 
     def test_refusals_name_what_is_wrong(self):
         daemon = self.daemon(ram="16M")

@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <set>
+#include <string>
 
 #include "tests/kernels/backend_test.h"
 
