@@ -11,7 +11,7 @@ namespace {
 // kept. So they are as many as are a small part of what is read in every sweep, and of the budget.
 constexpr uint64_t kMostSlots = 16;
 constexpr uint64_t kLeastSlots = 2;
-constexpr uint64_t kReadShare = 100;
+constexpr uint64_t kReadShare = 25;
 constexpr uint64_t kBudgetShare = 8;
 
 HostPlan host_plan_without_tiles(const PlanInput& input, const Plan& device_plan, uint64_t slots) {
