@@ -7,6 +7,10 @@
 // accumulator, fused, blocks upwards. To q4's come its offsets times the sums of the blocks'
 // inputs, eight blocks at a time. Everything else only chooses when a step is done.
 //
+// A micro-kernel takes 4 rows x 1 output, whose codes it widens once. 1024 inputs of 4 rows and of
+// 16 outputs stay in the nearest cache; the lanes of unfinished sums wait in memory. The weights of
+// later outputs are asked for meanwhile: the CPU itself looks no further than to the end of a page.
+//
 // Codes are widened by shifts of 16-bit words, which leave even numbers in one vector and odd ones
 // in another; so prepared inputs lie in that order: the 16 even ones of a block, then the 16 odd
 // ones.
@@ -17,10 +21,17 @@
 namespace airllm::kernels::avx2 {
 namespace {
 
-constexpr size_t kGroup = 8;  // blocks whose scales are made at once
-constexpr size_t kPrefetchBytes = 8192;
-constexpr size_t kRowsAtOnce = 4;       // rows that share widened codes
-constexpr size_t kOutsOfManyRows = 32;  // outputs whose codes stay near while all rows pass
+constexpr size_t kGroup = 8;         // blocks whose scales are made at once
+constexpr size_t kOutBlock = 16;     // outputs of a tile
+constexpr size_t kRowBlock = 64;     // rows of a tile
+constexpr size_t kDepthBlocks = 32;  // of the inputs, which tiles of more than one row take at once
+constexpr size_t kLineBytes = 64;
+
+// What a group of blocks takes of a weight row, all its parts together.
+template <NumberFormat F>
+constexpr size_t kGroupBytes = row_bytes(F, kGroup* kBlockNumbers);
+
+inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 // Where a prepared row's parts lie. Blocks are filled up to whole groups, with zeros.
 struct PreparedRow {
@@ -197,20 +208,41 @@ inline __m256 add_block(__m256i even, __m256i odd, const int16_t* inputs, const 
   return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_broadcast_ss(scale), lanes);
 }
 
-// One output of kRows rows.
+// Unfinished sums of one row and output.
+struct alignas(32) Sums {
+  float lanes[2][kLanes];
+  float offsets[kLanes];
+};
+
+// Blocks [begin, end) of one output's weights; `begin` is a group's first.
+struct Run {
+  const char* weight;  // the output's
+  size_t in;
+  size_t begin, end;
+  const char* ahead;  // the same blocks of an output that comes later
+};
+
+// Adds a run's products with kRows rows to `sums`, which lie kOutBlock apart. All loops over rows
+// are unrolled: with one that is not, the compiler keeps all sums in memory.
 template <NumberFormat F, size_t kRows>
-inline void multiply(const MatmulArgs& args, const PreparedRow* x, size_t row, size_t out) {
+inline void add_run(const Run& run, const PreparedRow* x, Sums* sums) {
   constexpr bool kHasOffsets = F == NumberFormat::kQ4;
-  const char* const weight = static_cast<const char*>(args.weight) + out * row_bytes(F, args.in);
   __m256 lanes[kRows][2], offsets[kRows];
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
-    lanes[r][0] = lanes[r][1] = offsets[r] = _mm256_setzero_ps();
+    const Sums& from = sums[r * kOutBlock];
+    lanes[r][0] = _mm256_load_ps(from.lanes[0]);
+    lanes[r][1] = _mm256_load_ps(from.lanes[1]);
+    if constexpr (kHasOffsets) offsets[r] = _mm256_load_ps(from.offsets);
   }
-  const size_t blocks = blocks_of(args.in);
   Group<F> group;
-  for (size_t first = 0; first < blocks; first += kGroup) {
-    group.load(weight, args.in, first);
+  const char* ahead = run.ahead;
+  for (size_t first = run.begin; first < run.end; first += kGroup) {
+    for (size_t i = 0; i < kGroupBytes<F>; i += kLineBytes) _mm_prefetch(ahead + i, _MM_HINT_T0);
+    ahead += kGroupBytes<F>;
+    group.load(run.weight, run.in, first);
     alignas(32) float scales[kRows][kGroup];
+#pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       _mm256_store_ps(scales[r], _mm256_mul_ps(group.scales, _mm256_loadu_ps(x[r].scales + first)));
       if constexpr (kHasOffsets) {
@@ -220,11 +252,8 @@ inline void multiply(const MatmulArgs& args, const PreparedRow* x, size_t row, s
     // Not unrolled: the compiler would keep the codes of many blocks at once, in memory.
 #pragma GCC unroll 1
     for (size_t pair = 0; pair < group.pairs; ++pair) {
-      const char* const codes = group.codes + pair * Group<F>::kPairBytes;
-      // Rows follow each other, and the CPU itself looks no further than to the end of a page.
-      if constexpr (kRows == 1) _mm_prefetch(codes + kPrefetchBytes, _MM_HINT_T0);
       __m256i even[2], odd[2];
-      Group<F>::widen(codes, even, odd);
+      Group<F>::widen(group.codes + pair * Group<F>::kPairBytes, even, odd);
 #pragma GCC unroll 4
       for (size_t r = 0; r < kRows; ++r) {
         const int16_t* const inputs = x[r].codes + (first + 2 * pair) * kBlockNumbers;
@@ -234,41 +263,68 @@ inline void multiply(const MatmulArgs& args, const PreparedRow* x, size_t row, s
       }
     }
   }
+#pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
-    __m256 all = _mm256_add_ps(lanes[r][0], lanes[r][1]);
-    if constexpr (kHasOffsets) all = _mm256_add_ps(all, offsets[r]);
-    float* const y = args.y + (row + r) * args.y_stride + out;
-    const float sum = sum_lanes(all);
-    *y = args.accumulate ? *y + sum : sum;
+    Sums& to = sums[r * kOutBlock];
+    _mm256_store_ps(to.lanes[0], lanes[r][0]);
+    _mm256_store_ps(to.lanes[1], lanes[r][1]);
+    if constexpr (kHasOffsets) _mm256_store_ps(to.offsets, offsets[r]);
   }
 }
 
+// The run's products with `rows` rows from `row` on, for `outs` outputs from its own on.
 template <NumberFormat F, size_t kRows>
-void multiply_outputs(const MatmulArgs& args, size_t row, size_t begin, size_t end) {
+void add_outputs(const MatmulArgs& args, size_t row, Run run, size_t outs, Sums* sums) {
   PreparedRow x[kRows];
   for (size_t r = 0; r < kRows; ++r) {
     x[r] = prepared_row(const_cast<void*>(args.prepared), args.in, row + r);
   }
-  for (size_t out = begin; out < end; ++out) multiply<F, kRows>(args, x, row, out);
-}
-
-// All rows of a run of outputs, whose codes stay in a near cache.
-template <NumberFormat F>
-void multiply_rows(const MatmulArgs& args, size_t begin, size_t end) {
-  size_t row = 0;
-  for (; row + kRowsAtOnce <= args.rows; row += kRowsAtOnce) {
-    multiply_outputs<F, kRowsAtOnce>(args, row, begin, end);
+  const size_t bytes = row_bytes(F, args.in);
+  for (size_t o = 0; o < outs; ++o, run.weight += bytes, run.ahead += bytes) {
+    add_run<F, kRows>(run, x, sums + o);
   }
-  for (; row + 2 <= args.rows; row += 2) multiply_outputs<F, 2>(args, row, begin, end);
-  if (row < args.rows) multiply_outputs<F, 1>(args, row, begin, end);
+}
+
+inline float finish(NumberFormat format, const Sums& sums) {
+  __m256 all = _mm256_add_ps(_mm256_load_ps(sums.lanes[0]), _mm256_load_ps(sums.lanes[1]));
+  if (format == NumberFormat::kQ4) all = _mm256_add_ps(all, _mm256_load_ps(sums.offsets));
+  return sum_lanes(all);
+}
+
+// `rows` rows from `row` on, `outs` outputs from `out` on: at most a block of each.
+template <NumberFormat F>
+void multiply_tile(const MatmulArgs& args, size_t row, size_t rows, size_t out, size_t outs) {
+  const size_t bytes = row_bytes(F, args.in), blocks = blocks_of(args.in);
+  const char* const weight = static_cast<const char*>(args.weight) + out * bytes;
+  // One row alone takes an output's weights as they lie.
+  const size_t depth = args.rows == 1 ? blocks : kDepthBlocks;
+  const size_t outs_ahead = args.rows == 1 ? 2 : kOutBlock;
+  Sums sums[kRowBlock][kOutBlock];
+  std::memset(sums, 0, rows * sizeof(sums[0]));
+  for (size_t begin = 0; begin < blocks; begin += depth) {
+    const char* const ahead = weight + outs_ahead * bytes + begin / kGroup * kGroupBytes<F>;
+    const Run run{weight, args.in, begin, smaller(begin + depth, blocks), ahead};
+    size_t r = 0;
+    for (; r + 4 <= rows; r += 4) add_outputs<F, 4>(args, row + r, run, outs, sums[r]);
+    for (; r + 2 <= rows; r += 2) add_outputs<F, 2>(args, row + r, run, outs, sums[r]);
+    if (r < rows) add_outputs<F, 1>(args, row + r, run, outs, sums[r]);
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t o = 0; o < outs; ++o) {
+      float* const y = args.y + (row + r) * args.y_stride + out + o;
+      const float sum = finish(F, sums[r][o]);
+      *y = args.accumulate ? *y + sum : sum;
+    }
+  }
 }
 
 template <NumberFormat F>
-void multiply_all(const MatmulArgs& args, size_t begin, size_t end) {
-  if (args.rows <= kRowsAtOnce) return multiply_rows<F>(args, begin, end);
-  for (; begin < end; begin += kOutsOfManyRows) {
-    const size_t left = end - begin;
-    multiply_rows<F>(args, begin, begin + (left < kOutsOfManyRows ? left : kOutsOfManyRows));
+void multiply(const MatmulArgs& args, size_t begin, size_t end) {
+  for (size_t out = begin; out < end; out += kOutBlock) {
+    for (size_t row = 0; row < args.rows; row += kRowBlock) {
+      multiply_tile<F>(args, row, smaller(kRowBlock, args.rows - row), out,
+                       smaller(kOutBlock, end - out));
+    }
   }
 }
 
@@ -292,9 +348,9 @@ void matmul_compressed(const MatmulArgs& args, ThreadPool& pool) {
   const size_t steps_per_out = args.in * args.rows / kBlockNumbers;
   pool.run(args.out, grain_for(steps_per_out, 1), [&](size_t begin, size_t end) {
     if (args.format == NumberFormat::kQ8) {
-      multiply_all<NumberFormat::kQ8>(args, begin, end);
+      multiply<NumberFormat::kQ8>(args, begin, end);
     } else {
-      multiply_all<NumberFormat::kQ4>(args, begin, end);
+      multiply<NumberFormat::kQ4>(args, begin, end);
     }
   });
 }
