@@ -78,6 +78,7 @@ struct SplitOptions {
   std::optional<std::string> name;
   std::optional<uint64_t> bits;
   std::optional<std::string> format;
+  bool allow_nonfinite = false;
   bool share = false;
   bool in_place = false;
   bool delete_original = false;
@@ -95,7 +96,10 @@ Result<bool> parse_options(const Invocation& call, SplitOptions& options) {
   parser.integer("--bits", options.bits, 4,
                  "Compress the weights to 8 or to 4 bits each; --format says more exactly how");
   parser.text("--format", options.format, "W[,E]",
-              "Store the layers' weights as W and embedding and head as E (q8): q8, q4 or keep");
+              "Store the layers' weights as W and embedding and head as E (q8): q8, q4, nf4 or "
+              "keep");
+  parser.flag("--allow-nonfinite", options.allow_nonfinite,
+              "Keep weights that are infinite or NaN, which are refused otherwise");
   parser.flag("--in-place", options.in_place,
               "Read the weights where they lie and copy none of them; the files must stay");
   parser.flag("--delete-original", options.delete_original,
@@ -157,6 +161,7 @@ class SplitCall {
     params_.name = options_.name.value_or(source_.default_name());
     params_.source_label = is_text ? folder : escape_for_display(folder);
     params_.share = options_.share;
+    params_.allow_nonfinite = options_.allow_nonfinite;
     if (options_.bits) params_.format = *options_.bits == 8 ? "q8" : "q4";
     if (options_.format) params_.format = *options_.format;
     if (options_.in_place) params_.in_place = source_.real_path();

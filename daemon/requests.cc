@@ -207,6 +207,7 @@ Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
   request.in_place = params.in_place;
   request.only_plan = params.only_plan;
   request.format = params.format;
+  request.allows_nonfinite = params.allow_nonfinite;
   request.has_quota = !user_.is_operator;
   if (request.name.empty()) {
     AIRLLM_TRY(request.name, name_from_label(params.source_label));

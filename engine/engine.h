@@ -381,8 +381,11 @@ struct SplitRequest {
   // until they share them.
   std::optional<uid_t> owner = std::nullopt;
   // How the weights are stored: "WEIGHTS" or "WEIGHTS,ENDS" of the layers and of embedding and
-  // head, each "q8", "q4" or "keep" (docs/number-formats.md). Empty: all as they came.
+  // head, each "q8", "q4", "nf4" or "keep" (docs/number-formats.md). Empty: all as they came.
   std::string format = {};
+  // Weights that are infinite or NaN are kept; without it the first tensor that has one ends the
+  // split.
+  bool allows_nonfinite = false;
   bool share = false;      // share it when it is whole
   bool has_quota = false;  // whether the owner's models are limited
   // The source's real path: the weights are to be read there in place, and only indexed.

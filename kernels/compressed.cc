@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "base/check.h"
 #include "kernels/convert.h"
@@ -30,17 +31,42 @@ void expand_q4_block(const Q4Row& row, size_t block, std::span<float> out) {
   }
 }
 
+void expand_nf4_block(const NF4Row& row, size_t block, std::span<float> out) {
+  const float scale = load<NumberFormat::kF32>(row.scales, block / 2);
+  const uint8_t* const pair = row.codes + block / 2 * kBlockNumbers;
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = kNF4Values[static_cast<size_t>(block % 2 == 0 ? pair[i] & 0xf : pair[i] >> 4)] * scale;
+  }
+}
+
 }  // namespace
 
 std::span<const float> expand_block(NumberFormat format, const char* row, size_t width,
                                     size_t block, std::span<float, kBlockNumbers> to) {
   const std::span<float> out = to.first(std::min(kBlockNumbers, width - block * kBlockNumbers));
-  if (format == NumberFormat::kQ8) {
-    expand_q8_block(q8_row(row, width), block, out);
-  } else {
-    expand_q4_block(q4_row(row, width), block, out);
+  switch (format) {
+    case NumberFormat::kQ8: expand_q8_block(q8_row(row, width), block, out); break;
+    case NumberFormat::kQ4: expand_q4_block(q4_row(row, width), block, out); break;
+    case NumberFormat::kNF4: expand_nf4_block(nf4_row(row, width), block, out); break;
+    default: AIRLLM_CHECK(false);
   }
   return out;
+}
+
+void spoil(NumberFormat format, char* row, size_t width, size_t index) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  const auto at = [row](const char* part) { return row + (part - row); };
+  switch (format) {
+    case NumberFormat::kQ8:
+      return store<NumberFormat::kF16>(at(q8_row(row, width).scales), index / kBlockNumbers, kNaN);
+    case NumberFormat::kQ4:  // the offsets' unit
+      return store<NumberFormat::kF16>(at(q4_row(row, width).units),
+                                       2 * (index / kSuperblockNumbers) + 1, kNaN);
+    case NumberFormat::kNF4:
+      return store<NumberFormat::kF32>(at(nf4_row(row, width).scales), index / kNF4BlockNumbers,
+                                       kNaN);
+    default: AIRLLM_CHECK(false);
+  }
 }
 
 void expand_row(NumberFormat format, const char* row, std::span<float> out) {

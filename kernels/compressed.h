@@ -15,8 +15,13 @@
 //   f16   {step_unit, offset_unit}[superblocks]
 //                                         number i is code * steps[b] * step_unit[s] +
 //                                         offsets[b] * offset_unit[s], b = i / 32, s = i / 256
+//
+// nf4 (arXiv 2305.14314), in blocks of 64:
+//   uint8 codes[32 * blocks]              of numbers 64 b … 64 b + 63 in block b, as in a pair of
+//   q4 f32   scales[blocks]                  number i is kNF4Values[code] * scales[i / 64]
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -50,8 +55,42 @@ static inline Q4Row q4_row(const char* row, size_t width) {
           reinterpret_cast<const int8_t*>(steps + blocks), steps + 2 * blocks};
 }
 
+// What nf4's codes stand for, with a scale of 1.
+inline constexpr std::array<float, 16> kNF4Values = {
+    -1.0F,
+    -0.6961928009986877F,
+    -0.5250730514526367F,
+    -0.39491748809814453F,
+    -0.28444138169288635F,
+    -0.18477343022823334F,
+    -0.09105003625154495F,
+    0.0F,
+    0.07958029955625534F,
+    0.16093020141124725F,
+    0.24611230194568634F,
+    0.33791524171829224F,
+    0.44070982933044434F,
+    0.5626170039176941F,
+    0.7229568362236023F,
+    1.0F,
+};
+
+// The parts of an nf4 row.
+struct NF4Row {
+  const uint8_t* codes;  // [32 * blocks]
+  const char* scales;    // [blocks] of f32, at any address
+};
+
+static inline NF4Row nf4_row(const char* row, size_t width) {
+  return {reinterpret_cast<const uint8_t*>(row),
+          row + kNF4BlockNumbers / 2 * blocks_of(width, kNF4BlockNumbers)};
+}
+
 // The numbers that the codes of a row stand for, each rounded to f32 once.
 void expand_row(NumberFormat format, const char* row, std::span<float> out);
+
+// Makes all numbers that share a scale with number `index` of the row NaN.
+void spoil(NumberFormat format, char* row, size_t width, size_t index);
 
 // Those of block `block` of a row of `width` numbers, in `to`: as many as the block has.
 std::span<const float> expand_block(NumberFormat format, const char* row, size_t width,

@@ -13,14 +13,14 @@ namespace airllm::kernels {
 
 // The plain formats store every number by itself. The compressed ones store a row of a matrix as
 // codes and what they stand for, which blocks of its numbers share: see compressed.h.
-enum class NumberFormat : uint8_t { kF32, kF16, kBF16, kQ8, kQ4 };
+enum class NumberFormat : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kNF4 };
 
-inline constexpr std::array kAllFormats = {NumberFormat::kF32, NumberFormat::kF16,
+inline constexpr std::array kAllFormats = {NumberFormat::kF32,  NumberFormat::kF16,
                                            NumberFormat::kBF16, NumberFormat::kQ8,
-                                           NumberFormat::kQ4};
+                                           NumberFormat::kQ4,   NumberFormat::kNF4};
 
 static constexpr bool is_compressed(NumberFormat format) {
-  return format == NumberFormat::kQ8 || format == NumberFormat::kQ4;
+  return format == NumberFormat::kQ8 || format == NumberFormat::kQ4 || format == NumberFormat::kNF4;
 }
 
 // Of a plain format.
@@ -33,6 +33,8 @@ static constexpr size_t bytes_per_element(NumberFormat format) {
 inline constexpr size_t kBlockNumbers = 32;
 // Numbers of a kQ4 row that share the scale of their blocks' scales.
 inline constexpr size_t kSuperblockNumbers = 256;
+// Numbers of a kNF4 row that share a scale.
+inline constexpr size_t kNF4BlockNumbers = 64;
 
 static constexpr size_t blocks_of(size_t width, size_t block = kBlockNumbers) {
   return width / block + (width % block != 0 ? 1 : 0);
@@ -45,6 +47,8 @@ static constexpr size_t row_bytes(NumberFormat format, size_t width) {
     case NumberFormat::kQ4:
       return kBlockNumbers * blocks_of(width, 2 * kBlockNumbers) + 2 * blocks_of(width) +
              4 * blocks_of(width, kSuperblockNumbers);
+    case NumberFormat::kNF4:
+      return (kNF4BlockNumbers / 2 + sizeof(float)) * blocks_of(width, kNF4BlockNumbers);
     default: return width * bytes_per_element(format);
   }
 }
@@ -56,6 +60,7 @@ static constexpr const char* number_format_name(NumberFormat format) {
     case NumberFormat::kBF16: return "bf16";
     case NumberFormat::kQ8: return "q8";
     case NumberFormat::kQ4: return "q4";
+    case NumberFormat::kNF4: return "nf4";
   }
   return "?";
 }
@@ -69,7 +74,8 @@ static inline void with_format(NumberFormat format, const Body& body) {
     case NumberFormat::kF16: return body.template operator()<NumberFormat::kF16>();
     case NumberFormat::kBF16: return body.template operator()<NumberFormat::kBF16>();
     case NumberFormat::kQ8:
-    case NumberFormat::kQ4: std::abort();
+    case NumberFormat::kQ4:
+    case NumberFormat::kNF4: std::abort();
   }
 }
 

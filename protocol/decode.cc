@@ -171,6 +171,7 @@ Result<Params> read_split(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("in_place", params.in_place));
   AIRLLM_TRY_VOID(map.get("only_plan", params.only_plan));
   AIRLLM_TRY_VOID(map.get("format", params.format));
+  AIRLLM_TRY_VOID(map.get("allow_nonfinite", params.allow_nonfinite));
   return Params(std::move(params));
 }
 

@@ -218,7 +218,7 @@ void write_params(Writer& out, const TemplateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(6 + count(params.in_place));
+  out.map(7 + count(params.in_place));
   out.field("name", params.name);
   out.field("source_label", params.source_label);
   out.field("share", params.share);
@@ -226,6 +226,7 @@ void write_params(Writer& out, const SplitParams& params) {
   optional_field(out, "in_place", params.in_place);
   out.field("only_plan", params.only_plan);
   out.field("format", params.format);
+  out.field("allow_nonfinite", params.allow_nonfinite);
 }
 
 void write_params(Writer& out, const ModelParams& params) {

@@ -105,8 +105,9 @@ struct SplitParams {
   std::vector<std::string> chat_templates = {};
   // The directory's real path: its weights are to be read there in place, not copied.
   std::optional<std::string> in_place = {};
-  bool only_plan = false;   // nothing is made: the result says what it would take
-  std::string format = {};  // how the weights are stored, "q4" or "q4,q8"; empty: as they came
+  bool only_plan = false;        // nothing is made: the result says what it would take
+  std::string format = {};       // how the weights are stored, "q4" or "q4,q8"; empty: as they came
+  bool allow_nonfinite = false;  // keep weights that are infinite or NaN
 };
 
 // methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads

@@ -360,14 +360,25 @@ std::string Checkpoint::dtype() const {
   return kernels::number_format_name(static_cast<kernels::NumberFormat>(most));
 }
 
-void compress(Checkpoint& checkpoint, const Compression& compression) {
+void compress(Checkpoint& checkpoint, Compression& compression) {
+  bool is_packed = false;
   for (size_t i = 0; i < checkpoint.stages.size(); ++i) {
     std::vector<SourceTensor>& sources = checkpoint.tensors[i];
     std::vector<kernels::NumberFormat> formats;
     for (const SourceTensor& source : sources) formats.push_back(source.format);
     formats = stored_formats(compression, checkpoint.stages[i], formats);
-    for (size_t j = 0; j < sources.size(); ++j) sources[j].stored_as = formats[j];
+    const std::vector<bool> may_be = compressible(checkpoint.stages[i]);
+    for (size_t j = 0; j < sources.size(); ++j) {
+      SourceTensor& source = sources[j];
+      source.stored_as = formats[j];
+      const bool is_kept = source.stored_as == source.format;
+      if (source.packed && is_kept && may_be[j]) {
+        source.stored_as = source.packed->exact_format().value_or(source.format);
+      }
+      is_packed = is_packed || source.is_exact();
+    }
   }
+  compression.keeps_packed = compression.is_none() && is_packed;
 }
 
 bool Checkpoint::bundled() const {

@@ -29,6 +29,9 @@ struct SourceTensor {
   bool is_transposed = false;                // lies there as [in, out]
   // Instead: what makes the numbers of `format`.
   std::shared_ptr<const PackedWeight> packed = nullptr;
+
+  // Whether the packed form's own rows are stored.
+  bool is_exact() const { return packed && packed->exact_format() == stored_as; }
 };
 
 struct SmallFile {
@@ -46,6 +49,7 @@ struct Checkpoint {
   WeightFiles weight_files;
   std::vector<SmallFile> small_files;  // config.json among them
   std::vector<SourceRecord> sources;   // config.json, then the weight files
+  bool allows_nonfinite = false;       // weights that are infinite or NaN are kept, not refused
 
   std::string dtype() const;  // what most weights are stored as
   bool bundled() const;       // config.json has "airllm_bundled": true
@@ -56,8 +60,9 @@ struct Checkpoint {
 Result<Checkpoint> open_checkpoint(Disk& disk, engine::SourceDirectory& directory,
                                    const std::string& label);
 
-// Has the weights stored as `compression` says.
-void compress(Checkpoint& checkpoint, const Compression& compression);
+// Has the weights stored as `compression` says; those that stay as they came, in the exact format
+// of their packed form where they have one. `compression` learns whether that is all there is.
+void compress(Checkpoint& checkpoint, Compression& compression);
 
 // Whether the weights can be used in the files that they lie in. When not, a kData error names a
 // tensor and says why.

@@ -17,11 +17,12 @@ std::string_view name_of(const std::optional<NumberFormat>& format) {
 }
 
 Unexpected unknown(std::string_view text) {
-  return Unexpected(ErrorCode::kUsage,
-                    "'" + escape_for_display(text.substr(0, kLongestShown), true) +
-                        "' names no format of weights",
-                    "give q8, q4 or keep, for embedding and head another one behind a comma (q8 "
-                    "without one): 'q4' is 'q4,q8'");
+  return Unexpected(
+      ErrorCode::kUsage,
+      "'" + escape_for_display(text.substr(0, kLongestShown), true) +
+          "' names no format of weights",
+      "give q8, q4, nf4 or keep, for embedding and head another one behind a comma (q8 "
+      "without one): 'q4' is 'q4,q8'");
 }
 
 // Returns whether `name` is one.
@@ -55,7 +56,7 @@ Result<Compression> parse_compression(std::string_view text) {
 }
 
 std::string compression_text(const Compression& compression) {
-  if (compression.is_none()) return "";
+  if (compression.is_none() && !compression.keeps_packed) return "";
   return std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
 }
 

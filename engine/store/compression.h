@@ -17,16 +17,19 @@ namespace airllm::store {
 struct Compression {
   std::optional<kernels::NumberFormat> weights;  // of the layers; none: as they came
   std::optional<kernels::NumberFormat> ends;     // the embedding and the head
+  // Both are none, but the checkpoint had weights packed in such a format already.
+  bool keeps_packed = false;
 
   bool is_none() const { return !weights && !ends; }
   bool operator==(const Compression&) const = default;
 };
 
-// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4" or "keep"; the ends are q8 unless the text names
-// them. An empty text compresses nothing. Else a kUsage error that says what can be.
+// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4" or "keep"; the ends are q8 unless the text
+// names them. An empty text compresses nothing. Else a kUsage error that says what can be.
 Result<Compression> parse_compression(std::string_view text);
 
-// "q4,q8"; what parse_compression() reads. Empty: nothing is compressed.
+// "q4,q8"; what parse_compression() reads. Empty: nothing is compressed, "keep,keep": nothing but
+// what was packed.
 std::string compression_text(const Compression& compression);
 
 // The compressed format of this name; none: there is no such.

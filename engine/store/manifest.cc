@@ -44,7 +44,7 @@ Result<SourceRecord> parse_source(const StrictObject& item) {
 // Another version is refused by name before anything else is looked at.
 const char* layout_of(const Manifest& manifest) {
   if (manifest.in_place) return kInPlaceLayout;
-  return manifest.compression.is_none() ? kRowMajorLayout : kCompressedLayout;
+  return compression_text(manifest.compression).empty() ? kRowMajorLayout : kCompressedLayout;
 }
 
 Status check_version(const Json& root, const std::string& what) {
@@ -125,7 +125,8 @@ Json manifest_json(const Manifest& manifest) {
       {"shards", std::move(shards)},
       {"files", std::move(files)}};
   if (manifest.in_place) out["directory"] = *manifest.in_place;
-  if (!manifest.compression.is_none()) out["compression"] = compression_text(manifest.compression);
+  const std::string compression = compression_text(manifest.compression);
+  if (!compression.empty()) out["compression"] = compression;
   return out;
 }
 
@@ -157,7 +158,10 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   if (is_compressed) {
     AIRLLM_TRY(const std::string compression, top.text("compression"));
     Result<Compression> parsed = parse_compression(compression);
-    if (!parsed || parsed->is_none()) return top.bad("compression names no format");
+    if (parsed) parsed->keeps_packed = parsed->is_none();
+    if (!parsed || compression_text(*parsed) != compression) {
+      return top.bad("compression names no format");
+    }
     out.compression = *parsed;
   }
   AIRLLM_TRY(out.name, top.text("name"));

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/json.h"
 #include "engine/store/shard_layout.h"
+#include "kernels/compressed.h"
 #include "kernels/convert.h"
 
 namespace airllm::store {
@@ -239,6 +240,43 @@ class FourBitWeight : public PackedWeight {
     return {};
   }
 
+  std::optional<NumberFormat> exact_format() const override {
+    const bool is_nf4 = form_.values == kernels::kNF4Values &&
+                        form_.block == kernels::kNF4BlockNumbers &&
+                        form_.columns % kernels::kNF4BlockNumbers == 0;
+    return is_nf4 ? std::optional(NumberFormat::kNF4) : std::nullopt;
+  }
+
+  Status copy_rows(const WeightFiles& files, uint64_t first_row,
+                   std::span<std::byte> out) const override {
+    constexpr uint64_t kBlock = kernels::kNF4BlockNumbers;
+    const uint64_t row_bytes = kernels::row_bytes(NumberFormat::kNF4, form_.columns);
+    const uint64_t rows = out.size() / row_bytes, row_blocks = form_.columns / kBlock;
+    AIRLLM_TRY(const std::string codes,
+               read_bytes(*files[form_.codes.file],
+                          form_.codes.offset_bytes + first_row * form_.columns / 2,
+                          rows * form_.columns / 2));
+    AIRLLM_TRY(const std::vector<float> scales,
+               read_scales(files, first_row * row_blocks, rows * row_blocks));
+    // There the first of two numbers is in a byte's upper half; here a byte holds numbers j and
+    // j + 32 of a block, the first in the lower half.
+    const auto code = [&](uint64_t number) {
+      const auto byte = static_cast<uint8_t>(codes[number / 2]);
+      return static_cast<uint8_t>(number % 2 == 0 ? byte >> 4 : byte & 0xFU);
+    };
+    for (uint64_t block = 0; block < rows * row_blocks; ++block) {
+      const std::span<std::byte> row = out.subspan(block / row_blocks * row_bytes, row_bytes);
+      const uint64_t at = block % row_blocks;
+      for (uint64_t j = 0; j < kBlock / 2; ++j) {
+        const uint64_t number = block * kBlock + j;
+        row[at * kBlock / 2 + j] =
+            static_cast<std::byte>(code(number) | code(number + kBlock / 2) << 4);
+      }
+      kernels::store<NumberFormat::kF32>(row.data() + form_.columns / 2, at, scales[block]);
+    }
+    return {};
+  }
+
  private:
   Result<std::vector<float>> read_scales(const WeightFiles& files, uint64_t first,
                                          uint64_t count) const {
@@ -347,6 +385,11 @@ class FourBitFinder {
 };
 
 }  // namespace
+
+Status PackedWeight::copy_rows(const WeightFiles&, uint64_t, std::span<std::byte>) const {
+  AIRLLM_CHECK(false);
+  return {};
+}
 
 Result<Quantization> read_quantization(const model::ConfigReader& config) {
   Quantization out;

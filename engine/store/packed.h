@@ -1,6 +1,6 @@
 // Weights that checkpoints keep in fewer bits than the numbers that they stand for: FP8 with a
-// scale for each block, as DeepSeek has it, and the 4-bit and 8-bit forms of bitsandbytes. They are
-// expanded while a model is split.
+// scale for each block, as DeepSeek has it, and the 4-bit and 8-bit forms of bitsandbytes. While a
+// model is split they are expanded, but for what a compressed format holds as it is: NF4.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +45,11 @@ class PackedWeight {
   // Fills `out`, whole rows, with those from `first_row` on.
   virtual Status expand(const WeightFiles& files, uint64_t first_row,
                         std::span<float> out) const = 0;
+  // The compressed format whose rows hold the weight as it came, without loss; none: there is none.
+  virtual std::optional<kernels::NumberFormat> exact_format() const { return std::nullopt; }
+  // Fills `out`, whole rows in that format, with those from `first_row` on.
+  virtual Status copy_rows(const WeightFiles& files, uint64_t first_row,
+                           std::span<std::byte> out) const;
 
  private:
   kernels::NumberFormat format_;

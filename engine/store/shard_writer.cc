@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <thread>
 
 #include "base/units.h"
 #include "engine/store/hash.h"
+#include "engine/store/nonfinite.h"
 #include "engine/store/shard_index.h"
 #include "kernels/backend.h"
+#include "kernels/compressed.h"
 #include "kernels/convert.h"
 
 namespace airllm::store {
@@ -25,11 +28,16 @@ struct Run {
   std::span<const std::byte> data;
 };
 
-// Whether none is infinite or NaN.
-bool are_finite(std::span<const float> numbers) {
-  float sum = 0;  // 0, or NaN once there was one
-  for (const float number : numbers) sum += number - number;
-  return sum == 0;
+// Has the numbers of a row that are not finite be 0; returns which.
+std::vector<size_t> take_nonfinite(std::span<float> numbers) {
+  std::vector<size_t> found;
+  if (!has_nonfinite(kernels::NumberFormat::kF32, std::as_bytes(numbers))) return found;
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (std::isfinite(numbers[i])) continue;
+    found.push_back(i);
+    numbers[i] = 0;
+  }
+  return found;
 }
 
 // Reads a source tensor in runs of whole blocks, through one buffer.
@@ -45,11 +53,21 @@ class BlockReader {
     for (uint64_t at = 0; at < tensor.bytes(); at += run_bytes) {
       const uint64_t bytes = std::min(run_bytes, tensor.bytes() - at);
       const Rows rows{at / tensor.row_bytes, bytes / tensor.row_bytes};
-      const std::span<std::byte> came = first_bytes(came_, rows.count * came_row_bytes);
-      AIRLLM_TRY_VOID(read_rows(source, tensor, rows, came));
-      const bool is_kept = source.stored_as == source.format;
-      const std::span<std::byte> data = is_kept ? came : first_bytes(stored_, bytes);
-      if (!is_kept) AIRLLM_TRY_VOID(compress(source, tensor, rows, came, data));
+      std::span<std::byte> data;
+      bool is_finite = true;
+      if (source.is_exact()) {
+        data = first_bytes(stored_, bytes);
+        AIRLLM_TRY_VOID(source.packed->copy_rows(checkpoint_.weight_files, rows.first, data));
+        is_finite = are_scales_finite(tensor, rows, data);
+      } else {
+        const std::span<std::byte> came = first_bytes(came_, rows.count * came_row_bytes);
+        AIRLLM_TRY_VOID(read_rows(source, tensor, rows, came));
+        const bool is_kept = source.stored_as == source.format;
+        data = is_kept ? came : first_bytes(stored_, bytes);
+        is_finite = is_kept ? !has_nonfinite(source.format, came)
+                            : compress(source, tensor, rows, came, data);
+      }
+      if (!is_finite && !checkpoint_.allows_nonfinite) return refused(tensor, rows);
       AIRLLM_TRY_VOID(visit(Run{at / block_bytes, at, data}));
     }
     return {};
@@ -104,9 +122,32 @@ class BlockReader {
     return {};
   }
 
+  static Unexpected refused(const ShardTensor& tensor, const Rows& rows) {
+    return Unexpected(ErrorCode::kData,
+                      "tensor " + tensor.name + " has numbers that are infinite or none (NaN), " +
+                          "in rows " + std::to_string(rows.first) + " to " +
+                          std::to_string(rows.first + rows.count - 1),
+                      "get the checkpoint anew, it may be damaged; --allow-nonfinite keeps them");
+  }
+
+  // Of rows in the exact format of a packed form.
+  static bool are_scales_finite(const ShardTensor& tensor, const Rows& rows,
+                                std::span<const std::byte> data) {
+    bool is_finite = true;
+    for (uint64_t r = 0; r < rows.count; ++r) {
+      const auto row = data.subspan(r * tensor.row_bytes, tensor.row_bytes);
+      const char* const begin = reinterpret_cast<const char*>(row.data());
+      const auto scales =
+          static_cast<size_t>(kernels::nf4_row(begin, tensor.shape.back()).scales - begin);
+      is_finite = is_finite && !has_nonfinite(kernels::NumberFormat::kF32, row.subspan(scales));
+    }
+    return is_finite;
+  }
+
   // On all cores; a row is compressed by itself, so that nothing depends on how they are divided.
-  Status compress(const SourceTensor& source, const ShardTensor& tensor, const Rows& rows,
-                  std::span<const std::byte> came, std::span<std::byte> out) {
+  // Returns whether all are finite; what shares a scale with one that is not is NaN in `out`.
+  bool compress(const SourceTensor& source, const ShardTensor& tensor, const Rows& rows,
+                std::span<const std::byte> came, std::span<std::byte> out) {
     if (!pool_) pool_.emplace(std::max(1U, std::thread::hardware_concurrency()));
     const kernels::Backend& cpu = kernels::best_backend();
     const uint64_t width = tensor.shape.back();
@@ -117,18 +158,14 @@ class BlockReader {
         const std::span<float> numbers = std::span(numbers_).subspan(r * width, width);
         cpu.to_f32(came.data() + r * (came.size() / rows.count), source.format, numbers.data(),
                    width);
-        if (!are_finite(numbers)) is_finite = false;
-        cpu.compress_row(tensor.format, numbers.data(), width,
-                         reinterpret_cast<char*>(out.data() + r * tensor.row_bytes));
+        char* const row = reinterpret_cast<char*>(out.data() + r * tensor.row_bytes);
+        const std::vector<size_t> odd = take_nonfinite(numbers);
+        cpu.compress_row(tensor.format, numbers.data(), width, row);
+        for (const size_t number : odd) kernels::spoil(tensor.format, row, width, number);
+        if (!odd.empty()) is_finite = false;
       }
     });
-    if (is_finite) return {};
-    return Unexpected(ErrorCode::kData,
-                      "tensor " + tensor.name + " has numbers that are infinite or none (NaN), " +
-                          "in rows " + std::to_string(rows.first) + " to " +
-                          std::to_string(rows.first + rows.count - 1) + ": it cannot be compressed",
-                      "split it as it is, without --bits and --format; or get the checkpoint anew, "
-                      "it may be damaged");
+    return is_finite;
   }
 
   const Checkpoint& checkpoint_;

@@ -77,6 +77,7 @@ class Splitter {
     AIRLLM_TRY(checkpoint_, open_checkpoint(disk_, *request_.source, request_.source_label));
     AIRLLM_TRY(compression_, parse_compression(request_.format));
     if (in_place()) AIRLLM_TRY_VOID(check_in_place());
+    checkpoint_.allows_nonfinite = request_.allows_nonfinite;
     compress(checkpoint_, compression_);
     const std::string final_folder = shelf_.model(request_.name);
     const bool exists = disk_.exists(final_folder);
@@ -195,7 +196,8 @@ class Splitter {
     }
     if (manifest.compression != compression_) {
       const std::string kept = compression_text(manifest.compression);
-      return taken(kept.empty() ? "has its weights as they came" : "is compressed as " + kept);
+      return taken(manifest.compression.is_none() ? "has its weights as they came"
+                                                  : "is compressed as " + kept);
     }
     AIRLLM_TRY_VOID(compare_small_files(manifest));
     if (manifest.sources == checkpoint_.sources && manifest.in_place == request_.in_place) {

@@ -2,10 +2,11 @@
 //
 // Recipe, for every row and output: each block of 32 inputs is rounded to 16-bit integers by a
 // scale of its own (prepare), so that the products of a block with its codes are added exactly, as
-// integers: at most 4 x 127 x 32767 in a lane, which f32 still holds exactly. The eight lanes of a
-// block's sum times the product of both scales are added to the even or the odd blocks'
-// accumulator, fused, blocks upwards. To q4's come its offsets times the sums of the blocks'
-// inputs, eight blocks at a time. Everything else only chooses when a step is done.
+// integers: at most 4 x 127 x 32767 in a lane, which f32 still holds exactly. nf4's codes stand for
+// 16-bit integers, at most 16384, whose sums f32 rounds. The eight lanes of a block's sum times the
+// product of both scales are added to the even or the odd blocks' accumulator, fused, blocks
+// upwards. To q4's come its offsets times the sums of the blocks' inputs, eight blocks at a time.
+// Everything else only chooses when a step is done.
 //
 // A micro-kernel takes 4 rows x 1 output, whose codes it widens once. 1024 inputs of 4 rows and of
 // 16 outputs stay in the nearest cache; the lanes of unfinished sums wait in memory. The weights of
@@ -199,6 +200,66 @@ struct Group<NumberFormat::kQ4> {
   }
 };
 
+// Four products of a lane, 4 x 16384 x 32767, are just below 2^31.
+constexpr float kNF4Unit = 16384;
+
+struct NF4Table {
+  alignas(16) int8_t bytes[2][16];  // of kNF4Values in units of 1 / kNF4Unit: lower, upper
+};
+
+constexpr NF4Table make_nf4_table() {
+  NF4Table out{};
+  for (size_t i = 0; i < 16; ++i) {
+    const float scaled = kNF4Values[i] * kNF4Unit;
+    const auto nearest = static_cast<int>(scaled + (scaled < 0 ? -0.5F : 0.5F));
+    out.bytes[0][i] = static_cast<int8_t>(nearest & 0xff);
+    out.bytes[1][i] = static_cast<int8_t>(nearest >> 8);
+  }
+  return out;
+}
+constexpr NF4Table kNF4Table = make_nf4_table();
+
+template <>
+struct Group<NumberFormat::kNF4> {
+  static constexpr size_t kPairBytes = kBlockNumbers;
+  const char* codes;  // as they are stored
+  size_t pairs;
+  __m256 scales;
+
+  inline void load(const char* row, size_t in, size_t first_block) {
+    const NF4Row parts = nf4_row(row, in);
+    const size_t first_pair = first_block / 2;
+    const size_t left = blocks_of(in, kNF4BlockNumbers) - first_pair;
+    codes = reinterpret_cast<const char*>(parts.codes) + first_pair * kBlockNumbers;
+    pairs = left < kGroup / 2 ? left : kGroup / 2;
+    float of_pairs[kGroup / 2] = {};
+    std::memcpy(of_pairs, parts.scales + first_pair * sizeof(float), pairs * sizeof(float));
+    const __m256 all = _mm256_castps128_ps256(_mm_loadu_ps(of_pairs));
+    scales = _mm256_mul_ps(_mm256_permutevar8x32_ps(all, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+                           _mm256_set1_ps(1 / kNF4Unit));
+  }
+
+  // A value's lower byte and its upper one are looked up by themselves.
+  static inline void widen(const char* pair, __m256i (&even)[2], __m256i (&odd)[2]) {
+    const __m256i low_bytes = table(0), high_bytes = table(1);
+    const __m256i nibble = _mm256_set1_epi8(0xf), lower = _mm256_set1_epi16(0xff);
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pair));
+    for (size_t b = 0; b < 2; ++b) {
+      const __m256i code = _mm256_and_si256(b == 0 ? bytes : _mm256_srli_epi16(bytes, 4), nibble);
+      const __m256i low = _mm256_shuffle_epi8(low_bytes, code);
+      const __m256i high = _mm256_shuffle_epi8(high_bytes, code);
+      even[b] = _mm256_or_si256(_mm256_and_si256(low, lower), _mm256_slli_epi16(high, 8));
+      odd[b] = _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(lower, high));
+    }
+  }
+
+ private:
+  static inline __m256i table(size_t which) {
+    return _mm256_broadcastsi128_si256(
+        _mm_load_si128(reinterpret_cast<const __m128i*>(kNF4Table.bytes[which])));
+  }
+};
+
 // Adds a block's products to `lanes`.
 inline __m256 add_block(__m256i even, __m256i odd, const int16_t* inputs, const float* scale,
                         __m256 lanes) {
@@ -347,10 +408,10 @@ void prepare(const MatmulArgs& args, void* prepared, ThreadPool& pool) {
 void matmul_compressed(const MatmulArgs& args, ThreadPool& pool) {
   const size_t steps_per_out = args.in * args.rows / kBlockNumbers;
   pool.run(args.out, grain_for(steps_per_out, 1), [&](size_t begin, size_t end) {
-    if (args.format == NumberFormat::kQ8) {
-      multiply<NumberFormat::kQ8>(args, begin, end);
-    } else {
-      multiply<NumberFormat::kQ4>(args, begin, end);
+    switch (args.format) {
+      case NumberFormat::kQ8: return multiply<NumberFormat::kQ8>(args, begin, end);
+      case NumberFormat::kQ4: return multiply<NumberFormat::kQ4>(args, begin, end);
+      default: return multiply<NumberFormat::kNF4>(args, begin, end);
     }
   });
 }

@@ -2,8 +2,9 @@
 // of. Eight numbers go at a time, in vectors that each compiler and CPU has in its own way, and no
 // sum depends on how: all give the same bytes.
 //
-// Both formats are fitted to the least squares of the differences, without knowing what the weights
-// will be multiplied with; docs/number-formats.md shows what that gives.
+// q8 and q4 are fitted to the least squares of the differences, without knowing what the weights
+// will be multiplied with; docs/number-formats.md shows what that gives. nf4 is what bitsandbytes
+// makes of them.
 #pragma once
 
 #include <cstddef>
@@ -292,8 +293,57 @@ inline void compress_q4(const float* numbers, size_t width, char* out) {
   }
 }
 
+// --- nf4
+
+// Between two values, what is above belongs to the upper one: the middles, as bitsandbytes has
+// them.
+constexpr float kNF4Borders[] = {
+    -0.8480964004993439F,  -0.6106329262256622F,  -0.4599952697753906F,   -0.33967943489551544F,
+    -0.23460740596055984F, -0.13791173323988914F, -0.045525018125772476F, 0.03979014977812767F,
+    0.1202552504837513F,   0.2035212516784668F,   0.2920137718319893F,    0.3893125355243683F,
+    0.5016634166240692F,   0.6427869200706482F,   0.8614784181118011F,
+};
+
+inline void compress_nf4(const float* numbers, size_t width, char* out) {
+  const NF4Row row = nf4_row(out, width);
+  char* const scales = const_cast<char*>(row.scales);
+  for (size_t b = 0; b < blocks_of(width, kNF4BlockNumbers); ++b) {
+    const size_t begin = b * kNF4BlockNumbers;
+    const size_t left = width - begin;
+    float filled[kNF4BlockNumbers] = {};
+    std::memcpy(filled, numbers + begin,
+                (left < kNF4BlockNumbers ? left : kNF4BlockNumbers) * sizeof(float));
+    Floats x[2 * kVectors];
+    std::memcpy(x, filled, sizeof(x));
+    Floats largest{};
+    for (const Floats& numbers8 : x) {
+      const Floats size = numbers8 < 0 ? -numbers8 : numbers8;
+      largest = size > largest ? size : largest;
+    }
+    float scale = 0;
+    for (size_t i = 0; i < kVectorNumbers; ++i) scale = larger(scale, largest[i]);
+    const float inverse = scale > 0 ? 1 / scale : 0;
+    Ints found[2 * kVectors];
+    for (size_t v = 0; v < 2 * kVectors; ++v) {
+      const Floats relative = x[v] * inverse;
+      Ints above{};
+      for (const float border : kNF4Borders) above -= relative > all(border);  // true is -1
+      found[v] = above;
+    }
+    int32_t codes[kNF4BlockNumbers];
+    std::memcpy(codes, found, sizeof(codes));
+    uint8_t* const pair = const_cast<uint8_t*>(row.codes) + b * kBlockNumbers;
+    for (size_t i = 0; i < kBlockNumbers; ++i) {
+      pair[i] = static_cast<uint8_t>(codes[i] | codes[i + kBlockNumbers] << 4);
+    }
+    std::memcpy(scales + b * sizeof(float), &scale, sizeof(scale));
+  }
+}
+
 inline void compress(NumberFormat format, const float* numbers, size_t width, char* out) {
-  format == NumberFormat::kQ8 ? compress_q8(numbers, width, out) : compress_q4(numbers, width, out);
+  if (format == NumberFormat::kQ8) return compress_q8(numbers, width, out);
+  if (format == NumberFormat::kQ4) return compress_q4(numbers, width, out);
+  compress_nf4(numbers, width, out);
 }
 
 }  // namespace

@@ -169,6 +169,7 @@ class Compressed(harness.E2eTest):
         daemon = self.daemon()
         for name, options, dtype in (("eight", ["--bits", "8"], "q8"), ("four", ["--bits=4"], "q4"),
                                      ("mixed", ["--format", "q8,keep"], "q8"),
+                                     ("normal", ["--format", "nf4"], "nf4"),
                                      ("ends", ["--format", "keep,q8"], "bf16")):
             self.ok(daemon.client("split", DEMO, "--name", name, *options))
             self.ok(daemon.client("verify", name))
@@ -179,6 +180,31 @@ class Compressed(harness.E2eTest):
         sizes = {m["name"]: m["bytes"] for m in self.ok(daemon.client("list", "--json")).json}
         self.assertLess(sizes["four"], sizes["eight"])
         self.assertLess(sizes["eight"], sizes["mixed"])
+
+    def test_numbers_that_are_none_are_refused_by_name_unless_they_are_wanted(self):
+        folder = self.path("odd")
+        checkpoint.write(folder)
+        named = "model.layers.1.mlp.up_proj.weight"
+        with open(os.path.join(folder, "model.safetensors"), "r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            begin = json.loads(file.read(length))[named]["data_offsets"][0]
+            file.seek(8 + length + begin + 2 * (3 * 64 + 5))  # row 3, column 5
+            file.write(b"\x80\x7f")  # bf16's infinity
+        daemon = self.daemon()
+        for options in ([], ["--bits", "8"], ["--format", "q4"], ["--format", "nf4"],
+                        ["--in-place"]):
+            refused = daemon.client("split", folder, "--name", "m", *options)
+            self.assertEqual(refused.status, 65, refused)
+            self.assertIn(named, refused.err)
+            self.assertIn("--allow-nonfinite", refused.err)
+        models = self.ok(daemon.client("list", "--json")).json
+        self.assertEqual([m["name"] for m in models if m["complete"]], [])
+        for name, options in (("plain", []), ("eight", ["--bits", "8"]), ("four", ["--bits", "4"]),
+                              ("normal", ["--format", "nf4"]), ("there", ["--in-place"])):
+            self.ok(daemon.client("split", folder, "--name", name, "--allow-nonfinite", *options))
+            self.ok(daemon.client("verify", name))
+            self.ok(daemon.client("ask", "-m", name, "--raw", "--prompt-ids", "5,6,7",
+                                  "--max-tokens", "2"))
 
     def test_what_cannot_be_is_refused(self):
         daemon = self.daemon()

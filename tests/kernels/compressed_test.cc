@@ -10,7 +10,7 @@
 namespace airllm::kernels::testing {
 namespace {
 
-constexpr NumberFormat kCompressed[] = {NumberFormat::kQ8, NumberFormat::kQ4};
+constexpr NumberFormat kCompressed[] = {NumberFormat::kQ8, NumberFormat::kQ4, NumberFormat::kNF4};
 
 double half_at(const char* at) {
   uint16_t half;
@@ -25,6 +25,12 @@ double value_of(NumberFormat format, const char* row, size_t width, size_t i) {
     return static_cast<signed char>(row[i]) * half_at(row + width + i / 32 * 2);
   }
   const size_t codes = (width + 63) / 64 * 32, block = i / 32;
+  if (format == NumberFormat::kNF4) {
+    float scale = 0;
+    std::memcpy(&scale, row + codes + i / 64 * 4, sizeof(scale));
+    const auto pair = static_cast<unsigned char>(row[i / 64 * 32 + i % 32]);
+    return double{kNF4Values[block % 2 == 0 ? pair & 15U : pair >> 4U]} * scale;
+  }
   const auto byte = static_cast<unsigned char>(row[i / 64 * 32 + i % 32]);
   const int code = block % 2 == 0 ? byte & 15 : byte >> 4;
   const char* const units = row + codes + 2 * blocks + i / 256 * 4;
@@ -68,6 +74,75 @@ TEST(Compressed, RowsAreAsLongAsTheyShouldBe) {
   EXPECT_EQ(row_bytes(NumberFormat::kQ4, 4096), 2048U + 128 * 2 + 16 * 4);  // 4.625 bits
   EXPECT_EQ(row_bytes(NumberFormat::kQ8, 33), 33U + 2 * 2);
   EXPECT_EQ(row_bytes(NumberFormat::kQ4, 65), 64U + 3 * 2 + 4);
+  EXPECT_EQ(row_bytes(NumberFormat::kNF4, 4096), 2048U + 64 * 4);  // 4.5 bits
+  EXPECT_EQ(row_bytes(NumberFormat::kNF4, 65), 64U + 2 * 4);
+}
+
+// The number that a normally distributed one is below with that probability, above a half.
+double normal_quantile(double probability) {
+  double low = 0, high = 10;
+  for (int i = 0; i < 100; ++i) {
+    const double middle = (low + high) / 2;
+    (std::erfc(-middle / std::sqrt(2.0)) / 2 < probability ? low : high) = middle;
+  }
+  return low;
+}
+
+// arXiv 2305.14314, appendix E: 8 quantiles above 0 and 7 below it, from the 0.9677083th on.
+TEST(Compressed, NF4HasTheQuantilesOfANormalDistribution) {
+  constexpr double kLast = 0.9677083;
+  const double largest = normal_quantile(kLast);
+  for (size_t i = 1; i <= 8; ++i) {
+    const double at = 0.5 + (kLast - 0.5) * static_cast<double>(i) / 8;
+    EXPECT_NEAR(kNF4Values[7 + i], normal_quantile(at) / largest, 1e-6);
+  }
+  EXPECT_EQ(kNF4Values[7], 0);
+  for (size_t i = 1; i <= 7; ++i) {
+    const double at = 0.5 + (kLast - 0.5) * static_cast<double>(i) / 7;
+    EXPECT_NEAR(kNF4Values[7 - i], -normal_quantile(at) / largest, 1e-6);
+  }
+}
+
+TEST(Compressed, NF4TakesTheNearestOfItsValues) {
+  Random random;
+  for (const size_t width : {size_t{1}, size_t{64}, size_t{300}}) {
+    Matrix matrix(random, NumberFormat::kNF4, 5, width);
+    for (size_t r = 0; r < matrix.rows; ++r) {
+      for (size_t i = 0; i < width; ++i) {
+        const size_t begin = i / 64 * 64;
+        double scale = 0;
+        for (size_t j = begin; j < std::min(begin + 64, width); ++j) {
+          scale = std::max(scale, std::abs(double{matrix.numbers[r * width + j]}));
+        }
+        double nearest = scale;
+        const double number = matrix.numbers[r * width + i];
+        for (const float value : kNF4Values) {
+          nearest = std::min(nearest, std::abs(number - value * scale));
+        }
+        ASSERT_NEAR(std::abs(number - matrix.value(r, i)), nearest, 1e-6 * scale);
+      }
+    }
+  }
+}
+
+TEST(Compressed, SpoiledNumbersAreThoseThatShareAScale) {
+  struct Case {
+    NumberFormat format;
+    size_t first, last;  // of those that share it with number 70
+  };
+  for (const Case& item : {Case{NumberFormat::kQ8, 64, 95}, Case{NumberFormat::kQ4, 0, 255},
+                           Case{NumberFormat::kNF4, 64, 127}}) {
+    Random random;
+    Matrix matrix(random, item.format, 2, 300);
+    spoil(item.format, matrix.row(0), 300, 70);
+    std::vector<float> out(300);
+    expand_row(item.format, matrix.row(0), out);
+    for (size_t i = 0; i < out.size(); ++i) {
+      EXPECT_EQ(std::isnan(out[i]), i >= item.first && i <= item.last) << i;
+    }
+    expand_row(item.format, matrix.row(1), out);
+    for (const float number : out) EXPECT_TRUE(std::isfinite(number));
+  }
 }
 
 TEST(Compressed, CodesStandForWhatTheDescriptionSays) {
@@ -92,7 +167,7 @@ TEST(Compressed, CodesStandForWhatTheDescriptionSays) {
 // ways to fill a block does it; the fit is not worse than that in the sum of squares.
 TEST(Compressed, AreNoFurtherOffThanByEvenDivision) {
   Random random;
-  for (const NumberFormat format : kCompressed) {
+  for (const NumberFormat format : {NumberFormat::kQ8, NumberFormat::kQ4}) {
     for (const size_t width : kWidths) {
       Matrix matrix(random, format, 3, width);
       for (size_t r = 0; r < matrix.rows; ++r) {
@@ -211,18 +286,21 @@ TEST_P(CompressedMatmul, MatchesTheFormula) {
       for (size_t r = 0; r < shape.rows; ++r) {
         const float* row = &x[r * (shape.in + kPadding)];
         for (size_t o = 0; o < shape.out; ++o) {
-          double sum = 0, magnitude = 0, rounding = 0;
+          double sum = 0, magnitude = 0, rounding = 0, values = 0;
           for (size_t i = 0; i < shape.in; ++i) {
             const double w = weight.value(o, i);
             sum += row[i] * w;
             magnitude += std::abs(row[i] * w);
             // An input is off by half of a 32767th of its block's largest, which is at most 1.
             rounding += w * w;
+            // And nf4's values by half of a 16384th of the scale, which is at most 0.07.
+            values += std::pow(0.07 * row[i], 2);
           }
           // Independent errors: their standard deviation is 0.29 of a step; 6 leave room.
           const double tolerance =
               4 * std::sqrt(static_cast<double>(shape.in)) * kRounding * magnitude +
-              6 * 0.29 / 32767 * std::sqrt(rounding);
+              6 * 0.29 / 32767 * std::sqrt(rounding) +
+              (format == NumberFormat::kNF4 ? 6 * 0.29 / 16384 * std::sqrt(values) : 0);
           ASSERT_NEAR(sum, y[r * (shape.out + kPadding) + o], tolerance)
               << number_format_name(format) << " row " << r << " output " << o << " of "
               << shape.rows << " x " << shape.in << " x " << shape.out;

@@ -28,6 +28,7 @@ TEST(Compression, IsReadAsItIsWritten) {
                            {"q4,q4", "q4,q4"},
                            {"", ""},
                            {"q4,keep", "q4,keep"},
+                           {"nf4", "nf4,q8"},
                            {"keep,q8", "keep,q8"},
                            {"keep", ""}}) {
     const Result<Compression> read = parse_compression(item.text);
@@ -39,7 +40,7 @@ TEST(Compression, IsReadAsItIsWritten) {
     const Result<Compression> read = parse_compression(text);
     ASSERT_FALSE(read) << text;
     EXPECT_EQ(read.error().code, ErrorCode::kUsage);
-    EXPECT_NE(read.error().remedy.find("q8, q4 or keep"), std::string::npos);
+    EXPECT_NE(read.error().remedy.find("q8, q4, nf4 or keep"), std::string::npos);
   }
 }
 
@@ -50,6 +51,12 @@ TEST(Compression, TheManifestSaysIt) {
   EXPECT_EQ(json.at("layout"), "compressed-rows");
   EXPECT_EQ(json.at("compression"), "q4,q8");
   EXPECT_EQ(parse_manifest(dump_json(json), "m")->compression, manifest.compression);
+  // Weights that were packed in a compressed format when they came.
+  Manifest packed = sample_manifest();
+  packed.compression.keeps_packed = true;
+  EXPECT_EQ(manifest_json(packed).at("layout"), "compressed-rows");
+  EXPECT_EQ(manifest_json(packed).at("compression"), "keep,keep");
+  EXPECT_EQ(parse_manifest(dump_json(manifest_json(packed)), "m")->compression, packed.compression);
   for (const Json& bad : {Json("keep"), Json(""), Json("q3"), Json(4U), Json(nullptr)}) {
     Json changed = json;
     changed["compression"] = bad;

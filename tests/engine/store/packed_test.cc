@@ -9,6 +9,7 @@
 #include <random>
 
 #include "base/json.h"
+#include "kernels/compressed.h"
 #include "kernels/convert.h"
 #include "tests/engine/store/tiny_checkpoint.h"
 
@@ -249,6 +250,55 @@ TEST_F(BitsandbytesTest, FourBitsWithNestedScales) {
   }
   expect_expands_to(**weight, expected, 7);
   EXPECT_EQ((*weight)->format(), NumberFormat::kF16);
+}
+
+// The codes and scales as they came, in rows of nf4.
+TEST_F(BitsandbytesTest, NF4HasAnExactFormat) {
+  const std::string bytes = random_bytes(5 * 128 / 2), scales = random_bytes(10);
+  const std::vector<float> values(kernels::kNF4Values.begin(), kernels::kNF4Values.end());
+  const std::vector<float> scale_values = random_numbers(256), nested = random_numbers(3);
+  add(kWeight, Dtype::kU8, {320, 1}, bytes);
+  add("layer.weight.absmax", Dtype::kU8, {10}, scales);
+  add("layer.weight.quant_map", {16}, values);
+  add("layer.weight.nested_absmax", {3}, nested);
+  add("layer.weight.nested_quant_map", {256}, scale_values);
+  const Json state{{"blocksize", 64},       {"dtype", "float32"},        {"shape", {5, 128}},
+                   {"nested_blocksize", 4}, {"nested_dtype", "float32"}, {"nested_offset", 0.25}};
+  add_state(state);
+  const auto weight = find({5, 128});
+  ASSERT_TRUE(weight.has_value()) << weight.error().message;
+  ASSERT_EQ((*weight)->exact_format(), NumberFormat::kNF4);
+  const size_t row_bytes = kernels::row_bytes(NumberFormat::kNF4, 128);
+  for (const auto& [first, count] : {std::pair{0U, 5U}, {2U, 1U}, {3U, 2U}}) {
+    std::vector<float> expected(count * 128), numbers(128);
+    ASSERT_TRUE((*weight)->expand(index_.files, first, expected));
+    std::vector<std::byte> rows(count * row_bytes);
+    ASSERT_TRUE((*weight)->copy_rows(index_.files, first, rows));
+    for (size_t r = 0; r < count; ++r) {
+      kernels::expand_row(NumberFormat::kNF4,
+                          reinterpret_cast<const char*>(rows.data()) + r * row_bytes, numbers);
+      for (size_t i = 0; i < 128; ++i)
+        ASSERT_EQ(numbers[i], expected[r * 128 + i]) << r << " " << i;
+    }
+  }
+}
+
+TEST_F(BitsandbytesTest, WhatNF4RowsCannotHoldHasNone) {
+  std::vector<float> values(kernels::kNF4Values.begin(), kernels::kNF4Values.end());
+  const auto exact_format = [&](uint64_t columns, uint64_t block) {
+    add(kWeight, Dtype::kU8, {2 * columns / 2, 1}, std::string(columns, '\x5'));
+    add("layer.weight.absmax", {(2 * columns + block - 1) / block},
+        std::vector<float>((2 * columns + block - 1) / block, 1.0F));
+    add("layer.weight.quant_map", {16}, values);
+    add_state({{"blocksize", block}, {"dtype", "float32"}, {"shape", {2, columns}}});
+    const auto weight = find({2, columns});
+    return weight ? (*weight)->exact_format() : std::nullopt;
+  };
+  EXPECT_EQ(exact_format(64, 64), NumberFormat::kNF4);
+  EXPECT_EQ(exact_format(96, 64), std::nullopt);  // a block lies across two rows
+  EXPECT_EQ(exact_format(128, 128), std::nullopt);
+  values[3] += 1e-6F;  // other values
+  EXPECT_EQ(exact_format(64, 64), std::nullopt);
 }
 
 TEST_F(BitsandbytesTest, AStateThatDoesNotFitIsRefused) {
