@@ -1,7 +1,9 @@
 #include "client/connector.h"
 
+#include <fcntl.h>
 #include <pwd.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -17,6 +19,9 @@ namespace airllm::client {
 namespace {
 
 using Clock = Patience::Clock;
+
+// How long a full queue is waited for at once; signals are seen to in between.
+constexpr timeval kTurn{.tv_sec = 0, .tv_usec = 200'000};
 
 Unexpected no_daemon(const std::vector<std::string>& candidates, bool is_named) {
   std::string places;
@@ -112,11 +117,24 @@ Attempt try_connect(const std::string& path) {
   std::memcpy(address.sun_path, path.data(), path.size());
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket.valid()) return {UniqueFd(), errno};
-  int result = 0;
-  do {
-    result = ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  } while (result != 0 && errno == EINTR);
-  if (result != 0) return {UniqueFd(), errno};
+  const auto connect = [&] {
+    int result = 0;
+    do {
+      result = ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    } while (result != 0 && errno == EINTR);
+    return result == 0 ? 0 : errno;
+  };
+  int error = connect();
+  if (error == EAGAIN) {
+    // In the line of those who wait: who only tries from time to time is overtaken by all of them.
+    if (::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &kTurn, sizeof kTurn) != 0 ||
+        ::fcntl(socket.get(), F_SETFL, 0) != 0) {
+      return {UniqueFd(), errno};
+    }
+    error = connect();
+    if (error == 0 && ::fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) error = errno;
+  }
+  if (error != 0) return {UniqueFd(), error};
   return {std::move(socket), 0};
 }
 

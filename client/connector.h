@@ -13,9 +13,9 @@
 
 namespace airllm::client {
 
-// Connects to the socket at `path` without saying anything, and without waiting. `error` is an
-// errno: ENOENT or ENOTDIR without a socket, ECONNREFUSED when nobody listens, EAGAIN when too many
-// wait.
+// Connects to the socket at `path` without saying anything, and without waiting but 0.2 s for a
+// queue that is full. `error` is an errno: ENOENT or ENOTDIR without a socket, ECONNREFUSED when
+// nobody listens, EAGAIN when too many wait.
 struct Attempt {
   UniqueFd socket;  // when it worked
   int error = 0;

@@ -1,4 +1,5 @@
 // Waiting for a daemon that restarts.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -9,8 +10,10 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <thread>
 
 #include "base/check.h"
+#include "client/connector.h"
 #include "tests/client/fake_daemon.h"
 #include "tests/client/run_program.h"
 
@@ -50,6 +53,43 @@ RunOptions on_terminal() {
   RunOptions options;
   options.terminal = true;
   return options;
+}
+
+// One connection is waiting already, and no more than that fit.
+class FullQueue : public testing::Test {
+ protected:
+  FullQueue() : path_(folder_ / "full"), listener_(bound_socket(path_)) {
+    AIRLLM_CHECK(listen(listener_.get(), 0) == 0);
+    first_ = try_connect(path_);
+    AIRLLM_CHECK(first_.error == 0);
+  }
+
+  const TemporaryFolder folder_;
+  const std::string path_;
+  UniqueFd listener_;
+  Attempt first_;
+};
+
+TEST_F(FullQueue, ATurnIsWaitedFor) {
+  std::thread daemon([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const UniqueFd taken(accept(listener_.get(), nullptr, nullptr));
+    EXPECT_TRUE(taken.valid());
+  });
+  Attempt second;
+  for (int i = 0; i < 100; ++i) {  // a loaded machine may take longer than one turn
+    second = try_connect(path_);
+    if (second.error == 0) break;
+  }
+  daemon.join();
+  ASSERT_EQ(second.error, 0);
+  EXPECT_NE(fcntl(second.socket.get(), F_GETFL) & O_NONBLOCK, 0);
+}
+
+TEST_F(FullQueue, ItIsNotWaitedForWithoutEnd) {
+  const Attempt second = try_connect(path_);
+  EXPECT_EQ(second.error, EAGAIN);
+  EXPECT_FALSE(second.socket.valid());
 }
 
 TEST(ConnectTimeout, MissingSocketIsWaitedForWhenAsked) {

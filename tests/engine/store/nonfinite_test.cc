@@ -42,16 +42,15 @@ TEST(Nonfinite, OthersAreFinite) {
     EXPECT_FALSE(has_nonfinite(format, {}));
     for (const float number : {0.0F, -0.0F, 1.0F, -1e-30F, 65504.0F, -65504.0F, 6e-8F}) {
       for (size_t count = 1; count <= 9; ++count) {
-        EXPECT_FALSE(
-            has_nonfinite(format, numbers_of(format, std::vector<float>(count, number))));
+        EXPECT_FALSE(has_nonfinite(format, numbers_of(format, std::vector<float>(count, number))));
       }
     }
   }
   // The largest numbers.
   EXPECT_FALSE(has_nonfinite(NumberFormat::kF32,
                              numbers_of(NumberFormat::kF32, {3.4028234e38F, -3.4028234e38F})));
-  EXPECT_FALSE(has_nonfinite(NumberFormat::kBF16,
-                             numbers_of(NumberFormat::kBF16, {3.38e38F, -3.38e38F})));
+  EXPECT_FALSE(
+      has_nonfinite(NumberFormat::kBF16, numbers_of(NumberFormat::kBF16, {3.38e38F, -3.38e38F})));
 }
 
 }  // namespace
