@@ -5,7 +5,7 @@
 #include "client/confirm.h"
 #include "client/connection.h"
 #include "client/in_place.h"
-#include "client/model_setting.h"
+#include "client/new_model.h"
 #include "client/original.h"
 #include "client/output.h"
 #include "client/pass_files.h"
@@ -46,40 +46,10 @@ class SplitHandler : public EventHandler {
   std::string result_;
 };
 
-std::string summary(const Json& result) {
-  const bool unchanged = result.is_object() && result.value("unchanged", Json()) == Json(true);
-  const std::string name = cell(result, "name");
-  // Of a removal that went on there is all that `show` tells.
-  const bool is_list = result.is_object() && result.value("shards", Json()).is_array();
-  const std::string shards =
-      is_list ? std::to_string(result.at("shards").size()) : cell(result, "shards");
-  const bool in_place = result.is_object() && result.value("in_place", Json()) == Json(true);
-  std::string text = name + ": " + shards + (in_place ? " indexes, " : " shards, ") +
-                     cell(result, "bytes") + (unchanged ? ", already there\n" : "\n");
-  if (in_place) {
-    text += cell(result, "elsewhere_bytes") + " of weights are read where they lie.\n";
-    if (result.value("opens_originals", Json()) != Json(true)) {
-      text +=
-          "The service may not open them itself: your airllm passes them when you ask. Others, "
-          "if you share it, can ask once you have, until the service starts again.\n";
-    }
-  }
-  if (result.is_object() && result.contains("freed_bytes")) {
-    text += "The original's weights are removed: " + cell(result, "deleted_files") + " files, " +
-            cell(result, "freed_bytes") + " freed.\n";
-  }
-  if (!result.is_object() || result.value("shared", Json(true)) == Json(true)) return text;
-  return text + "Only you see it; for all users: airllm share " + name + "\n";
-}
-
 struct SplitOptions {
   Globals globals;
   std::vector<std::string> words;  // the folder
-  std::optional<std::string> name;
-  std::optional<uint64_t> bits;
-  std::optional<std::string> format;
-  bool allow_nonfinite = false;
-  bool share = false;
+  NewModelOptions made;
   bool in_place = false;
   bool delete_original = false;
   bool yes = false;
@@ -92,36 +62,19 @@ Result<bool> parse_options(const Invocation& call, SplitOptions& options) {
                    "files. Given again, goes on where it stopped.");
   parser.usage("airllm split [OPTIONS] DIR");
   parser.words("DIR", options.words, 1, 1, "The folder");
-  parser.text("--name", options.name, "NAME", "The model's name; without it the folder's");
-  parser.integer("--bits", options.bits, 4,
-                 "Compress the weights to 8 or to 4 bits each; --format says more exactly how");
-  parser.text("--format", options.format, "W[,E]",
-              "Store the layers' weights as W and embedding and head as E (q8): q8, q4, nf4 or "
-              "keep");
-  parser.flag("--allow-nonfinite", options.allow_nonfinite,
-              "Keep weights that are infinite or NaN, which are refused otherwise");
+  options.made.add_to(parser, "The model's name; without it the folder's");
   parser.flag("--in-place", options.in_place,
               "Read the weights where they lie and copy none of them; the files must stay");
   parser.flag("--delete-original", options.delete_original,
               "Remove the folder's weights when the store has them and has read them back");
   parser.flag("-y,--yes", options.yes, "Remove them without asking");
-  parser.flag("--share", options.share, "Let all users see it; without it only you do");
   parser.add_globals(options.globals);
   return parser.parse(call);
 }
 
 Status check_options(const SplitOptions& options) {
-  if (options.name) AIRLLM_TRY_VOID(check_model_name(*options.name));
-  if (options.bits && *options.bits != 8 && *options.bits != 4) {
-    return Unexpected(ErrorCode::kUsage,
-                      "--bits " + std::to_string(*options.bits) + ": weights have 8 or 4 bits",
-                      "give --bits 8 or --bits 4");
-  }
-  if (options.bits && options.format) {
-    return Unexpected(ErrorCode::kUsage, "--bits and --format exclude each other",
-                      "give one of the two");
-  }
-  if (options.in_place && (options.bits || options.format)) {
+  AIRLLM_TRY_VOID(options.made.check());
+  if (options.in_place && options.made.is_compressed()) {
     return Unexpected(ErrorCode::kUsage,
                       "--in-place uses the weights as they are: they cannot be compressed",
                       "leave --in-place out, or --bits and --format");
@@ -158,12 +111,9 @@ class SplitCall {
     const std::string& folder = options_.words.front();
     // Only for messages and the manifest, where bytes that are not UTF-8 cannot go.
     const bool is_text = find_invalid_utf8(folder) == kValidUtf8;
-    params_.name = options_.name.value_or(source_.default_name());
+    options_.made.fill(params_);
+    if (params_.name.empty()) params_.name = source_.default_name();
     params_.source_label = is_text ? folder : escape_for_display(folder);
-    params_.share = options_.share;
-    params_.allow_nonfinite = options_.allow_nonfinite;
-    if (options_.bits) params_.format = *options_.bits == 8 ? "q8" : "q4";
-    if (options_.format) params_.format = *options_.format;
     if (options_.in_place) params_.in_place = source_.real_path();
     AIRLLM_TRY(params_.chat_templates, source_.chat_templates());
     return {};
@@ -173,7 +123,7 @@ class SplitCall {
     Status status = run_request(connection_, params, handler_);
     if (status) return parse_result(handler_.result());
     Error error = std::move(status).error();
-    if (error.code == ErrorCode::kUsage && !options_.name) {
+    if (error.code == ErrorCode::kUsage && !options_.made.name) {
       error.remedy = "Name the model yourself with --name NAME. " + error.remedy;
     }
     if (error.code == ErrorCode::kCancelled && error.remedy.empty()) {
@@ -288,7 +238,7 @@ Result<int> run_split(const Invocation& call) {
   AIRLLM_TRY(Connection connection, Connection::open(options.globals));
   AIRLLM_TRY(const Json result, SplitCall(options, source, connection).run());
   AIRLLM_TRY_VOID(options.globals.json ? print_out(json_for_stdout(result) + "\n")
-                                       : print_out(summary(result)));
+                                       : print_out(new_model_summary(result)));
   return 0;
 }
 

@@ -15,6 +15,8 @@ namespace {
 constexpr std::array kCommands{
     Command{"ask", "Ask a model and print its answer as it comes", run_ask},
     Command{"split", "Make a model of the store from a Hugging Face folder", run_split},
+    Command{"requantize", "Make a model with compressed weights of one of the store",
+            run_requantize},
     Command{"list", "List the models of the store", run_list},
     Command{"show", "Show all that is known of a model", run_show},
     Command{"share", "Let all users see a model of yours", run_share},
@@ -70,6 +72,7 @@ constexpr std::array kForeign{
     Foreign{"create", "make a model of the store: airllm split DIR"},
     Foreign{"import", "make a model of the store: airllm split DIR"},
     Foreign{"convert", "make a model of the store: airllm split DIR"},
+    Foreign{"quantize", "compress a model: airllm requantize --bits 4 MODEL"},
     Foreign{"ls", "list the models: airllm list"},
     Foreign{"models", "list the models: airllm list"},
     Foreign{"info", "show a model: airllm show MODEL"},

@@ -32,6 +32,7 @@ Result<int> run_ps(const Invocation& call);
 Result<int> run_rm(const Invocation& call);
 Result<int> run_share(const Invocation& call);
 Result<int> run_show(const Invocation& call);
+Result<int> run_requantize(const Invocation& call);
 Result<int> run_split(const Invocation& call);
 Result<int> run_status(const Invocation& call);
 Result<int> run_stop(const Invocation& call);

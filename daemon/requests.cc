@@ -209,18 +209,36 @@ Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
   request.format = params.format;
   request.allows_nonfinite = params.allow_nonfinite;
   request.has_quota = !user_.is_operator;
+  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
+  std::shared_ptr<RemoteDirectory> directory;
+  if (params.from_model) {
+    AIRLLM_TRY(request.from, source_model(params));
+    request.source_label = request.from->name;
+  } else {
+    directory =
+        std::make_shared<RemoteDirectory>(bridge, params.source_label, params.chat_templates);
+    request.source = directory;
+  }
   if (request.name.empty()) {
     AIRLLM_TRY(request.name, name_from_label(params.source_label));
   }
   const std::string name = request.name;
-  auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
-  auto directory =
-      std::make_shared<RemoteDirectory>(bridge, params.source_label, params.chat_templates);
-  request.source = directory;
   AIRLLM_TRY(const engine::JobId job, context_.engine.split(std::move(request), bridge));
   bridge->accept(job, name);
   keep(id, {job, std::move(bridge), std::move(directory), "split", name});
   return {};
+}
+
+// The model that another one is to be made of.
+Result<engine::ModelRef> Requests::source_model(const protocol::SplitParams& params) const {
+  if (params.name.empty() || params.in_place || !params.chat_templates.empty()) {
+    return Unexpected(ErrorCode::kUsage,
+                      "what is made of a model of the store has a name, and no folder",
+                      "give the new model a name");
+  }
+  AIRLLM_TRY(const engine::FoundModel found,
+             context_.engine.find(*params.from_model, viewer_to_ask(user_)));
+  return found.model;
 }
 
 Status Requests::start(uint64_t id, const protocol::VerifyParams& params) {

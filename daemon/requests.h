@@ -62,6 +62,7 @@ class Requests {
   Status start(uint64_t id, const protocol::BenchStreamParams& params);
   Status start(uint64_t id, const protocol::BenchKernelsParams& params);
   Status start_text(uint64_t id, const std::string& model, engine::TextWork work);
+  Result<engine::ModelRef> source_model(const protocol::SplitParams& params) const;
   std::shared_ptr<RemoteDirectory> owner_directory(const engine::ModelRef& model, bool opens_files,
                                                    const std::shared_ptr<JobBridge>& bridge);
   void keep(uint64_t id, Running running);

@@ -377,11 +377,15 @@ struct SplitRequest {
   std::string name;          // the store model's name
   std::string source_label;  // the directory as the user wrote it, for messages and the manifest
   std::shared_ptr<SourceDirectory> source;
+  // Instead of `source`: the whole model of the store that it is made of, which has its weights as
+  // they came. Without in_place.
+  std::optional<ModelRef> from = std::nullopt;
   // Unset: the daemon's own user, whose models are shared at once. The models of others are private
   // until they share them.
   std::optional<uid_t> owner = std::nullopt;
   // How the weights are stored: "WEIGHTS" or "WEIGHTS,ENDS" of the layers and of embedding and
-  // head, each "q8", "q4", "nf4" or "keep" (docs/number-formats.md). Empty: all as they came.
+  // head, each "q8", "q4", "nf4", "fp8" or "keep" (docs/number-formats.md). Empty: all as they
+  // came.
   std::string format = {};
   // Weights that are infinite or NaN are kept; without it the first tensor that has one ends the
   // split.

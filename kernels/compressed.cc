@@ -39,6 +39,12 @@ void expand_nf4_block(const NF4Row& row, size_t block, std::span<float> out) {
   }
 }
 
+void expand_fp8_block(const FP8Row& row, size_t block, std::span<float> out) {
+  const size_t begin = block * kBlockNumbers;
+  const float scale = load<NumberFormat::kF32>(row.scales, begin / kFP8BlockNumbers);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = f8_e4m3_to_f32(row.codes[begin + i]) * scale;
+}
+
 }  // namespace
 
 std::span<const float> expand_block(NumberFormat format, const char* row, size_t width,
@@ -48,6 +54,7 @@ std::span<const float> expand_block(NumberFormat format, const char* row, size_t
     case NumberFormat::kQ8: expand_q8_block(q8_row(row, width), block, out); break;
     case NumberFormat::kQ4: expand_q4_block(q4_row(row, width), block, out); break;
     case NumberFormat::kNF4: expand_nf4_block(nf4_row(row, width), block, out); break;
+    case NumberFormat::kFP8: expand_fp8_block(fp8_row(row, width), block, out); break;
     default: AIRLLM_CHECK(false);
   }
   return out;
@@ -64,6 +71,9 @@ void spoil(NumberFormat format, char* row, size_t width, size_t index) {
                                        2 * (index / kSuperblockNumbers) + 1, kNaN);
     case NumberFormat::kNF4:
       return store<NumberFormat::kF32>(at(nf4_row(row, width).scales), index / kNF4BlockNumbers,
+                                       kNaN);
+    case NumberFormat::kFP8:
+      return store<NumberFormat::kF32>(at(fp8_row(row, width).scales), index / kFP8BlockNumbers,
                                        kNaN);
     default: AIRLLM_CHECK(false);
   }

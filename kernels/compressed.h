@@ -19,6 +19,10 @@
 // nf4 (arXiv 2305.14314), in blocks of 64:
 //   uint8 codes[32 * blocks]              of numbers 64 b … 64 b + 63 in block b, as in a pair of
 //   q4 f32   scales[blocks]                  number i is kNF4Values[code] * scales[i / 64]
+//
+// fp8, in blocks of 128:
+//   uint8 codes[width]                    E4M3 (OCP, without infinity); its NaN does not occur
+//   f32   scales[blocks]                  number i is the value of codes[i] * scales[i / 128]
 #pragma once
 
 #include <array>
@@ -84,6 +88,16 @@ struct NF4Row {
 static inline NF4Row nf4_row(const char* row, size_t width) {
   return {reinterpret_cast<const uint8_t*>(row),
           row + kNF4BlockNumbers / 2 * blocks_of(width, kNF4BlockNumbers)};
+}
+
+// The parts of an fp8 row.
+struct FP8Row {
+  const uint8_t* codes;  // [width]
+  const char* scales;    // [blocks] of f32, at any address
+};
+
+static inline FP8Row fp8_row(const char* row, size_t width) {
+  return {reinterpret_cast<const uint8_t*>(row), row + width};
 }
 
 // The numbers that the codes of a row stand for, each rounded to f32 once.

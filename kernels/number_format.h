@@ -13,14 +13,20 @@ namespace airllm::kernels {
 
 // The plain formats store every number by itself. The compressed ones store a row of a matrix as
 // codes and what they stand for, which blocks of its numbers share: see compressed.h.
-enum class NumberFormat : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kNF4 };
+enum class NumberFormat : uint8_t { kF32, kF16, kBF16, kQ8, kQ4, kNF4, kFP8 };
 
-inline constexpr std::array kAllFormats = {NumberFormat::kF32,  NumberFormat::kF16,
-                                           NumberFormat::kBF16, NumberFormat::kQ8,
-                                           NumberFormat::kQ4,   NumberFormat::kNF4};
+inline constexpr std::array kAllFormats = {
+    NumberFormat::kF32, NumberFormat::kF16, NumberFormat::kBF16, NumberFormat::kQ8,
+    NumberFormat::kQ4,  NumberFormat::kNF4, NumberFormat::kFP8};
 
 static constexpr bool is_compressed(NumberFormat format) {
-  return format == NumberFormat::kQ8 || format == NumberFormat::kQ4 || format == NumberFormat::kNF4;
+  return format == NumberFormat::kQ8 || format == NumberFormat::kQ4 ||
+         format == NumberFormat::kNF4 || format == NumberFormat::kFP8;
+}
+
+// Whether products with it take inputs that a backend has prepared, where it prepares any.
+static constexpr bool takes_prepared(NumberFormat format) {
+  return is_compressed(format) && format != NumberFormat::kFP8;
 }
 
 // Of a plain format.
@@ -35,6 +41,8 @@ inline constexpr size_t kBlockNumbers = 32;
 inline constexpr size_t kSuperblockNumbers = 256;
 // Numbers of a kNF4 row that share a scale.
 inline constexpr size_t kNF4BlockNumbers = 64;
+// Numbers of a kFP8 row that share a scale.
+inline constexpr size_t kFP8BlockNumbers = 128;
 
 static constexpr size_t blocks_of(size_t width, size_t block = kBlockNumbers) {
   return width / block + (width % block != 0 ? 1 : 0);
@@ -49,6 +57,7 @@ static constexpr size_t row_bytes(NumberFormat format, size_t width) {
              4 * blocks_of(width, kSuperblockNumbers);
     case NumberFormat::kNF4:
       return (kNF4BlockNumbers / 2 + sizeof(float)) * blocks_of(width, kNF4BlockNumbers);
+    case NumberFormat::kFP8: return width + sizeof(float) * blocks_of(width, kFP8BlockNumbers);
     default: return width * bytes_per_element(format);
   }
 }
@@ -61,6 +70,7 @@ static constexpr const char* number_format_name(NumberFormat format) {
     case NumberFormat::kQ8: return "q8";
     case NumberFormat::kQ4: return "q4";
     case NumberFormat::kNF4: return "nf4";
+    case NumberFormat::kFP8: return "fp8";
   }
   return "?";
 }
@@ -75,7 +85,8 @@ static inline void with_format(NumberFormat format, const Body& body) {
     case NumberFormat::kBF16: return body.template operator()<NumberFormat::kBF16>();
     case NumberFormat::kQ8:
     case NumberFormat::kQ4:
-    case NumberFormat::kNF4: std::abort();
+    case NumberFormat::kNF4:
+    case NumberFormat::kFP8: std::abort();
   }
 }
 

@@ -122,7 +122,7 @@ void OperationSet::add_product(NumberFormat format, size_t rows, uint64_t weight
     args.rows = rows;
     args.in = kWidth;
     args.out = out;
-    if (is_compressed(format) && backend_.prepared_bytes(kWidth) > 0) {
+    if (takes_prepared(format) && backend_.prepared_bytes(kWidth) > 0) {
       backend_.prepare(args, data_->prepared, pool_);
       args.prepared = data_->prepared;
     }

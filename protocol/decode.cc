@@ -172,6 +172,7 @@ Result<Params> read_split(const MapView& map) {
   AIRLLM_TRY_VOID(map.get("only_plan", params.only_plan));
   AIRLLM_TRY_VOID(map.get("format", params.format));
   AIRLLM_TRY_VOID(map.get("allow_nonfinite", params.allow_nonfinite));
+  AIRLLM_TRY_VOID(map.get("from_model", params.from_model));
   return Params(std::move(params));
 }
 

@@ -218,7 +218,7 @@ void write_params(Writer& out, const TemplateParams& params) {
 }
 
 void write_params(Writer& out, const SplitParams& params) {
-  out.map(7 + count(params.in_place));
+  out.map(7 + count(params.in_place) + count(params.from_model));
   out.field("name", params.name);
   out.field("source_label", params.source_label);
   out.field("share", params.share);
@@ -227,6 +227,7 @@ void write_params(Writer& out, const SplitParams& params) {
   out.field("only_plan", params.only_plan);
   out.field("format", params.format);
   out.field("allow_nonfinite", params.allow_nonfinite);
+  optional_field(out, "from_model", params.from_model);
 }
 
 void write_params(Writer& out, const ModelParams& params) {

@@ -108,6 +108,9 @@ struct SplitParams {
   bool only_plan = false;        // nothing is made: the result says what it would take
   std::string format = {};       // how the weights are stored, "q4" or "q4,q8"; empty: as they came
   bool allow_nonfinite = false;  // keep weights that are infinite or NaN
+  // The store's model that it is made of, instead of a directory: no files are asked for, and there
+  // are no chat_templates, no in_place and no source_label.
+  std::optional<std::string> from_model = {};
 };
 
 // methods "show", "rm", "share", "stop", "verify": a model. "default": sets it, an empty name reads

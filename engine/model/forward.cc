@@ -301,7 +301,7 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   args.in = step.from.width;
   args.out = tile.rows;
   args.accumulate = step.adds;
-  if (kernels::is_compressed(tile.format)) {
+  if (kernels::takes_prepared(tile.format)) {
     if (tile.row_begin == 0) prepare(args);
     args.prepared = prepared_;
   }

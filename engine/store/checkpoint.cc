@@ -375,7 +375,7 @@ void compress(Checkpoint& checkpoint, Compression& compression) {
       if (source.packed && is_kept && may_be[j]) {
         source.stored_as = source.packed->exact_format().value_or(source.format);
       }
-      is_packed = is_packed || source.is_exact();
+      is_packed = is_packed || kernels::is_compressed(source.stored_as);
     }
   }
   compression.keeps_packed = compression.is_none() && is_packed;

@@ -21,7 +21,7 @@ Unexpected unknown(std::string_view text) {
       ErrorCode::kUsage,
       "'" + escape_for_display(text.substr(0, kLongestShown), true) +
           "' names no format of weights",
-      "give q8, q4, nf4 or keep, for embedding and head another one behind a comma (q8 "
+      "give q8, q4, nf4, fp8 or keep, for embedding and head another one behind a comma (q8 "
       "without one): 'q4' is 'q4,q8'");
 }
 

@@ -24,7 +24,8 @@ struct Compression {
   bool operator==(const Compression&) const = default;
 };
 
-// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4" or "keep"; the ends are q8 unless the text
+// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4", "fp8" or
+// "keep"; the ends are q8 unless the text
 // names them. An empty text compresses nothing. Else a kUsage error that says what can be.
 Result<Compression> parse_compression(std::string_view text);
 

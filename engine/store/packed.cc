@@ -87,13 +87,9 @@ class Fp8Weight : public PackedWeight {
     AIRLLM_TRY(
         const std::string codes,
         read_bytes(*files[codes_.file], codes_.offset_bytes + first_row * columns_, out.size()));
-    const uint64_t first_block = first_row / block_.rows;
-    const uint64_t width = blocks(columns_, block_.columns);
-    const uint64_t height = blocks(first_row + rows, block_.rows) - first_block;
-    AIRLLM_TRY(const std::vector<float> scales,
-               read_numbers(files, scales_, first_block * width, height * width));
+    AIRLLM_TRY(const std::vector<float> scales, scales_of(files, first_row, rows));
     for (uint64_t r = 0; r < rows; ++r) {
-      const float* of_row = &scales[((first_row + r) / block_.rows - first_block) * width];
+      const float* of_row = &scales[first_scale(first_row, r)];
       for (uint64_t c = 0; c < columns_; ++c) {
         const auto code = static_cast<uint8_t>(codes[r * columns_ + c]);
         out[r * columns_ + c] = values()[code] * of_row[c / block_.columns];
@@ -102,7 +98,53 @@ class Fp8Weight : public PackedWeight {
     return {};
   }
 
+  // A row's blocks of 128 numbers each lie in one of the checkpoint's.
+  std::optional<NumberFormat> exact_format() const override {
+    const bool is_within =
+        block_.columns >= columns_ || block_.columns % kernels::kFP8BlockNumbers == 0;
+    return is_within ? std::optional(NumberFormat::kFP8) : std::nullopt;
+  }
+
+  // Where a code is NaN, its block's scale is instead.
+  Status copy_rows(const WeightFiles& files, uint64_t first_row,
+                   std::span<std::byte> out) const override {
+    const uint64_t row_bytes = kernels::row_bytes(NumberFormat::kFP8, columns_);
+    const uint64_t rows = out.size() / row_bytes;
+    AIRLLM_TRY(const std::string codes,
+               read_bytes(*files[codes_.file], codes_.offset_bytes + first_row * columns_,
+                          rows * columns_));
+    AIRLLM_TRY(const std::vector<float> scales, scales_of(files, first_row, rows));
+    for (uint64_t r = 0; r < rows; ++r) {
+      auto* const row = reinterpret_cast<char*>(out.data() + r * row_bytes);
+      const std::string_view of_row = std::string_view(codes).substr(r * columns_, columns_);
+      std::copy(of_row.begin(), of_row.end(), row);
+      const float* const of_blocks = &scales[first_scale(first_row, r)];
+      for (uint64_t at = 0; at < columns_; at += kernels::kFP8BlockNumbers) {
+        kernels::store<NumberFormat::kF32>(row + columns_, at / kernels::kFP8BlockNumbers,
+                                           of_blocks[at / block_.columns]);
+      }
+      for (uint64_t c = 0; c < columns_; ++c) {
+        if ((of_row[c] & 0x7f) == 0x7f) kernels::spoil(NumberFormat::kFP8, row, columns_, c);
+      }
+    }
+    return {};
+  }
+
  private:
+  // Those of the blocks that the rows lie in.
+  Result<std::vector<float>> scales_of(const WeightFiles& files, uint64_t first_row,
+                                       uint64_t rows) const {
+    const uint64_t first_block = first_row / block_.rows;
+    const uint64_t width = blocks(columns_, block_.columns);
+    const uint64_t height = blocks(first_row + rows, block_.rows) - first_block;
+    return read_numbers(files, scales_, first_block * width, height * width);
+  }
+  // Where those of row first_row + `r` begin among the scales of rows from `first_row` on.
+  uint64_t first_scale(uint64_t first_row, uint64_t r) const {
+    return ((first_row + r) / block_.rows - first_row / block_.rows) *
+           blocks(columns_, block_.columns);
+  }
+
   static const std::array<float, 256>& values() {
     static const std::array<float, 256> table = [] {
       std::array<float, 256> all{};

@@ -1,6 +1,6 @@
 // Weights that checkpoints keep in fewer bits than the numbers that they stand for: FP8 with a
 // scale for each block, as DeepSeek has it, and the 4-bit and 8-bit forms of bitsandbytes. While a
-// model is split they are expanded, but for what a compressed format holds as it is: NF4.
+// model is split they are expanded, but for what a compressed format holds as it is: NF4, FP8.
 #pragma once
 
 #include <cstdint>

@@ -120,7 +120,8 @@ Dtype weight_dtype(kernels::NumberFormat format) {
     case kernels::NumberFormat::kBF16: return Dtype::kBF16;
     case kernels::NumberFormat::kQ8:
     case kernels::NumberFormat::kQ4:
-    case kernels::NumberFormat::kNF4: return Dtype::kU8;
+    case kernels::NumberFormat::kNF4:
+    case kernels::NumberFormat::kFP8: return Dtype::kU8;
   }
   return Dtype::kF32;
 }

@@ -64,7 +64,7 @@ class BlockReader {
         AIRLLM_TRY_VOID(read_rows(source, tensor, rows, came));
         const bool is_kept = source.stored_as == source.format;
         data = is_kept ? came : first_bytes(stored_, bytes);
-        is_finite = is_kept ? !has_nonfinite(source.format, came)
+        is_finite = is_kept ? is_kept_finite(source.format, came)
                             : compress(source, tensor, rows, came, data);
       }
       if (!is_finite && !checkpoint_.allows_nonfinite) return refused(tensor, rows);
@@ -122,6 +122,11 @@ class BlockReader {
     return {};
   }
 
+  // What a model has compressed was seen when it was made.
+  static bool is_kept_finite(kernels::NumberFormat format, std::span<const std::byte> numbers) {
+    return kernels::is_compressed(format) || !has_nonfinite(format, numbers);
+  }
+
   static Unexpected refused(const ShardTensor& tensor, const Rows& rows) {
     return Unexpected(ErrorCode::kData,
                       "tensor " + tensor.name + " has numbers that are infinite or none (NaN), " +
@@ -137,8 +142,11 @@ class BlockReader {
     for (uint64_t r = 0; r < rows.count; ++r) {
       const auto row = data.subspan(r * tensor.row_bytes, tensor.row_bytes);
       const char* const begin = reinterpret_cast<const char*>(row.data());
-      const auto scales =
-          static_cast<size_t>(kernels::nf4_row(begin, tensor.shape.back()).scales - begin);
+      const uint64_t width = tensor.shape.back();
+      const char* const first = tensor.format == kernels::NumberFormat::kNF4
+                                    ? kernels::nf4_row(begin, width).scales
+                                    : kernels::fp8_row(begin, width).scales;
+      const auto scales = static_cast<size_t>(first - begin);
       is_finite = is_finite && !has_nonfinite(kernels::NumberFormat::kF32, row.subspan(scales));
     }
     return is_finite;

@@ -73,8 +73,8 @@ class Splitter {
            const ProgressFn& progress, const std::stop_token& stop)
       : disk_(disk), shelf_(shelf), request_(request), progress_(progress), stop_(stop) {}
 
-  Result<Json> run(const PromiseRoom& promise_room) {
-    AIRLLM_TRY(checkpoint_, open_checkpoint(disk_, *request_.source, request_.source_label));
+  Result<Json> run(Checkpoint checkpoint, const PromiseRoom& promise_room) {
+    checkpoint_ = std::move(checkpoint);
     AIRLLM_TRY(compression_, parse_compression(request_.format));
     if (in_place()) AIRLLM_TRY_VOID(check_in_place());
     checkpoint_.allows_nonfinite = request_.allows_nonfinite;
@@ -407,9 +407,11 @@ class Splitter {
 }  // namespace
 
 Result<Json> split_checkpoint(Disk& disk, Shelf& shelf, const engine::SplitRequest& request,
+                              const std::function<Result<Checkpoint>()>& open_source,
                               const PromiseRoom& promise_room, const ProgressFn& progress,
                               const std::stop_token& stop) {
-  return Splitter(disk, shelf, request, progress, stop).run(promise_room);
+  AIRLLM_TRY(Checkpoint checkpoint, open_source());
+  return Splitter(disk, shelf, request, progress, stop).run(std::move(checkpoint), promise_room);
 }
 
 }  // namespace airllm::store

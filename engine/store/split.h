@@ -11,6 +11,7 @@
 #include "base/json_fwd.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "engine/store/checkpoint.h"
 #include "engine/store/disk.h"
 #include "engine/store/shelf.h"
 #include "engine/store/store.h"
@@ -23,7 +24,9 @@ using PromiseRoom = std::function<Status(uint64_t bytes)>;
 
 // Makes the model on `shelf`. The caller makes sure that nobody else works on a model of this name
 // there. Store::split(), less what the result says of sharing.
+// `open_source` opens what the model is made of.
 Result<Json> split_checkpoint(Disk& disk, Shelf& shelf, const engine::SplitRequest& request,
+                              const std::function<Result<Checkpoint>()>& open_source,
                               const PromiseRoom& promise_room, const ProgressFn& progress,
                               const std::stop_token& stop);
 

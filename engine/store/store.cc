@@ -13,6 +13,7 @@
 #include "engine/model/description.h"
 #include "engine/store/journal.h"
 #include "engine/store/manifest.h"
+#include "engine/store/model_source.h"
 #include "engine/store/names.h"
 #include "engine/store/originals.h"
 #include "engine/store/owner.h"
@@ -256,7 +257,13 @@ class StoreImpl : public Store {
             return stored_bytes(*model.holder, without);
           });
     };
-    AIRLLM_TRY(Json made, split_checkpoint(disk_, shelf, request, promise_room, progress, stop));
+    const auto open_source = [&]() -> Result<Checkpoint> {
+      if (!request.from) return open_checkpoint(disk_, *request.source, request.source_label);
+      AIRLLM_TRY_VOID(check_exists(*request.from));
+      return open_model_source(disk_, folder_of(*request.from), request.from->name);
+    };
+    AIRLLM_TRY(Json made,
+               split_checkpoint(disk_, shelf, request, open_source, promise_room, progress, stop));
     if (request.only_plan) return made;
     made["shared"] = !model.holder;
     if (request.in_place) {

@@ -56,12 +56,12 @@ uint64_t workspace_bytes(const PlanInput& input, const model::BatchLimits& limit
 }
 
 model::BatchLimits batch_of(const PlanInput& input, size_t rows, size_t logit_rows) {
-  const auto is_compressed = [](const store::ShardTensor& tensor) {
-    return kernels::is_compressed(tensor.format);
+  const auto takes_prepared = [](const store::ShardTensor& tensor) {
+    return kernels::takes_prepared(tensor.format);
   };
   const bool prepares =
       std::any_of(input.shards.begin(), input.shards.end(), [&](const store::Shard& shard) {
-        return std::any_of(shard.tensors.begin(), shard.tensors.end(), is_compressed);
+        return std::any_of(shard.tensors.begin(), shard.tensors.end(), takes_prepared);
       });
   return {rows, logit_rows, prepares};
 }

@@ -218,6 +218,7 @@ void multiply_many_rows(const MatmulArgs& args, size_t begin, size_t end) {
 }  // namespace
 
 void matmul(const MatmulArgs& args, ThreadPool& pool) {
+  if (args.format == NumberFormat::kFP8) return matmul_fp8(args, pool);
   if (is_compressed(args.format)) return matmul_compressed(args, pool);
   with_format(args.format, [&]<NumberFormat F>() {
     const size_t steps_per_out = args.in * args.rows / kLanes;

@@ -4,7 +4,7 @@
 //
 // q8 and q4 are fitted to the least squares of the differences, without knowing what the weights
 // will be multiplied with; docs/number-formats.md shows what that gives. nf4 is what bitsandbytes
-// makes of them.
+// makes of them, and fp8 has the largest of a block at the end of its range.
 #pragma once
 
 #include <cstddef>
@@ -340,10 +340,51 @@ inline void compress_nf4(const float* numbers, size_t width, char* out) {
   }
 }
 
+// --- fp8
+
+// To the nearest E4M3, ties to even; what is too large becomes the largest.
+inline uint8_t to_e4m3(float number) {
+  uint32_t bits;
+  std::memcpy(&bits, &number, sizeof(bits));
+  const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80U);
+  uint32_t magnitude = bits & 0x7fffffffU;
+  if (magnitude >= 0x43e00000U) return static_cast<uint8_t>(sign | 0x7eU);  // 448
+  if (magnitude < 0x3c800000U) {  // a subnormal: the sum's last bit stands for 2^-9
+    float size;
+    std::memcpy(&size, &magnitude, sizeof(size));
+    size += 0x1p14F;
+    std::memcpy(&magnitude, &size, sizeof(magnitude));
+    return static_cast<uint8_t>(sign | (magnitude - 0x46800000U));
+  }
+  magnitude += 0x7ffffU + (magnitude >> 20 & 1U);
+  return static_cast<uint8_t>(sign | ((magnitude >> 20) - (120U << 3)));
+}
+
+inline void compress_fp8(const float* numbers, size_t width, char* out) {
+  constexpr float kMost = 448, kLeast = 1e-30F;
+  for (size_t begin = 0, b = 0; begin < width; begin += kFP8BlockNumbers, ++b) {
+    const size_t left = width - begin;
+    const size_t count = left < kFP8BlockNumbers ? left : kFP8BlockNumbers;
+    float most = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const float number = numbers[begin + i];
+      most = larger(most, number < 0 ? -number : number);
+    }
+    // Below that, what scales the others up has no f32.
+    const float scale = most < kLeast ? 0 : most / kMost;
+    const float inverse = most < kLeast ? 0 : kMost / most;
+    for (size_t i = 0; i < count; ++i) {
+      out[begin + i] = static_cast<char>(to_e4m3(numbers[begin + i] * inverse));
+    }
+    std::memcpy(out + width + b * sizeof(float), &scale, sizeof(scale));
+  }
+}
+
 inline void compress(NumberFormat format, const float* numbers, size_t width, char* out) {
   if (format == NumberFormat::kQ8) return compress_q8(numbers, width, out);
   if (format == NumberFormat::kQ4) return compress_q4(numbers, width, out);
-  compress_nf4(numbers, width, out);
+  if (format == NumberFormat::kNF4) return compress_nf4(numbers, width, out);
+  compress_fp8(numbers, width, out);
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ uint64_t burn(uint64_t rounds);
 namespace avx2 {
 void matmul(const MatmulArgs& args, ThreadPool& pool);
 void matmul_compressed(const MatmulArgs& args, ThreadPool& pool);
+void matmul_fp8(const MatmulArgs& args, ThreadPool& pool);
 void matmul_transposed(const MatmulArgs& args, ThreadPool& pool);
 size_t prepared_bytes(size_t in);
 void prepare(const MatmulArgs& args, void* prepared, ThreadPool& pool);

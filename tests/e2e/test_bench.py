@@ -209,7 +209,7 @@ class BenchKernels(BenchTest):
         self.assertEqual({o["operation"] for o in operations},
                          {"product", "attention", "norm", "activation"})
         self.assertEqual({o["format"] for o in operations if o["operation"] == "product"},
-                         {"f32", "f16", "bf16", "q8", "q4", "nf4"})
+                         {"f32", "f16", "bf16", "q8", "q4", "nf4", "fp8"})
         for operation in operations:
             for amount in ("bytes", "flop"):
                 if operation[amount] is None:

@@ -19,8 +19,8 @@ TOLERANCE = 1e-4  # of ‖difference‖ / ‖reference‖
 TOLERANCE_OF_ROUNDED = 2e-2  # of weights that are expanded to 16 bits
 
 
-# Quantized checkpoints whose weights stay as they are.
-KEPT_PACKED = {"llama-nf4-whole"}
+# Quantized checkpoints whose weights stay as they are, and in which format.
+KEPT_PACKED = {"deepseek_v3-fp8": "fp8", "llama-fp8": "fp8", "llama-nf4-whole": "nf4"}
 
 
 def load_fixture(name):
@@ -128,8 +128,8 @@ class QuantizedCheckpoints(ComparedWithTransformers):
         again = self.ok(self.shared.client("split", folder, "--name", name, "--json")).json
         self.assertTrue(again["unchanged"])
         shown = self.ok(self.shared.client("show", name, "--json")).json
-        expanded_to = "f16" if is_rounded else "f32"
-        self.assertEqual(shown["dtype"], "nf4" if name in KEPT_PACKED else expanded_to)
+        self.assertEqual(shown["dtype"],
+                         KEPT_PACKED.get(name, "f16" if is_rounded else "f32"))
 
 
 class Experts(FixtureTest):

@@ -20,6 +20,14 @@ LARGE = {"hidden": 1024, "inter": 4096, "layers": 12, "heads": 16, "kv_heads": 4
          "tokenizer": False}
 
 
+def contents_below(folder):
+    out = {}
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), "rb") as file:
+            out[name] = file.read()
+    return out
+
+
 def files_below(folder):
     """{relative path: (inode, size, mtime)} of all files."""
     found = {}
@@ -170,6 +178,7 @@ class Compressed(harness.E2eTest):
         for name, options, dtype in (("eight", ["--bits", "8"], "q8"), ("four", ["--bits=4"], "q4"),
                                      ("mixed", ["--format", "q8,keep"], "q8"),
                                      ("normal", ["--format", "nf4"], "nf4"),
+                                     ("floats", ["--format", "fp8"], "fp8"),
                                      ("ends", ["--format", "keep,q8"], "bf16")):
             self.ok(daemon.client("split", DEMO, "--name", name, *options))
             self.ok(daemon.client("verify", name))
@@ -180,6 +189,33 @@ class Compressed(harness.E2eTest):
         sizes = {m["name"]: m["bytes"] for m in self.ok(daemon.client("list", "--json")).json}
         self.assertLess(sizes["four"], sizes["eight"])
         self.assertLess(sizes["eight"], sizes["mixed"])
+
+    def test_requantize_makes_the_same_of_a_model_as_split_of_its_folder(self):
+        daemon = self.daemon()
+        self.ok(daemon.client("split", DEMO, "--name", "m"))
+        self.ok(daemon.client("split", DEMO, "--name", "there", "--in-place"))
+        self.ok(daemon.client("split", DEMO, "--name", "split", "--bits", "4"))
+        for model in ("m", "there"):
+            made = self.ok(daemon.client("requantize", model, "--bits", "4", "--json")).json
+            self.assertEqual((made["name"], made["unchanged"]), (model + "-q4", False))
+            self.ok(daemon.client("verify", model + "-q4"))
+            self.assertEqual(*[contents_below(os.path.join(daemon.store, "models", name, "shards"))
+                               for name in (model + "-q4", "split")])
+            again = self.ok(daemon.client("requantize", model, "--bits", "4", "--json")).json
+            self.assertTrue(again["unchanged"])
+        text = self.ok(daemon.client("requantize", "m", "--format", "nf4", "--name", "other"))
+        self.assertIn("other: ", text.out)
+        asked = self.ok(daemon.client("ask", "-m", "other", "--temperature", "0", QUESTION))
+        self.assertIn("Paris", asked.out)
+        for status, words, named in (
+                (64, ["m"], "--bits"), (64, ["m", "--bits", "5"], "8 or 4 bits"),
+                (64, ["m-q4", "--bits", "8"], "is compressed as q4,q8"),
+                (66, ["absent", "--bits", "8"], "absent"), (64, ["--bits", "8"], "MODEL"),
+                (64, ["m", "--format", "q5"], "q5"),
+                (73, ["m", "--bits", "8", "--name", "m-q4"], "m-q4")):
+            refused = daemon.client("requantize", *words)
+            self.assertEqual(refused.status, status, refused)
+            self.assertIn(named, refused.err)
 
     def test_numbers_that_are_none_are_refused_by_name_unless_they_are_wanted(self):
         folder = self.path("odd")

@@ -10,7 +10,8 @@
 namespace airllm::kernels::testing {
 namespace {
 
-constexpr NumberFormat kCompressed[] = {NumberFormat::kQ8, NumberFormat::kQ4, NumberFormat::kNF4};
+constexpr NumberFormat kCompressed[] = {NumberFormat::kQ8, NumberFormat::kQ4, NumberFormat::kNF4,
+                                        NumberFormat::kFP8};
 
 double half_at(const char* at) {
   uint16_t half;
@@ -23,6 +24,15 @@ double value_of(NumberFormat format, const char* row, size_t width, size_t i) {
   const size_t blocks = (width + 31) / 32;
   if (format == NumberFormat::kQ8) {
     return static_cast<signed char>(row[i]) * half_at(row + width + i / 32 * 2);
+  }
+  if (format == NumberFormat::kFP8) {
+    float scale = 0;
+    std::memcpy(&scale, row + width + i / 128 * 4, sizeof(scale));
+    const auto code = static_cast<unsigned char>(row[i]);
+    const int exponent = code >> 3 & 15, fraction = code & 7;
+    const double size =
+        exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
+    return (code >= 128 ? -size : size) * scale;
   }
   const size_t codes = (width + 63) / 64 * 32, block = i / 32;
   if (format == NumberFormat::kNF4) {
@@ -76,6 +86,8 @@ TEST(Compressed, RowsAreAsLongAsTheyShouldBe) {
   EXPECT_EQ(row_bytes(NumberFormat::kQ4, 65), 64U + 3 * 2 + 4);
   EXPECT_EQ(row_bytes(NumberFormat::kNF4, 4096), 2048U + 64 * 4);  // 4.5 bits
   EXPECT_EQ(row_bytes(NumberFormat::kNF4, 65), 64U + 2 * 4);
+  EXPECT_EQ(row_bytes(NumberFormat::kFP8, 4096), 4096U + 32 * 4);  // 8.25 bits
+  EXPECT_EQ(row_bytes(NumberFormat::kFP8, 129), 129U + 2 * 4);
 }
 
 // The number that a normally distributed one is below with that probability, above a half.
@@ -125,13 +137,34 @@ TEST(Compressed, NF4TakesTheNearestOfItsValues) {
   }
 }
 
+TEST(Compressed, FP8TakesTheNearestOfItsValues) {
+  Random random;
+  for (const size_t width : {size_t{1}, size_t{128}, size_t{300}}) {
+    Matrix matrix(random, NumberFormat::kFP8, 5, width);
+    for (size_t r = 0; r < matrix.rows; ++r) {
+      for (size_t i = 0; i < width; ++i) {
+        const size_t begin = i / 128 * 128;
+        double most = 0;
+        for (size_t j = begin; j < std::min(begin + 128, width); ++j) {
+          most = std::max(most, std::abs(double{matrix.numbers[r * width + j]}));
+        }
+        // Four bits of a number, and nothing below 2^-9 of a scale.
+        const double number = matrix.numbers[r * width + i], scale = most / 448;
+        const double exponent = std::max(std::floor(std::log2(std::abs(number) / scale)), -6.0);
+        const double step = std::exp2(exponent - 3) * scale;
+        ASSERT_LE(std::abs(number - matrix.value(r, i)), step / 2 * (1 + 1e-5)) << number;
+      }
+    }
+  }
+}
+
 TEST(Compressed, SpoiledNumbersAreThoseThatShareAScale) {
   struct Case {
     NumberFormat format;
     size_t first, last;  // of those that share it with number 70
   };
   for (const Case& item : {Case{NumberFormat::kQ8, 64, 95}, Case{NumberFormat::kQ4, 0, 255},
-                           Case{NumberFormat::kNF4, 64, 127}}) {
+                           Case{NumberFormat::kNF4, 64, 127}, Case{NumberFormat::kFP8, 0, 127}}) {
     Random random;
     Matrix matrix(random, item.format, 2, 300);
     spoil(item.format, matrix.row(0), 300, 70);

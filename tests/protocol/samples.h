@@ -51,6 +51,7 @@ inline std::vector<ClientMessage> sample_client_messages() {
           Request{18, messages},
           Request{4, SplitParams{"name", "~/models/x", true, {"rag.jinja", "tool_use.jinja"}}},
           Request{4, SplitParams{"name", "x", false, {}, "/home/a/models/x", true, "q4,q8", true}},
+          Request{4, SplitParams{"x-q4", "", false, {}, {}, false, "q4", false, "x"}},
           Request{5, ListParams{}},
           Request{6, show},
           Request{7, PsParams{}},

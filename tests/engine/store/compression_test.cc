@@ -29,6 +29,7 @@ TEST(Compression, IsReadAsItIsWritten) {
                            {"", ""},
                            {"q4,keep", "q4,keep"},
                            {"nf4", "nf4,q8"},
+                           {"fp8,keep", "fp8,keep"},
                            {"keep,q8", "keep,q8"},
                            {"keep", ""}}) {
     const Result<Compression> read = parse_compression(item.text);
@@ -40,7 +41,7 @@ TEST(Compression, IsReadAsItIsWritten) {
     const Result<Compression> read = parse_compression(text);
     ASSERT_FALSE(read) << text;
     EXPECT_EQ(read.error().code, ErrorCode::kUsage);
-    EXPECT_NE(read.error().remedy.find("q8, q4, nf4 or keep"), std::string::npos);
+    EXPECT_NE(read.error().remedy.find("q8, q4, nf4, fp8 or keep"), std::string::npos);
   }
 }
 
@@ -136,6 +137,46 @@ TEST_F(CompressedSplit, TheSameAgainIsUnchangedAndAnotherFormatIsTaken) {
   }
   EXPECT_FALSE(split("q9", "n"));
   EXPECT_FALSE(disk_.exists("/store/incoming/n"));
+}
+
+// What requantize makes is what a split makes of the same weights, but for what it was made from.
+TEST_F(CompressedSplit, AModelOfTheStoreIsASourceAsWell) {
+  const auto from = [&](const char* model, const char* format, const char* name) {
+    engine::SplitRequest request{name, model, nullptr};
+    request.from = engine::ModelRef(model);
+    request.format = format;
+    return store_->split(request, {}, {});
+  };
+  ASSERT_TRUE(split("", "plain"));
+  for (const char* format : {"q4", "q8,keep", "nf4,nf4", "fp8"}) {
+    ASSERT_TRUE(split(format, "split")) << format;
+    const Result<Json> made = from("plain", format, "made");
+    ASSERT_TRUE(made) << made.error().message;
+    EXPECT_EQ(made->at("unchanged"), false);
+    const std::string split_shards = "/store/models/split/shards";
+    EXPECT_EQ(disk_.files_below("/store/models/made/shards"), disk_.files_below(split_shards));
+    EXPECT_EQ(disk_.files_below("/store/models/made").at("config.json"),
+              disk_.files_below("/store/models/split").at("config.json"));
+    EXPECT_TRUE(store_->verify("made", {}, {}));
+    EXPECT_EQ(from("plain", format, "made")->at("unchanged"), true);
+    EXPECT_EQ(store_->show("made")->at("source"), "plain");
+    ASSERT_TRUE(store_->remove("made"));
+    ASSERT_TRUE(store_->remove("split"));
+  }
+}
+
+TEST_F(CompressedSplit, WhatIsCompressedIsNoSource) {
+  ASSERT_TRUE(split("keep,q8", "m"));
+  engine::SplitRequest request{"n", "m", nullptr};
+  request.from = engine::ModelRef("m");
+  request.format = "q4";
+  const Result<Json> made = store_->split(request, {}, {});
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::kUsage);
+  EXPECT_NE(made.error().message.find("compressed as keep,q8"), std::string::npos);
+  EXPECT_FALSE(disk_.exists("/store/incoming/n"));
+  request.from = engine::ModelRef("absent");
+  EXPECT_EQ(store_->split(request, {}, {}).error().code, ErrorCode::kNoInput);
 }
 
 // A shard that says of a norm that it is compressed would be read as what it is not.

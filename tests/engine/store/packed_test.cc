@@ -71,6 +71,28 @@ class PackedTest : public testing::Test {
     }
   }
 
+  // Rows in the exact format, in one piece and cut, are the numbers that the weight expands to.
+  void expect_exact_rows(const PackedWeight& weight, uint64_t rows, uint64_t columns) {
+    const NumberFormat format = weight.exact_format().value();
+    const size_t row_bytes = kernels::row_bytes(format, columns);
+    std::vector<float> expected(rows * columns), numbers(columns);
+    ASSERT_TRUE(weight.expand(index_.files, 0, expected));
+    for (const uint64_t count : {rows, uint64_t{1}, uint64_t{2}}) {
+      for (uint64_t first = 0; first + count <= rows; first += count) {
+        std::vector<std::byte> copied(count * row_bytes);
+        ASSERT_TRUE(weight.copy_rows(index_.files, first, copied));
+        for (uint64_t r = 0; r < count; ++r) {
+          kernels::expand_row(format, reinterpret_cast<const char*>(copied.data()) + r * row_bytes,
+                              numbers);
+          ASSERT_TRUE(
+              std::equal(numbers.begin(), numbers.end(),
+                         expected.begin() + static_cast<std::ptrdiff_t>((first + r) * columns)))
+              << first << " " << r;
+        }
+      }
+    }
+  }
+
   std::string random_bytes(size_t count) {
     std::string out(count, '\0');
     for (char& byte : out) byte = static_cast<char>(random_());
@@ -119,6 +141,28 @@ TEST_F(Fp8Test, EachBlockHasItsScale) {
   expect_expands_to(**weight, expected, kColumns);
   EXPECT_EQ((*weight)->format(), NumberFormat::kF16);
   EXPECT_TRUE(index_.used.contains("layer.weight_scale_inv"));
+  ASSERT_EQ((*weight)->exact_format(), NumberFormat::kFP8);
+  expect_exact_rows(**weight, kRows, kColumns);
+}
+
+TEST_F(Fp8Test, ACodeThatIsNoNumberSpoilsItsBlock) {
+  std::string bytes = codes(2 * 300);
+  bytes[300 + 130] = '\x7f';
+  add(kWeight, Dtype::kF8E4M3, {2, 300}, bytes);
+  add("layer.weight_scale_inv", {1, 3}, {1.0F, 1.0F, 1.0F});
+  const auto weight = find({2, 300});
+  ASSERT_TRUE(weight.has_value()) << weight.error().message;
+  const size_t row_bytes = kernels::row_bytes(NumberFormat::kFP8, 300);
+  std::vector<std::byte> rows(2 * row_bytes);
+  ASSERT_TRUE((*weight)->copy_rows(index_.files, 0, rows));
+  for (size_t r = 0; r < 2; ++r) {
+    std::vector<float> numbers(300);
+    kernels::expand_row(NumberFormat::kFP8,
+                        reinterpret_cast<const char*>(rows.data()) + r * row_bytes, numbers);
+    for (size_t i = 0; i < 300; ++i) {
+      EXPECT_EQ(std::isnan(numbers[i]), r == 1 && i >= 128 && i < 256) << i;
+    }
+  }
 }
 
 TEST_F(Fp8Test, OneScaleAndScalesOfOtherFormats) {
@@ -138,6 +182,7 @@ TEST_F(Fp8Test, OneScaleAndScalesOfOtherFormats) {
     const auto weight = find({3, 5});
     ASSERT_TRUE(weight.has_value()) << weight.error().message;
     expect_expands_to(**weight, expected, 5);
+    expect_exact_rows(**weight, 3, 5);
   }
 }
 
@@ -155,6 +200,7 @@ TEST_F(Fp8Test, AStackOfExpertsHasItsScalesInAStack) {
                        scales[8 + i / 5 / 2 * 2 + i % 5 / 4]);
   }
   expect_expands_to(**weight, expected, 5);
+  EXPECT_EQ((*weight)->exact_format(), std::nullopt);  // its blocks are narrower than a row's
 }
 
 TEST_F(Fp8Test, WhatDoesNotFitIsRefused) {
@@ -268,19 +314,7 @@ TEST_F(BitsandbytesTest, NF4HasAnExactFormat) {
   const auto weight = find({5, 128});
   ASSERT_TRUE(weight.has_value()) << weight.error().message;
   ASSERT_EQ((*weight)->exact_format(), NumberFormat::kNF4);
-  const size_t row_bytes = kernels::row_bytes(NumberFormat::kNF4, 128);
-  for (const auto& [first, count] : {std::pair{0U, 5U}, {2U, 1U}, {3U, 2U}}) {
-    std::vector<float> expected(count * 128), numbers(128);
-    ASSERT_TRUE((*weight)->expand(index_.files, first, expected));
-    std::vector<std::byte> rows(count * row_bytes);
-    ASSERT_TRUE((*weight)->copy_rows(index_.files, first, rows));
-    for (size_t r = 0; r < count; ++r) {
-      kernels::expand_row(NumberFormat::kNF4,
-                          reinterpret_cast<const char*>(rows.data()) + r * row_bytes, numbers);
-      for (size_t i = 0; i < 128; ++i)
-        ASSERT_EQ(numbers[i], expected[r * 128 + i]) << r << " " << i;
-    }
-  }
+  expect_exact_rows(**weight, 5, 128);
 }
 
 TEST_F(BitsandbytesTest, WhatNF4RowsCannotHoldHasNone) {
