@@ -33,9 +33,11 @@ bool has_nonfinite(kernels::NumberFormat format, std::span<const std::byte> numb
     std::memcpy(&word, numbers.data() + at, sizeof(word));
     signs |= (word & exponents.all) + exponents.lowest;
   }
-  word = 0;
-  std::memcpy(&word, numbers.data() + at, numbers.size() - at);
-  signs |= (word & exponents.all) + exponents.lowest;
+  if (at < numbers.size()) {
+    word = 0;
+    std::memcpy(&word, numbers.data() + at, numbers.size() - at);
+    signs |= (word & exponents.all) + exponents.lowest;
+  }
   // The bit above an exponent: twice its highest.
   return (signs & ((exponents.all << 1) & ~exponents.all)) != 0;
 }
