@@ -17,8 +17,8 @@
 //                                         offsets[b] * offset_unit[s], b = i / 32, s = i / 256
 //
 // nf4 (arXiv 2305.14314), in blocks of 64:
-//   uint8 codes[32 * blocks]              of numbers 64 b … 64 b + 63 in block b, as in a pair of
-//   q4 f32   scales[blocks]                  number i is kNF4Values[code] * scales[i / 64]
+//   uint8 codes[32 * blocks]              block b's numbers as those of pair b of q4
+//   f32   scales[blocks]                  number i is kNF4Values[code] * scales[i / 64]
 //
 // fp8, in blocks of 128:
 //   uint8 codes[width]                    E4M3 (OCP, without infinity); its NaN does not occur

@@ -60,6 +60,12 @@ std::string compression_text(const Compression& compression) {
   return std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
 }
 
+Result<Compression> read_compression_text(std::string_view text) {
+  AIRLLM_TRY(Compression out, parse_compression(text));
+  out.keeps_packed = out.is_none() && !text.empty();
+  return out;
+}
+
 std::optional<NumberFormat> compressed_format(std::string_view name) {
   for (const NumberFormat format : kernels::kAllFormats) {
     if (kernels::is_compressed(format) && name == kernels::number_format_name(format)) {

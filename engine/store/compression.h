@@ -24,14 +24,16 @@ struct Compression {
   bool operator==(const Compression&) const = default;
 };
 
-// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4", "fp8" or
-// "keep"; the ends are q8 unless the text
-// names them. An empty text compresses nothing. Else a kUsage error that says what can be.
+// "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4", "fp8" or "keep"; the ends are q8 unless the
+// text names them. An empty text compresses nothing. Else a kUsage error that says what can be.
 Result<Compression> parse_compression(std::string_view text);
 
 // "q4,q8"; what parse_compression() reads. Empty: nothing is compressed, "keep,keep": nothing but
 // what was packed.
 std::string compression_text(const Compression& compression);
+
+// The compression that such a text was written for.
+Result<Compression> read_compression_text(std::string_view text);
 
 // The compressed format of this name; none: there is no such.
 std::optional<kernels::NumberFormat> compressed_format(std::string_view name);

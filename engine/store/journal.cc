@@ -65,8 +65,7 @@ Result<Journal> read_journal(Disk& disk, const std::string& folder) {
   AIRLLM_TRY(out.dtype, text_at(root, "dtype", path));
   if (root.contains("compression")) {  // journals of older versions have none
     AIRLLM_TRY(const std::string compression, text_at(root, "compression", path));
-    AIRLLM_TRY(out.compression, parse_compression(compression));
-    out.compression.keeps_packed = out.compression.is_none() && !compression.empty();
+    AIRLLM_TRY(out.compression, read_compression_text(compression));
   }
   AIRLLM_TRY(out.started, text_at(root, "started", path));
   AIRLLM_TRY(out.layers, number_at(root, "layers", path));

@@ -157,9 +157,8 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   }
   if (is_compressed) {
     AIRLLM_TRY(const std::string compression, top.text("compression"));
-    Result<Compression> parsed = parse_compression(compression);
-    if (parsed) parsed->keeps_packed = parsed->is_none();
-    if (!parsed || compression_text(*parsed) != compression) {
+    const Result<Compression> parsed = read_compression_text(compression);
+    if (!parsed || compression.empty() || compression_text(*parsed) != compression) {
       return top.bad("compression names no format");
     }
     out.compression = *parsed;

@@ -275,8 +275,7 @@ class FourBitWeight : public PackedWeight {
     AIRLLM_TRY(const std::vector<float> scales, read_scales(files, first_block, block_count));
     for (uint64_t i = 0; i < out.size(); ++i) {
       const uint64_t at = first + i;
-      const auto byte = static_cast<uint8_t>(codes[at / 2 - first_byte]);
-      const unsigned code = at % 2 == 0 ? byte >> 4 : byte & 0xFU;
+      const unsigned code = code_at(codes, at - 2 * first_byte);
       out[i] = form_.values[code] * scales[at / form_.block - first_block];
     }
     return {};
@@ -300,19 +299,14 @@ class FourBitWeight : public PackedWeight {
                           rows * form_.columns / 2));
     AIRLLM_TRY(const std::vector<float> scales,
                read_scales(files, first_row * row_blocks, rows * row_blocks));
-    // There the first of two numbers is in a byte's upper half; here a byte holds numbers j and
-    // j + 32 of a block, the first in the lower half.
-    const auto code = [&](uint64_t number) {
-      const auto byte = static_cast<uint8_t>(codes[number / 2]);
-      return static_cast<uint8_t>(number % 2 == 0 ? byte >> 4 : byte & 0xFU);
-    };
+    // Here a byte holds numbers j and j + 32 of a block, the first in the lower half.
     for (uint64_t block = 0; block < rows * row_blocks; ++block) {
       const std::span<std::byte> row = out.subspan(block / row_blocks * row_bytes, row_bytes);
       const uint64_t at = block % row_blocks;
       for (uint64_t j = 0; j < kBlock / 2; ++j) {
         const uint64_t number = block * kBlock + j;
-        row[at * kBlock / 2 + j] =
-            static_cast<std::byte>(code(number) | code(number + kBlock / 2) << 4);
+        row[at * kBlock / 2 + j] = static_cast<std::byte>(code_at(codes, number) |
+                                                          code_at(codes, number + kBlock / 2) << 4);
       }
       kernels::store<NumberFormat::kF32>(row.data() + form_.columns / 2, at, scales[block]);
     }
@@ -320,6 +314,12 @@ class FourBitWeight : public PackedWeight {
   }
 
  private:
+  // Of number `number` of those that `codes` begins with.
+  static unsigned code_at(std::string_view codes, uint64_t number) {
+    const auto byte = static_cast<uint8_t>(codes[number / 2]);
+    return number % 2 == 0 ? byte >> 4 : byte & 0xFU;
+  }
+
   Result<std::vector<float>> read_scales(const WeightFiles& files, uint64_t first,
                                          uint64_t count) const {
     if (!form_.is_nested) return read_numbers(files, form_.scales, first, count);

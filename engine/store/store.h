@@ -102,10 +102,10 @@ class Store {
   // Engine::share(), but for the jobs that use it.
   virtual Status share(const engine::ModelRef& model) = 0;
 
-  // Makes a model of a Hugging Face directory, or of a model. Returns
-  // {"name","bytes","elsewhere_bytes","shards",
-  // "in_place":bool,"opens_originals":bool,"unchanged":bool,"shared":bool}. A split that is to be
-  // shared is refused at once when that could not be; sharing is left to the caller.
+  // Makes a model of a Hugging Face directory, or of a model. Returns {"name","bytes",
+  // "elsewhere_bytes","shards","in_place":bool,"opens_originals":bool,"unchanged":bool,
+  // "shared":bool}. A split that is to be shared is refused at once when that could not be; sharing
+  // is left to the caller.
   virtual Result<Json> split(const engine::SplitRequest& request, const ProgressFn& progress,
                              std::stop_token stop) = 0;
   // Reads every byte. Returns {"name","shards","bytes","ok":true}; the first bad block is kData.

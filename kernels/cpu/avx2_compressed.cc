@@ -26,13 +26,10 @@ constexpr size_t kGroup = 8;         // blocks whose scales are made at once
 constexpr size_t kOutBlock = 16;     // outputs of a tile
 constexpr size_t kRowBlock = 64;     // rows of a tile
 constexpr size_t kDepthBlocks = 32;  // of the inputs, which tiles of more than one row take at once
-constexpr size_t kLineBytes = 64;
 
 // What a group of blocks takes of a weight row, all its parts together.
 template <NumberFormat F>
 constexpr size_t kGroupBytes = row_bytes(F, kGroup* kBlockNumbers);
-
-inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 // Where a prepared row's parts lie. Blocks are filled up to whole groups, with zeros.
 struct PreparedRow {
@@ -231,7 +228,7 @@ struct Group<NumberFormat::kNF4> {
     const size_t first_pair = first_block / 2;
     const size_t left = blocks_of(in, kNF4BlockNumbers) - first_pair;
     codes = reinterpret_cast<const char*>(parts.codes) + first_pair * kBlockNumbers;
-    pairs = left < kGroup / 2 ? left : kGroup / 2;
+    pairs = smaller(left, kGroup / 2);
     float of_pairs[kGroup / 2] = {};
     std::memcpy(of_pairs, parts.scales + first_pair * sizeof(float), pairs * sizeof(float));
     const __m256 all = _mm256_castps128_ps256(_mm_loadu_ps(of_pairs));

@@ -15,7 +15,6 @@ namespace airllm::kernels::avx2 {
 namespace {
 
 constexpr float kValuesPerF16 = 256;
-constexpr size_t kLineBytes = 64;
 constexpr size_t kLinesAhead = 32;  // of each output's codes
 
 // The codes of numbers [0, 8) at `at`, as numbers / 256.
@@ -54,8 +53,7 @@ void multiply(const MatmulArgs& args, size_t row, size_t out) {
   const size_t blocks = blocks_of(args.in, kFP8BlockNumbers);
   for (size_t block = 0; block < blocks; ++block) {
     const size_t begin = block * kFP8BlockNumbers;
-    const size_t left = args.in - begin;
-    const size_t end = left < kFP8BlockNumbers ? args.in : begin + kFP8BlockNumbers;
+    const size_t end = smaller(begin + kFP8BlockNumbers, args.in);
     const size_t whole = begin + (end - begin) / kLanes * kLanes;
     __m256 lanes[kRows][kOuts];
 #pragma GCC unroll 4

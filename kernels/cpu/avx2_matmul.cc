@@ -23,8 +23,6 @@ constexpr size_t kOutBlock = 16;   // outputs of a block
 constexpr size_t kRowBlock = 96;   // rows of a block: 96 x 512 floats are 192 KiB
 constexpr size_t kGroups = kOutBlock / kOutsAtOnce;
 
-inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 // Whether to read the weights where they lie, converting them again for every 3 rows. Up to 32 rows
 // that is faster than to convert them into a buffer first (by a quarter on Zen 4, f16, 4096
 // inputs), provided that the inputs stay in a level-2 cache of 512 KiB.

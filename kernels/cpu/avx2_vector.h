@@ -13,6 +13,9 @@
 namespace airllm::kernels::avx2 {
 
 inline constexpr size_t kLanes = 8;
+inline constexpr size_t kLineBytes = 64;  // of the caches
+
+static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 // Numbers [0, 8) at `at`, which need not be aligned.
 template <NumberFormat F>

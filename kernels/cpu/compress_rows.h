@@ -46,6 +46,18 @@ inline float sum(Floats v) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
+// The largest magnitude among the numbers of `count` vectors, of which none is NaN.
+inline float most_of(const Floats* x, size_t count) {
+  Floats largest{};
+  for (size_t v = 0; v < count; ++v) {
+    const Floats size = x[v] < 0 ? -x[v] : x[v];
+    largest = size > largest ? size : largest;
+  }
+  float most = 0;
+  for (size_t i = 0; i < kVectorNumbers; ++i) most = larger(most, largest[i]);
+  return most;
+}
+
 // As f32_to_f16() and f16_to_f32() of convert.h, which is not for sources of one instruction set;
 // but what is too large becomes the largest, and there is no NaN.
 inline uint16_t to_f16(float number) {
@@ -125,14 +137,7 @@ inline void compress_q8(const float* numbers, size_t width, char* out) {
     const size_t begin = b * kBlockNumbers;
     const size_t count = width - begin < kBlockNumbers ? width - begin : kBlockNumbers;
     block.load(numbers + begin, count);
-    Floats largest{};
-    for (const Floats& x : block.x) {
-      const Floats size = x < 0 ? -x : x;
-      largest = size > largest ? size : largest;
-    }
-    float most = 0;
-    for (size_t i = 0; i < kVectorNumbers; ++i) most = larger(most, largest[i]);
-    uint16_t scale = to_f16(most / kMostQ8), kept_scale = scale;
+    uint16_t scale = to_f16(most_of(block.x, kVectors) / kMostQ8), kept_scale = scale;
     Q8Try kept = try_scale(block, from_f16(scale));
     float next = kept.best_scale;
     for (int fit = 1; fit < kFits; ++fit) {
@@ -315,13 +320,7 @@ inline void compress_nf4(const float* numbers, size_t width, char* out) {
                 (left < kNF4BlockNumbers ? left : kNF4BlockNumbers) * sizeof(float));
     Floats x[2 * kVectors];
     std::memcpy(x, filled, sizeof(x));
-    Floats largest{};
-    for (const Floats& numbers8 : x) {
-      const Floats size = numbers8 < 0 ? -numbers8 : numbers8;
-      largest = size > largest ? size : largest;
-    }
-    float scale = 0;
-    for (size_t i = 0; i < kVectorNumbers; ++i) scale = larger(scale, largest[i]);
+    const float scale = most_of(x, 2 * kVectors);
     const float inverse = scale > 0 ? 1 / scale : 0;
     Ints found[2 * kVectors];
     for (size_t v = 0; v < 2 * kVectors; ++v) {

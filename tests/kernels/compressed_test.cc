@@ -115,47 +115,45 @@ TEST(Compressed, NF4HasTheQuantilesOfANormalDistribution) {
   }
 }
 
-TEST(Compressed, NF4TakesTheNearestOfItsValues) {
+// Calls visit(number, how far what is stored is off, the largest of its block) for random numbers
+// of which `block` share a scale.
+template <typename Visit>
+void visit_numbers(NumberFormat format, size_t block, Visit visit) {
   Random random;
-  for (const size_t width : {size_t{1}, size_t{64}, size_t{300}}) {
-    Matrix matrix(random, NumberFormat::kNF4, 5, width);
+  for (const size_t width : {size_t{1}, block, size_t{300}}) {
+    Matrix matrix(random, format, 5, width);
     for (size_t r = 0; r < matrix.rows; ++r) {
       for (size_t i = 0; i < width; ++i) {
-        const size_t begin = i / 64 * 64;
-        double scale = 0;
-        for (size_t j = begin; j < std::min(begin + 64, width); ++j) {
-          scale = std::max(scale, std::abs(double{matrix.numbers[r * width + j]}));
+        const size_t begin = i / block * block;
+        double most = 0;
+        for (size_t j = begin; j < std::min(begin + block, width); ++j) {
+          most = std::max(most, std::abs(double{matrix.numbers[r * width + j]}));
         }
-        double nearest = scale;
         const double number = matrix.numbers[r * width + i];
-        for (const float value : kNF4Values) {
-          nearest = std::min(nearest, std::abs(number - value * scale));
-        }
-        ASSERT_NEAR(std::abs(number - matrix.value(r, i)), nearest, 1e-6 * scale);
+        visit(number, std::abs(number - matrix.value(r, i)), most);
       }
     }
   }
 }
 
-TEST(Compressed, FP8TakesTheNearestOfItsValues) {
-  Random random;
-  for (const size_t width : {size_t{1}, size_t{128}, size_t{300}}) {
-    Matrix matrix(random, NumberFormat::kFP8, 5, width);
-    for (size_t r = 0; r < matrix.rows; ++r) {
-      for (size_t i = 0; i < width; ++i) {
-        const size_t begin = i / 128 * 128;
-        double most = 0;
-        for (size_t j = begin; j < std::min(begin + 128, width); ++j) {
-          most = std::max(most, std::abs(double{matrix.numbers[r * width + j]}));
-        }
-        // Four bits of a number, and nothing below 2^-9 of a scale.
-        const double number = matrix.numbers[r * width + i], scale = most / 448;
-        const double exponent = std::max(std::floor(std::log2(std::abs(number) / scale)), -6.0);
-        const double step = std::exp2(exponent - 3) * scale;
-        ASSERT_LE(std::abs(number - matrix.value(r, i)), step / 2 * (1 + 1e-5)) << number;
-      }
+TEST(Compressed, NF4TakesTheNearestOfItsValues) {
+  visit_numbers(NumberFormat::kNF4, 64, [](double number, double off, double scale) {
+    double nearest = scale;
+    for (const float value : kNF4Values) {
+      nearest = std::min(nearest, std::abs(number - value * scale));
     }
-  }
+    ASSERT_NEAR(off, nearest, 1e-6 * scale);
+  });
+}
+
+TEST(Compressed, FP8TakesTheNearestOfItsValues) {
+  visit_numbers(NumberFormat::kFP8, 128, [](double number, double off, double most) {
+    // Four bits of a number, and nothing below 2^-9 of a scale.
+    const double scale = most / 448;
+    const double exponent = std::max(std::floor(std::log2(std::abs(number) / scale)), -6.0);
+    const double step = std::exp2(exponent - 3) * scale;
+    ASSERT_LE(off, step / 2 * (1 + 1e-5)) << number;
+  });
 }
 
 TEST(Compressed, SpoiledNumbersAreThoseThatShareAScale) {
