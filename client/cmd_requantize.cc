@@ -29,9 +29,10 @@ Result<bool> parse_options(const Invocation& call, Options& options) {
   return parser.parse(call);
 }
 
-// "tiny-q4".
-std::string name_of(const std::string& model, const std::string& format) {
-  return model + "-" + format.substr(0, format.find(','));
+// "tiny-q4", "tiny-q4-outliers".
+std::string name_of(const std::string& model, const Options& options, const std::string& format) {
+  return model + "-" + format.substr(0, format.find(',')) +
+         (options.made.outliers ? "-outliers" : "");
 }
 
 }  // namespace
@@ -50,7 +51,7 @@ Result<int> run_requantize(const Invocation& call) {
                       "give one of the two, such as --bits 4");
   }
   params.from_model = model;
-  if (params.name.empty()) params.name = name_of(model, params.format);
+  if (params.name.empty()) params.name = name_of(model, options, params.format);
   AIRLLM_TRY(Connection connection, Connection::open(options.globals));
   AIRLLM_TRY(const std::string text, simple_request(connection, params));
   AIRLLM_TRY(const Json result, parse_result(text));

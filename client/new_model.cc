@@ -13,6 +13,10 @@ void NewModelOptions::add_to(ArgParser& parser, const char* name_help) {
   parser.text("--format", format, "W[,E]",
               "Store the layers' weights as W and embedding and head as E (q8): q8, q4, nf4, fp8 "
               "or keep");
+  parser.text(
+      "--outliers", outliers, "FRACTION",
+      "Besides keep this share of each layer's inputs, those whose weights vary most, in 16 "
+      "bits, such as 0.01");
   parser.flag("--allow-nonfinite", allow_nonfinite,
               "Keep weights that are infinite or NaN, which are refused otherwise");
   parser.flag("--share", share, "Let all users see it; without it only you do");
@@ -29,6 +33,11 @@ Status NewModelOptions::check() const {
     return Unexpected(ErrorCode::kUsage, "--bits and --format exclude each other",
                       "give one of the two");
   }
+  if (outliers && !is_compressed()) {
+    return Unexpected(ErrorCode::kUsage,
+                      "--outliers keeps something of weights that are compressed",
+                      "give --bits or --format, too");
+  }
   return {};
 }
 
@@ -36,6 +45,7 @@ void NewModelOptions::fill(protocol::SplitParams& params) const {
   if (name) params.name = *name;
   if (bits) params.format = *bits == 8 ? "q8" : "q4";
   if (format) params.format = *format;
+  if (outliers) params.format += ",outliers=" + *outliers;
   params.allow_nonfinite = allow_nonfinite;
   params.share = share;
 }

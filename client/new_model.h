@@ -17,6 +17,7 @@ struct NewModelOptions {
   std::optional<std::string> name;
   std::optional<uint64_t> bits;
   std::optional<std::string> format;
+  std::optional<std::string> outliers;
   bool allow_nonfinite = false;
   bool share = false;
 

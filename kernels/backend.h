@@ -26,7 +26,8 @@ struct MatmulArgs {
   size_t x_stride = 0;
   const void* weight = nullptr;  // [out, in], row-major, as stored
   NumberFormat format = NumberFormat::kF32;
-  float* y = nullptr;  // [rows, out], rows y_stride floats apart
+  size_t weight_stride = 0;  // bytes from one row of the weight to the next; 0: no gaps
+  float* y = nullptr;        // [rows, out], rows y_stride floats apart
   size_t y_stride = 0;
   size_t rows = 0, in = 0, out = 0;
   bool accumulate = false;
@@ -34,6 +35,10 @@ struct MatmulArgs {
   // prepared_bytes(in) is not 0.
   const void* prepared = nullptr;
 };
+
+static inline size_t weight_stride(const MatmulArgs& args) {
+  return args.weight_stride != 0 ? args.weight_stride : row_bytes(args.format, args.in);
+}
 
 // Every group of a row is normalised by itself: y = (x - mean) / sqrt(variance + epsilon) times
 // (weight + weight_offset), the variance over the group's numbers, 1 / width each (layer norm,
@@ -154,7 +159,7 @@ struct Backend {
   // at.
   void (*prepare)(const MatmulArgs&, void* prepared, ThreadPool&);
   // y[r, i] += sum over o of x[r, o] * weight[o, i], in the order of o; x [rows, out], y [rows,
-  // in], weight [out, in] as for matmul; accumulate is not looked at.
+  // in], weight [out, in] as for matmul without gaps; accumulate is not looked at.
   void (*matmul_transposed)(const MatmulArgs&, ThreadPool&);
   void (*norm)(const NormArgs&, ThreadPool&);
   void (*rope)(const RopeArgs&, ThreadPool&);

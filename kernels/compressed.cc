@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "kernels/convert.h"
@@ -76,6 +78,34 @@ void spoil(NumberFormat format, char* row, size_t width, size_t index) {
       return store<NumberFormat::kF32>(at(fp8_row(row, width).scales), index / kFP8BlockNumbers,
                                        kNaN);
     default: AIRLLM_CHECK(false);
+  }
+}
+
+void compress_row_with_outliers(CompressRow* compress, NumberFormat format,
+                                std::span<const size_t> index, std::span<float> numbers,
+                                char* row) {
+  constexpr float kLargestF16 = 65504;
+  const size_t width = numbers.size();
+  char* const outliers = row + outliers_offset(format, width);
+  std::fill(row + row_bytes(format, width), outliers, '\0');
+  std::vector<float> taken;
+  for (const size_t i : index) taken.push_back(std::exchange(numbers[i], 0.0F));
+  compress(format, numbers.data(), width, row);
+  std::array<float, kBlockNumbers> storage;
+  for (size_t j = 0; j < index.size(); ++j) {
+    const std::span<const float> block =
+        expand_block(format, row, width, index[j] / kBlockNumbers, storage);
+    const float short_of = taken[j] - block[index[j] % kBlockNumbers];
+    store<NumberFormat::kF16>(outliers, j, std::clamp(short_of, -kLargestF16, kLargestF16));
+    numbers[index[j]] = taken[j];
+  }
+}
+
+void add_outliers(NumberFormat format, const char* row, std::span<const size_t> index,
+                  std::span<float> numbers) {
+  const char* const outliers = row + outliers_offset(format, numbers.size());
+  for (size_t j = 0; j < index.size(); ++j) {
+    numbers[index[j]] += load<NumberFormat::kF16>(outliers, j);
   }
 }
 

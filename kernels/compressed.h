@@ -23,6 +23,10 @@
 // fp8, in blocks of 128:
 //   uint8 codes[width]                    E4M3 (OCP, without infinity); its NaN does not occur
 //   f32   scales[blocks]                  number i is the value of codes[i] * scales[i / 128]
+//
+// Outliers (after arXiv 2212.09720) are numbers at the same places of every row of a matrix. Their
+// codes are those of a 0, and behind the row, at outliers_offset(), lies what each is short of:
+//   f16   outliers[count]                 number index[j] is what its code stands for + outliers[j]
 #pragma once
 
 #include <array>
@@ -102,6 +106,16 @@ static inline FP8Row fp8_row(const char* row, size_t width) {
 
 // The numbers that the codes of a row stand for, each rounded to f32 once.
 void expand_row(NumberFormat format, const char* row, std::span<float> out);
+
+// Makes a row with outliers at `index`, in ascending order, of `numbers`, by `compress`, which
+// makes one without. What f16 cannot hold is cut off.
+using CompressRow = void(NumberFormat format, const float* numbers, size_t width, char* out);
+void compress_row_with_outliers(CompressRow* compress, NumberFormat format,
+                                std::span<const size_t> index, std::span<float> numbers, char* row);
+
+// Adds a row's outliers to what its codes stand for.
+void add_outliers(NumberFormat format, const char* row, std::span<const size_t> index,
+                  std::span<float> numbers);
 
 // Makes all numbers that share a scale with number `index` of the row NaN.
 void spoil(NumberFormat format, char* row, size_t width, size_t index);

@@ -62,6 +62,16 @@ static constexpr size_t row_bytes(NumberFormat format, size_t width) {
   }
 }
 
+// Of a row of a compressed format, `outliers` of whose numbers are stored by themselves besides, as
+// f16 behind the rest: see compressed.h.
+static constexpr size_t outliers_offset(NumberFormat format, size_t width) {
+  return (row_bytes(format, width) + 1) / 2 * 2;
+}
+static constexpr size_t row_bytes(NumberFormat format, size_t width, size_t outliers) {
+  if (outliers == 0) return row_bytes(format, width);
+  return outliers_offset(format, width) + 2 * outliers;
+}
+
 static constexpr const char* number_format_name(NumberFormat format) {
   switch (format) {
     case NumberFormat::kF32: return "f32";

@@ -35,6 +35,7 @@ constexpr Buffer kLast[] = {Buffer::kLogits};
 struct Layout {
   std::array<uint64_t, kBuffers> offsets{};
   uint64_t prepared_offset = 0;
+  uint64_t outlier_inputs_offset = 0;
   uint64_t bytes = 0;
 };
 
@@ -68,6 +69,8 @@ Layout layout_of(const Architecture& a, const BatchLimits& limits) {
     layout.bytes +=
         round_up(limits.rows * kernels::most_prepared_bytes(widest_input(a)), kAlignment);
   }
+  layout.outlier_inputs_offset = layout.bytes;
+  layout.bytes += padded_bytes(limits.rows * limits.outliers);
   return layout;
 }
 
@@ -110,13 +113,15 @@ uint64_t ForwardPass::place_buffers(const BatchLimits& batch) {
     buffers_[i] = reinterpret_cast<float*>(workspace_.data() + layout.offsets[i]);
   }
   prepared_ = workspace_.data() + layout.prepared_offset;
+  outlier_inputs_ = reinterpret_cast<float*>(workspace_.data() + layout.outlier_inputs_offset);
   return layout.bytes;
 }
 
 Status ForwardPass::run(std::span<const Row> rows, WeightSource& weights,
                         const std::function<Status()>& between_tiles) {
   begin(rows);
-  const uint64_t used = place_buffers({rows.size(), logit_rows_, limits_.prepares});
+  const uint64_t used =
+      place_buffers({rows.size(), logit_rows_, limits_.prepares, limits_.outliers});
   AIRLLM_TRY_VOID(weights.take_workspace(used));
   weights.begin_sweep(logit_rows_ > 0);
   AIRLLM_TRY_VOID(run_undriven(weights, between_tiles));
@@ -300,12 +305,14 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
   args.rows = active_rows_;
   args.in = step.from.width;
   args.out = tile.rows;
+  args.weight_stride = kernels::row_bytes(tile.format, args.in, tile.outliers.size());
   args.accumulate = step.adds;
   if (kernels::takes_prepared(tile.format)) {
     if (tile.row_begin == 0) prepare(args);
     args.prepared = prepared_;
   }
   backend_.matmul(args, pool_);
+  if (!tile.outliers.empty()) multiply_outliers(step, tile);
   if (step.normalizes_rows) divide_by_row_norms(step, tile);
 }
 
@@ -313,6 +320,33 @@ void ForwardPass::multiply(const step::Product& step, const TileView& tile) {
 void ForwardPass::prepare(const kernels::MatmulArgs& args) {
   AIRLLM_CHECK(limits_.prepares && args.in <= widest_input(architecture_));
   backend_.prepare(args, prepared_, pool_);
+}
+
+// What the tile's outliers, f16 behind each of its rows, add.
+void ForwardPass::multiply_outliers(const step::Product& step, const TileView& tile) {
+  const size_t count = tile.outliers.size();
+  AIRLLM_CHECK(count <= limits_.outliers);
+  if (tile.row_begin == 0) {  // else they are there
+    for (size_t r = 0; r < active_rows_; ++r) {
+      // As rows of one number each.
+      backend_.copy({at(step.from) + r * stride(step.from), 1, tile.outliers.data(),
+                     outlier_inputs_ + r * count, 1, count, 1},
+                    pool_);
+    }
+  }
+  kernels::MatmulArgs args;
+  args.x = outlier_inputs_;
+  args.x_stride = count;
+  args.weight = tile.data + kernels::outliers_offset(tile.format, step.from.width);
+  args.format = kernels::NumberFormat::kF16;
+  args.weight_stride = kernels::row_bytes(tile.format, step.from.width, count);
+  args.y = at(step.to) + tile.row_begin;
+  args.y_stride = stride(step.to);
+  args.rows = active_rows_;
+  args.in = count;
+  args.out = tile.rows;
+  args.accumulate = true;
+  backend_.matmul(args, pool_);
 }
 
 // Of the rows that no sweep has measured yet.

@@ -36,6 +36,7 @@ struct BatchLimits {
   size_t rows = 1;
   size_t logit_rows = 1;
   bool prepares = false;  // there is room for what products with compressed weights take
+  size_t outliers = 0;    // the most that a weight has
 };
 
 // What the keys and values of its sequences look like.
@@ -105,6 +106,7 @@ class ForwardPass {
   void normalize(const step::Normalize& step, const TileView& tile);
   void multiply(const step::Product& step, const TileView& tile);
   void prepare(const kernels::MatmulArgs& args);
+  void multiply_outliers(const step::Product& step, const TileView& tile);
   void measure_row_norms(const step::Product& step, const TileView& tile);
   void divide_by_row_norms(const step::Product& step, const TileView& tile);
   void add_bias(const step::Bias& step, const TileView& tile);
@@ -144,6 +146,7 @@ class ForwardPass {
   std::array<float*, kBuffers> buffers_{};  // in the workspace
   std::array<size_t, kBuffers> strides_{};  // widths
   void* prepared_ = nullptr;                // likewise, of the widest input; where limits_.prepares
+  float* outlier_inputs_ = nullptr;         // likewise, [rows, limits_.outliers]
 
   std::span<const Row> rows_;
   std::vector<uint32_t> positions_;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -19,6 +20,8 @@ struct TileView {
   size_t row_begin = 0;  // among the weight's output rows; 0 for a vector
   size_t rows = 0;       // output rows in this tile; 1 for a vector
   bool is_last = false;  // of the weight
+  // Inputs that the rows have in 16 bits besides (kernels/compressed.h); valid while the source is.
+  std::span<const size_t> outliers = {};
 };
 
 // Used by one thread. A sweep is begin_sweep, then next_tile / release_tile until `done`, over all

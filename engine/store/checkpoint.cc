@@ -364,6 +364,7 @@ void compress(Checkpoint& checkpoint, Compression& compression) {
   bool is_packed = false;
   for (size_t i = 0; i < checkpoint.stages.size(); ++i) {
     std::vector<SourceTensor>& sources = checkpoint.tensors[i];
+    const bool is_layer = checkpoint.stages[i].kind == model::StageSpec::Kind::kLayer;
     std::vector<kernels::NumberFormat> formats;
     for (const SourceTensor& source : sources) formats.push_back(source.format);
     formats = stored_formats(compression, checkpoint.stages[i], formats);
@@ -376,6 +377,9 @@ void compress(Checkpoint& checkpoint, Compression& compression) {
         source.stored_as = source.packed->exact_format().value_or(source.format);
       }
       is_packed = is_packed || kernels::is_compressed(source.stored_as);
+      if (is_layer && may_be[j] && compression.weights && !source.is_exact()) {
+        source.outliers = outlier_count(compression, checkpoint.stages[i].tensors[j].shape.back());
+      }
     }
   }
   compression.keeps_packed = compression.is_none() && is_packed;

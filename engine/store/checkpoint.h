@@ -26,6 +26,7 @@ struct SourceTensor {
   uint64_t offset_bytes = 0;  // in that file
   kernels::NumberFormat format = kernels::NumberFormat::kF32;
   kernels::NumberFormat stored_as = format;  // in the shard
+  size_t outliers = 0;                       // inputs that the shard has in 16 bits
   bool is_transposed = false;                // lies there as [in, out]
   // Instead: what makes the numbers of `format`.
   std::shared_ptr<const PackedWeight> packed = nullptr;

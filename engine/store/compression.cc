@@ -1,13 +1,19 @@
 #include "engine/store/compression.h"
 
+#include <array>
+#include <charconv>
+#include <cmath>
 #include <variant>
 
+#include "base/check.h"
 #include "base/utf8.h"
 
 namespace airllm::store {
 namespace {
 
 constexpr std::string_view kKeep = "keep";
+constexpr std::string_view kOutliers = ",outliers=";
+constexpr double kMostOutliers = 0.5;
 constexpr size_t kLongestShown = 40;
 
 using kernels::NumberFormat;
@@ -31,6 +37,19 @@ bool read_format(std::string_view name, std::optional<NumberFormat>& out) {
   return out || name == kKeep;
 }
 
+Result<double> read_outliers(std::string_view text) {
+  double fraction = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fraction);
+  if (error == std::errc() && end == text.data() + text.size() && fraction > 0 &&
+      fraction <= kMostOutliers) {
+    return fraction;
+  }
+  return Unexpected(
+      ErrorCode::kUsage,
+      "'" + escape_for_display(text.substr(0, kLongestShown), true) + "' is no share of outliers",
+      "give a number above 0 and not above 0.5, such as 0.01");
+}
+
 // Whether the step's tensor is one to compress.
 bool is_compressible(const model::Step& step) {
   if (const auto* lookup = std::get_if<model::step::Lookup>(&step.what)) {
@@ -46,18 +65,37 @@ bool is_compressible(const model::Step& step) {
 Result<Compression> parse_compression(std::string_view text) {
   Compression out;
   if (text.empty()) return out;
+  if (const size_t at = text.find(kOutliers); at != std::string_view::npos) {
+    AIRLLM_TRY(out.outliers, read_outliers(text.substr(at + kOutliers.size())));
+    text = text.substr(0, at);
+  }
   const size_t comma = text.find(',');
   if (!read_format(text.substr(0, comma), out.weights)) return unknown(text);
   out.ends = out.weights ? std::optional(NumberFormat::kQ8) : std::nullopt;
   if (comma != std::string_view::npos && !read_format(text.substr(comma + 1), out.ends)) {
     return unknown(text);
   }
+  if (out.outliers > 0 && !out.weights) {
+    return Unexpected(ErrorCode::kUsage, "outliers are kept of weights that are compressed",
+                      "name a format of the layers' weights, such as q4, or leave outliers out");
+  }
   return out;
 }
 
 std::string compression_text(const Compression& compression) {
   if (compression.is_none() && !compression.keeps_packed) return "";
-  return std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
+  std::string text =
+      std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
+  if (compression.outliers == 0) return text;
+  std::array<char, 32> digits;  // more than the shortest text of any double takes
+  const auto [end, error] =
+      std::to_chars(digits.data(), digits.data() + digits.size(), compression.outliers);
+  AIRLLM_CHECK(error == std::errc());
+  return text.append(kOutliers).append(digits.data(), end);
+}
+
+size_t outlier_count(const Compression& compression, uint64_t inputs) {
+  return static_cast<size_t>(std::ceil(compression.outliers * static_cast<double>(inputs)));
 }
 
 Result<Compression> read_compression_text(std::string_view text) {

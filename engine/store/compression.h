@@ -17,6 +17,8 @@ namespace airllm::store {
 struct Compression {
   std::optional<kernels::NumberFormat> weights;  // of the layers; none: as they came
   std::optional<kernels::NumberFormat> ends;     // the embedding and the head
+  // The share of a layer's inputs, those whose weights vary most, that stay in 16 bits.
+  double outliers = 0;
   // Both are none, but the checkpoint had weights packed in such a format already.
   bool keeps_packed = false;
 
@@ -25,11 +27,12 @@ struct Compression {
 };
 
 // "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4", "fp8" or "keep"; the ends are q8 unless the
-// text names them. An empty text compresses nothing. Else a kUsage error that says what can be.
+// text names them; behind it ",outliers=FRACTION". An empty text compresses nothing. Else a kUsage
+// error that says what can be.
 Result<Compression> parse_compression(std::string_view text);
 
-// "q4,q8"; what parse_compression() reads. Empty: nothing is compressed, "keep,keep": nothing but
-// what was packed.
+// "q4,q8", "q4,q8,outliers=0.01"; what parse_compression() reads. Empty: nothing is compressed,
+// "keep,keep": nothing but what was packed.
 std::string compression_text(const Compression& compression);
 
 // The compression that such a text was written for.
@@ -40,6 +43,9 @@ std::optional<kernels::NumberFormat> compressed_format(std::string_view name);
 
 // Which of the stage's tensors may be compressed.
 std::vector<bool> compressible(const model::StageSpec& stage);
+
+// How many of a tensor's `inputs` are outliers.
+size_t outlier_count(const Compression& compression, uint64_t inputs);
 
 // What the stage's tensors, which came in `formats`, are stored as.
 std::vector<kernels::NumberFormat> stored_formats(

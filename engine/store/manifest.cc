@@ -44,6 +44,7 @@ Result<SourceRecord> parse_source(const StrictObject& item) {
 // Another version is refused by name before anything else is looked at.
 const char* layout_of(const Manifest& manifest) {
   if (manifest.in_place) return kInPlaceLayout;
+  if (manifest.compression.outliers > 0) return kOutliersLayout;
   return compression_text(manifest.compression).empty() ? kRowMajorLayout : kCompressedLayout;
 }
 
@@ -58,14 +59,15 @@ Status check_version(const Json& root, const std::string& what) {
   }
   const std::string ours = std::to_string(kManifestVersion);
   const bool is_layout = text("layout") == kRowMajorLayout || text("layout") == kInPlaceLayout ||
-                         text("layout") == kCompressedLayout;
+                         text("layout") == kCompressedLayout || text("layout") == kOutliersLayout;
   if (text("version") != ours || !is_layout) {
     const std::string name = escape_for_display(text("name"), true);
     return Unexpected(ErrorCode::kData,
                       what + ": format version " + escape_for_display(text("version"), true) +
                           " with layout " + escape_for_display(text("layout"), true) +
                           ", but this program reads version " + ours + " with layout " +
-                          kRowMajorLayout + ", " + kCompressedLayout + " or " + kInPlaceLayout,
+                          kRowMajorLayout + ", " + kCompressedLayout + ", " + kOutliersLayout +
+                          " or " + kInPlaceLayout,
                       "make it again: airllm rm " + name + " && airllm split DIR --name " + name +
                           "; or use the airllm that made it");
   }
@@ -146,7 +148,8 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
                                 "bundled", "family",  "dtype",  "layers", "parameters",
                                 "source",  "shards",  "files"};
   const bool is_in_place = root.at("layout") == kInPlaceLayout;
-  const bool is_compressed = root.at("layout") == kCompressedLayout;
+  const bool has_outliers = root.at("layout") == kOutliersLayout;
+  const bool is_compressed = has_outliers || root.at("layout") == kCompressedLayout;
   if (is_in_place) keys.push_back("directory");
   if (is_compressed) keys.push_back("compression");
   AIRLLM_TRY_VOID(top.has_exactly(keys));
@@ -162,6 +165,7 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
       return top.bad("compression names no format");
     }
     out.compression = *parsed;
+    if (has_outliers != (parsed->outliers > 0)) return top.bad("layout and compression disagree");
   }
   AIRLLM_TRY(out.name, top.text("name"));
   AIRLLM_TRY(out.created, top.text("created"));

@@ -1,6 +1,7 @@
 #include "engine/store/shard.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/checked.h"
 #include "base/units.h"
@@ -29,10 +30,24 @@ Result<kernels::NumberFormat> format_of(const std::string& path, const Safetenso
   return damaged(path, "tensor " + record.name + " has the dtype " + dtype_name(record.dtype));
 }
 
+// How many outliers the header gives the tensor, of which `most` are possible.
+Result<size_t> outliers_of(const std::string& path, const SafetensorsHeader& header,
+                           const std::string& tensor, uint64_t most) {
+  const auto named = header.metadata.find(outliers_key(tensor));
+  if (named == header.metadata.end()) return size_t{0};
+  const std::string& text = named->second;
+  size_t count = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error == std::errc() && end == text.data() + text.size() && count <= most) return count;
+  return damaged(path, "tensor " + tensor + " has " + escape_for_display(text, true) +
+                           " outliers, of " + std::to_string(most) + " inputs");
+}
+
 // The layout that the stage's tensors must have, with the number formats that the header names.
 Result<ShardLayout> expected_layout(const std::string& path, const SafetensorsHeader& header,
                                     const model::StageSpec& stage) {
   std::vector<kernels::NumberFormat> formats;
+  std::vector<size_t> outliers;
   const std::vector<bool> may_be_compressed = compressible(stage);
   for (const model::TensorSpec& spec : stage.tensors) {
     const auto record =
@@ -43,10 +58,12 @@ Result<ShardLayout> expected_layout(const std::string& path, const SafetensorsHe
     if (kernels::is_compressed(format) && !may_be_compressed[formats.size()]) {
       return damaged(path, "tensor " + spec.name + " is compressed, which it cannot be");
     }
-    const std::vector<uint64_t> shape =
-        kernels::is_compressed(format)
-            ? std::vector{spec.shape.front(), kernels::row_bytes(format, spec.shape.back())}
-            : spec.shape;
+    std::vector<uint64_t> shape = spec.shape;
+    outliers.push_back(0);
+    if (kernels::is_compressed(format)) {
+      AIRLLM_TRY(outliers.back(), outliers_of(path, header, spec.name, shape.back()));
+      shape.back() = kernels::row_bytes(format, shape.back(), outliers.back());
+    }
     if (record->shape != shape) {
       return damaged(path, "tensor " + spec.name + " has the shape " +
                                describe_shape(record->shape) + " instead of " +
@@ -54,7 +71,7 @@ Result<ShardLayout> expected_layout(const std::string& path, const SafetensorsHe
     }
     formats.push_back(format);
   }
-  ShardLayout layout = layout_shard(stage, formats);
+  ShardLayout layout = layout_shard(stage, formats, outliers);
   if (layout.records != header.tensors || layout.header.size() != header.data_offset) {
     return damaged(path, "its tensors do not lie as format version " + std::string(kShardVersion) +
                              " lays them");
@@ -68,24 +85,44 @@ Status check_metadata(const std::string& path, const SafetensorsHeader& header) 
     return at == header.metadata.end() ? std::string("missing") : at->second;
   };
   if (value("format") != kShardFormat) return damaged(path, "not a shard of ours");
-  const bool is_layout = value("layout") == kRowMajorLayout || value("layout") == kCompressedLayout;
+  const bool is_layout = value("layout") == kRowMajorLayout ||
+                         value("layout") == kCompressedLayout || value("layout") == kOutliersLayout;
   if (value("version") != kShardVersion || !is_layout) {
     return damaged(path, "format version " + value("version") + " with layout " + value("layout") +
                              ", but this program reads version " + kShardVersion + " with layout " +
-                             kRowMajorLayout + " or " + kCompressedLayout);
+                             kRowMajorLayout + ", " + kCompressedLayout + " or " + kOutliersLayout);
   }
   return {};
 }
 
+// Takes a little-endian number off the front of `table`.
+uint64_t take_number(std::span<const std::byte>& table, size_t bytes) {
+  uint64_t number = 0;
+  for (size_t i = bytes; i-- > 0;) number = number << 8 | std::to_integer<uint64_t>(table[i]);
+  table = table.subspan(bytes);
+  return number;
+}
+
 void fill_checksums(std::span<const std::byte> table, std::vector<ShardTensor>& tensors) {
-  size_t at = 0;
   for (ShardTensor& tensor : tensors) {
-    for (uint64_t& sum : tensor.block_checksums) {
-      sum = 0;
-      for (size_t i = 8; i-- > 0;) sum = sum << 8 | std::to_integer<uint64_t>(table[at + i]);
-      at += 8;
+    for (uint64_t& sum : tensor.block_checksums) sum = take_number(table, sizeof(uint64_t));
+  }
+}
+
+Status fill_outliers(const std::string& path, std::span<const std::byte> table,
+                     std::vector<ShardTensor>& tensors) {
+  for (ShardTensor& tensor : tensors) {
+    uint64_t least = 0;
+    for (size_t& place : tensor.outliers) {
+      place = take_number(table, kOutlierBytes);
+      if (place < least || place >= tensor.shape.back()) {
+        return damaged(path, "tensor " + tensor.name + " has an outlier at input " +
+                                 std::to_string(place) + ", out of order or behind the last");
+      }
+      least = place + 1;
     }
   }
+  return {};
 }
 
 }  // namespace
@@ -112,16 +149,20 @@ Result<Shard> open_shard(Disk& disk, const std::string& path, const model::Stage
 
   std::vector<std::byte> start(layout.header.size());
   AIRLLM_TRY_VOID(file->read_at(0, start));
+  std::vector<std::byte> outliers(layout.outliers_bytes);
+  AIRLLM_TRY_VOID(file->read_at(layout.outliers_offset, outliers));
   std::vector<std::byte> table(layout.checksums_bytes);
   AIRLLM_TRY_VOID(file->read_at(layout.checksums_offset, table));
   Hasher hasher;
   hasher.update(start);
+  hasher.update(outliers);
   hasher.update(table);
   if (hasher.digest() != record.hash) {
     return damaged(path, "its header or checksums are damaged: their hash is " +
                              hash_text(hasher.digest()) + " instead of " + hash_text(record.hash));
   }
   fill_checksums(table, layout.tensors);
+  AIRLLM_TRY_VOID(fill_outliers(path, outliers, layout.tensors));
   Shard shard;
   shard.path = path;
   shard.file_bytes = file_bytes;

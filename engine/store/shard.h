@@ -4,8 +4,9 @@
 // "pad.N" fill the gaps, and the last tensor, "checksums" (U8), holds one XXH3-64 (little-endian)
 // for every *block* of every weight, in file order. A block is the unit of verification: a run of
 // `rows_per_block` whole rows of one tensor (the last may be shorter). A tile (stream/) is a run of
-// blocks. The manifest holds the XXH3-64 of the header and of the checksums, so it covers all.
-// airllm-shard(5) is the contract.
+// blocks. Before it lies, where weights have outliers, the tensor "outliers" (U8), one u32
+// (little-endian) for the place of each. The manifest holds the XXH3-64 of all three, the header
+// first, so it covers all. airllm-shard(5) is the contract.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,9 @@ namespace airllm::store {
 
 // Blocks are about this long, so that a ring of a few of them fits the smallest budget.
 inline constexpr uint64_t kBlockTargetBytes = 128 * 1024;
+
+// Of an outlier's place in the tensor "outliers".
+inline constexpr uint64_t kOutlierBytes = 4;
 
 // How many rows of `row_bytes` make a block of a tensor with `rows` rows: about kBlockTargetBytes,
 // at least one row, and whole pages (4096) where that costs at most twice the target.
@@ -46,6 +50,7 @@ struct ShardTensor {
   uint64_t offset_bytes = 0;    // in that file
   uint64_t rows = 0;
   uint64_t row_bytes = 0;
+  std::vector<size_t> outliers;  // inputs that rows have in 16 bits besides, in ascending order
   uint64_t rows_per_block = 0;
   std::vector<uint64_t> block_checksums;
 
@@ -73,7 +78,7 @@ struct Shard {
 struct ShardRecord {
   std::string file;  // "001-layer-000.safetensors"
   uint64_t bytes = 0;
-  uint64_t hash = 0;  // XXH3-64 of the header (with its length) and of the checksums' bytes
+  uint64_t hash = 0;  // XXH3-64 of the header (with its length), outliers' places, and checksums
 };
 
 // Opens the shard of `stage` at `path`: reads its header and checksums, and checks them against

@@ -11,6 +11,10 @@ namespace {
 
 constexpr uint64_t kChecksumBytes = 8;
 
+void append_little_endian(std::string& out, uint64_t number, uint64_t bytes) {
+  for (uint64_t i = 0; i < bytes; ++i) out.push_back(static_cast<char>(number >> 8 * i));
+}
+
 // Lays records one after another, each on a page boundary.
 class Placer {
  public:
@@ -56,21 +60,25 @@ uint64_t ShardLayout::weight_bytes() const {
   return sum;
 }
 
-ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat format) {
+ShardTensor shard_tensor(const model::TensorSpec& spec, kernels::NumberFormat format,
+                         size_t outliers) {
   ShardTensor tensor;
   tensor.name = spec.name;
   tensor.format = format;
   tensor.shape = spec.shape;
   tensor.rows = spec.shape.size() == 2 ? spec.shape[0] : 1;
-  tensor.row_bytes = kernels::row_bytes(format, spec.shape.back());
+  tensor.row_bytes = kernels::row_bytes(format, spec.shape.back(), outliers);
+  tensor.outliers.resize(outliers);
   tensor.rows_per_block = rows_per_block(tensor.rows, tensor.row_bytes);
   tensor.block_checksums.resize((tensor.rows + tensor.rows_per_block - 1) / tensor.rows_per_block);
   return tensor;
 }
 
 ShardLayout layout_shard(const model::StageSpec& stage,
-                         const std::vector<kernels::NumberFormat>& formats) {
+                         const std::vector<kernels::NumberFormat>& formats,
+                         const std::vector<size_t>& outliers) {
   AIRLLM_CHECK(formats.size() == stage.tensors.size());
+  AIRLLM_CHECK(outliers.empty() || outliers.size() == formats.size());
   ShardLayout out;
   Placer placer(out.records);
   uint64_t blocks = 0;
@@ -79,17 +87,27 @@ ShardLayout layout_shard(const model::StageSpec& stage,
                                               {"layout", kRowMajorLayout},
                                               {"stage", stage.shard_name}};
   for (size_t i = 0; i < formats.size(); ++i) {
-    ShardTensor tensor = shard_tensor(stage.tensors[i], formats[i]);
+    ShardTensor tensor =
+        shard_tensor(stage.tensors[i], formats[i], outliers.empty() ? 0 : outliers[i]);
     std::vector<uint64_t> shape = tensor.shape;
     if (kernels::is_compressed(tensor.format)) {
       shape = {tensor.rows, tensor.row_bytes};
-      metadata["layout"] = kCompressedLayout;
+      if (metadata["layout"] == kRowMajorLayout) metadata["layout"] = kCompressedLayout;
       metadata[format_key(tensor.name)] = kernels::number_format_name(tensor.format);
+    }
+    if (!tensor.outliers.empty()) {
+      metadata["layout"] = kOutliersLayout;
+      metadata[outliers_key(tensor.name)] = std::to_string(tensor.outliers.size());
+      out.outliers_bytes += tensor.outliers.size() * kOutlierBytes;
     }
     tensor.offset_bytes =
         placer.place(tensor.name, weight_dtype(tensor.format), std::move(shape), tensor.bytes());
     blocks += tensor.block_checksums.size();
     out.tensors.push_back(std::move(tensor));
+  }
+  if (out.outliers_bytes > 0) {
+    out.outliers_offset =
+        placer.place(kOutliersTensor, Dtype::kU8, {out.outliers_bytes}, out.outliers_bytes);
   }
   out.checksums_bytes = blocks * kChecksumBytes;
   out.checksums_offset =
@@ -98,11 +116,14 @@ ShardLayout layout_shard(const model::StageSpec& stage,
   const uint64_t data_offset = out.header.size();
   for (ShardTensor& tensor : out.tensors) tensor.offset_bytes += data_offset;
   out.checksums_offset += data_offset;
+  out.outliers_offset += data_offset;
   out.file_bytes = data_offset + placer.end();
   return out;
 }
 
 std::string format_key(const std::string& tensor) { return "format of " + tensor; }
+
+std::string outliers_key(const std::string& tensor) { return "outliers of " + tensor; }
 
 std::optional<kernels::NumberFormat> weight_format(Dtype dtype) {
   switch (dtype) {
@@ -138,8 +159,16 @@ std::string checksum_table(const std::vector<ShardTensor>& tensors) {
   std::string out;
   for (const ShardTensor& tensor : tensors) {
     for (const uint64_t sum : tensor.block_checksums) {
-      for (size_t i = 0; i < kChecksumBytes; ++i) out.push_back(static_cast<char>(sum >> 8 * i));
+      append_little_endian(out, sum, kChecksumBytes);
     }
+  }
+  return out;
+}
+
+std::string outlier_table(const std::vector<ShardTensor>& tensors) {
+  std::string out;
+  for (const ShardTensor& tensor : tensors) {
+    for (const size_t place : tensor.outliers) append_little_endian(out, place, kOutlierBytes);
   }
   return out;
 }

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "base/units.h"
 #include "engine/store/hash.h"
@@ -73,9 +75,43 @@ class BlockReader {
     return {};
   }
 
+  // Finds as many inputs as the tensor has outliers, those whose weights vary most; advance(0) is
+  // called now and then.
+  Status find_outliers(const SourceTensor& source, ShardTensor& tensor, const AdvanceFn& advance) {
+    const uint64_t width = tensor.shape.back();
+    const uint64_t came_row_bytes = kernels::row_bytes(source.format, width);
+    const uint64_t run_rows = std::max<uint64_t>(kCopyBytes / came_row_bytes, 1);
+    std::vector<Moments> moments(width);
+    for (uint64_t first = 0; first < tensor.rows; first += run_rows) {
+      const Rows rows{first, std::min(run_rows, tensor.rows - first)};
+      const std::span<std::byte> came = first_bytes(came_, rows.count * came_row_bytes);
+      AIRLLM_TRY_VOID(read_rows(source, tensor, rows, came));
+      add_moments(source.format, rows.count, came, moments);
+      AIRLLM_TRY_VOID(advance(0));
+    }
+    std::vector<size_t> places(width);
+    std::iota(places.begin(), places.end(), size_t{0});
+    const auto count = static_cast<std::ptrdiff_t>(tensor.outliers.size());
+    const auto rows = static_cast<double>(tensor.rows);
+    std::partial_sort(places.begin(), places.begin() + count, places.end(),
+                      [&](size_t a, size_t b) {
+                        return std::pair(-moments[a].variance(rows), a) <
+                               std::pair(-moments[b].variance(rows), b);
+                      });
+    std::copy_n(places.begin(), count, tensor.outliers.begin());
+    std::sort(tensor.outliers.begin(), tensor.outliers.end());
+    return {};
+  }
+
  private:
   struct Rows {
     uint64_t first, count;
+  };
+  // Of an input's weights.
+  struct Moments {
+    double sum = 0, squares = 0;
+
+    double variance(double count) const { return squares / count - sum / count * (sum / count); }
   };
 
   static std::span<std::byte> first_bytes(std::vector<std::byte>& buffer, uint64_t bytes) {
@@ -122,6 +158,36 @@ class BlockReader {
     return {};
   }
 
+  kernels::ThreadPool& pool() {
+    if (!pool_) pool_.emplace(std::max(1U, std::thread::hardware_concurrency()));
+    return *pool_;
+  }
+
+  // Of rows as they came; what is not finite counts as 0.
+  void add_moments(kernels::NumberFormat format, uint64_t rows, std::span<const std::byte> came,
+                   std::span<Moments> moments) {
+    constexpr size_t kLeastInputs = 64;  // that are worth another thread
+    const kernels::Backend& cpu = kernels::best_backend();
+    const size_t width = moments.size();
+    numbers_.resize(rows * width);
+    pool().run(rows, 1, [&](size_t begin, size_t end) {
+      for (size_t r = begin; r < end; ++r) {
+        const std::span<float> numbers = std::span(numbers_).subspan(r * width, width);
+        cpu.to_f32(came.data() + r * (came.size() / rows), format, numbers.data(), width);
+        (void)take_nonfinite(numbers);
+      }
+    });
+    pool().run(width, kLeastInputs, [&](size_t begin, size_t end) {
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t i = begin; i < end; ++i) {
+          const double number = numbers_[r * width + i];
+          moments[i].sum += number;
+          moments[i].squares += number * number;
+        }
+      }
+    });
+  }
+
   // What a model has compressed was seen when it was made.
   static bool is_kept_finite(kernels::NumberFormat format, std::span<const std::byte> numbers) {
     return kernels::is_compressed(format) || !has_nonfinite(format, numbers);
@@ -156,19 +222,23 @@ class BlockReader {
   // Returns whether all are finite; what shares a scale with one that is not is NaN in `out`.
   bool compress(const SourceTensor& source, const ShardTensor& tensor, const Rows& rows,
                 std::span<const std::byte> came, std::span<std::byte> out) {
-    if (!pool_) pool_.emplace(std::max(1U, std::thread::hardware_concurrency()));
     const kernels::Backend& cpu = kernels::best_backend();
     const uint64_t width = tensor.shape.back();
     std::atomic<bool> is_finite = true;
     numbers_.resize(rows.count * width);
-    pool_->run(rows.count, 1, [&](size_t begin, size_t end) {
+    pool().run(rows.count, 1, [&](size_t begin, size_t end) {
       for (size_t r = begin; r < end; ++r) {
         const std::span<float> numbers = std::span(numbers_).subspan(r * width, width);
         cpu.to_f32(came.data() + r * (came.size() / rows.count), source.format, numbers.data(),
                    width);
         char* const row = reinterpret_cast<char*>(out.data() + r * tensor.row_bytes);
         const std::vector<size_t> odd = take_nonfinite(numbers);
-        cpu.compress_row(tensor.format, numbers.data(), width, row);
+        if (tensor.outliers.empty()) {
+          cpu.compress_row(tensor.format, numbers.data(), width, row);
+        } else {
+          kernels::compress_row_with_outliers(cpu.compress_row, tensor.format, tensor.outliers,
+                                              numbers, row);
+        }
         for (const size_t number : odd) kernels::spoil(tensor.format, row, width, number);
         if (!odd.empty()) is_finite = false;
       }
@@ -231,8 +301,12 @@ std::string index_of(const Checkpoint& checkpoint, size_t stage,
 
 ShardLayout layout_of(const Checkpoint& checkpoint, size_t stage) {
   std::vector<kernels::NumberFormat> formats;
-  for (const SourceTensor& tensor : checkpoint.tensors[stage]) formats.push_back(tensor.stored_as);
-  return layout_shard(checkpoint.stages[stage], formats);
+  std::vector<size_t> outliers;
+  for (const SourceTensor& tensor : checkpoint.tensors[stage]) {
+    formats.push_back(tensor.stored_as);
+    outliers.push_back(tensor.outliers);
+  }
+  return layout_shard(checkpoint.stages[stage], formats, outliers);
 }
 
 Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Checkpoint& checkpoint,
@@ -245,6 +319,9 @@ Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Check
   for (size_t i = 0; i < layout.tensors.size(); ++i) {
     const SourceTensor& source = checkpoint.tensors[stage][i];
     ShardTensor& tensor = layout.tensors[i];
+    if (source.outliers > 0) {
+      AIRLLM_TRY_VOID(reader.find_outliers(source, tensor, advance));
+    }
     const auto copy = [&](const Run& run) -> Status {
       hash_blocks(tensor, run,
                   [&](uint64_t block, uint64_t sum) { tensor.block_checksums[block] = sum; });
@@ -255,9 +332,12 @@ Result<ShardRecord> write_shard(Disk& disk, const std::string& path, const Check
   }
   const std::string table = checksum_table(layout.tensors);
   AIRLLM_TRY_VOID(file->write_at(layout.checksums_offset, std::as_bytes(std::span(table))));
+  const std::string outliers = outlier_table(layout.tensors);
+  AIRLLM_TRY_VOID(file->write_at(layout.outliers_offset, std::as_bytes(std::span(outliers))));
   AIRLLM_TRY_VOID(file->sync());
   Hasher hasher;
   hasher.update(layout.header);
+  hasher.update(outliers);
   hasher.update(table);
   return ShardRecord{path.substr(path.rfind('/') + 1), layout.file_bytes, hasher.digest()};
 }
@@ -292,6 +372,7 @@ Result<std::string> find_difference(const Checkpoint& checkpoint, size_t stage, 
     const SourceTensor& source = checkpoint.tensors[stage][i];
     const ShardTensor& tensor = shard.tensors[i];
     if (source.stored_as != tensor.format) return tensor.name;
+    if (source.outliers != tensor.outliers.size()) return tensor.name;
     const bool is_there = tensor.file == source.file && tensor.offset_bytes == source.offset_bytes;
     if (shard.in_place && !is_there) return tensor.name;
     bool differs = false;

@@ -22,10 +22,10 @@ struct Region {
   uint64_t block = 0;
 };
 
-// The whole file, in order: header, blocks and pads, checksums.
+// The whole file, in order: header, blocks and pads, outliers' places, checksums.
 std::vector<Region> regions_of(const Shard& shard) {
   std::vector<Region> out;
-  uint64_t blocks = 0;
+  uint64_t blocks = 0, outliers = 0;
   uint64_t at = shard.tensors.front().offset_bytes;
   out.push_back({Region::Kind::kDescription, at});
   for (const ShardTensor& tensor : shard.tensors) {
@@ -37,6 +37,13 @@ std::vector<Region> regions_of(const Shard& shard) {
       out.push_back({Region::Kind::kBlock, block_end, &tensor, i});
     }
     at = end;
+    outliers += tensor.outliers.size();
+  }
+  if (outliers > 0) {
+    const uint64_t begin = round_up(at, kPageBytes);
+    if (begin > at) out.push_back({Region::Kind::kPad, begin});
+    at = begin + outliers * kOutlierBytes;
+    out.push_back({Region::Kind::kDescription, at});
   }
   const uint64_t table = shard.file_bytes - blocks * sizeof(uint64_t);
   if (table > at) out.push_back({Region::Kind::kPad, table});
@@ -89,7 +96,7 @@ class Checker {
       return check_block_checksum(shard_, *region.tensor, region.block, found);
     }
     if (region.end == shard_.file_bytes && description_.digest() != hash_) {
-      return damaged("its header or checksums are damaged");
+      return damaged("its header, checksums or outliers' places are damaged");
     }
     return {};
   }

@@ -56,14 +56,14 @@ uint64_t workspace_bytes(const PlanInput& input, const model::BatchLimits& limit
 }
 
 model::BatchLimits batch_of(const PlanInput& input, size_t rows, size_t logit_rows) {
-  const auto takes_prepared = [](const store::ShardTensor& tensor) {
-    return kernels::takes_prepared(tensor.format);
-  };
-  const bool prepares =
-      std::any_of(input.shards.begin(), input.shards.end(), [&](const store::Shard& shard) {
-        return std::any_of(shard.tensors.begin(), shard.tensors.end(), takes_prepared);
-      });
-  return {rows, logit_rows, prepares};
+  model::BatchLimits limits{rows, logit_rows, false, 0};
+  for (const store::Shard& shard : input.shards) {
+    for (const store::ShardTensor& tensor : shard.tensors) {
+      limits.prepares = limits.prepares || kernels::takes_prepared(tensor.format);
+      limits.outliers = std::max(limits.outliers, tensor.outliers.size());
+    }
+  }
+  return limits;
 }
 
 // Of the least batch that a plan with everything pinned has room for.
@@ -76,7 +76,7 @@ model::BatchLimits limits_within(const PlanInput& input, uint64_t bytes) {
   const model::Architecture& architecture = *input.architecture;
   constexpr uint64_t kAlignment = 64;  // of each part of the workspace
   const model::BatchLimits one = batch_of(input, 1, 1);
-  const model::BatchLimits two_rows{2, 1, one.prepares};
+  const model::BatchLimits two_rows{2, 1, one.prepares, one.outliers};
   const uint64_t least = model::ForwardPass::workspace_bytes(architecture, one);
   const uint64_t row =
       model::ForwardPass::workspace_bytes(architecture, two_rows) - least + kAlignment;

@@ -402,6 +402,7 @@ model::TileView WeightStream::view_of(size_t index, const std::byte* memory) con
   view.is_last = tile.row_begin + tile.rows == tensor.rows;
   view.row_begin = tile.row_begin;
   view.rows = tile.rows;
+  view.outliers = tensor.outliers;
   return view;
 }
 

@@ -337,7 +337,7 @@ void add_outputs(const MatmulArgs& args, size_t row, Run run, size_t outs, Sums*
   for (size_t r = 0; r < kRows; ++r) {
     x[r] = prepared_row(const_cast<void*>(args.prepared), args.in, row + r);
   }
-  const size_t bytes = row_bytes(F, args.in);
+  const size_t bytes = weight_stride(args);
   for (size_t o = 0; o < outs; ++o, run.weight += bytes, run.ahead += bytes) {
     add_run<F, kRows>(run, x, sums + o);
   }
@@ -352,7 +352,7 @@ inline float finish(NumberFormat format, const Sums& sums) {
 // `rows` rows from `row` on, `outs` outputs from `out` on: at most a block of each.
 template <NumberFormat F>
 void multiply_tile(const MatmulArgs& args, size_t row, size_t rows, size_t out, size_t outs) {
-  const size_t bytes = row_bytes(F, args.in), blocks = blocks_of(args.in);
+  const size_t bytes = weight_stride(args), blocks = blocks_of(args.in);
   const char* const weight = static_cast<const char*>(args.weight) + out * bytes;
   // One row alone takes an output's weights as they lie.
   const size_t depth = args.rows == 1 ? blocks : kDepthBlocks;

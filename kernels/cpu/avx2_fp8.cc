@@ -41,7 +41,7 @@ inline __m256 load_last_inputs(const float* at, size_t count) {
 // one that is not, the compiler keeps the sums in memory.
 template <size_t kRows, size_t kOuts>
 void multiply(const MatmulArgs& args, size_t row, size_t out) {
-  const size_t bytes = row_bytes(NumberFormat::kFP8, args.in);
+  const size_t bytes = weight_stride(args);
   const char* const weight = static_cast<const char*>(args.weight) + out * bytes;
   const float* const x = args.x + row * args.x_stride;
   __m256 sums[kRows][kOuts];

@@ -51,7 +51,7 @@ inline float finish(__m256 lanes, const float* x, const char* weight, size_t beg
 // kOuts outputs, from `out` on, of kRows rows, from `row` on.
 template <NumberFormat F, size_t kRows, size_t kOuts>
 inline void multiply_in_place(const MatmulArgs& args, size_t row, size_t out) {
-  const size_t row_bytes = args.in * bytes_per_element(F);
+  const size_t row_bytes = weight_stride(args);
   const size_t whole = args.in / kLanes * kLanes;
   const char* weight = static_cast<const char*>(args.weight) + out * row_bytes;
   const float* x = args.x + row * args.x_stride;
@@ -117,7 +117,7 @@ struct alignas(32) Block {
 template <NumberFormat F>
 void pack(const MatmulArgs& args, size_t out, size_t outs, size_t begin, size_t depth,
           Block& block) {
-  const size_t row_bytes = args.in * bytes_per_element(F);
+  const size_t row_bytes = weight_stride(args);
   const char* weight =
       static_cast<const char*>(args.weight) + out * row_bytes + begin * bytes_per_element(F);
   for (size_t o = 0; o < outs; ++o) {
@@ -191,7 +191,7 @@ void multiply_tile(const MatmulArgs& args, size_t row, size_t rows, size_t out, 
       r += step;
     }
   }
-  const size_t row_bytes = args.in * bytes_per_element(F);
+  const size_t row_bytes = weight_stride(args);
   const char* weight = static_cast<const char*>(args.weight) + out * row_bytes;
   for (size_t r = 0; r < rows; ++r) {
     for (size_t o = 0; o < outs; ++o) {

@@ -28,7 +28,7 @@ float dot_compressed(NumberFormat format, const float* x, const char* weight, si
 // `dot(x, weight)` for rows of both.
 template <typename Dot>
 void multiply_outputs(const MatmulArgs& args, size_t begin, size_t end, const Dot& dot) {
-  const size_t bytes = row_bytes(args.format, args.in);
+  const size_t bytes = weight_stride(args);
   for (size_t o = begin; o < end; ++o) {
     const char* weight = static_cast<const char*>(args.weight) + o * bytes;
     for (size_t r = 0; r < args.rows; ++r) {

@@ -39,7 +39,8 @@ __global__ void multiply(MatmulArgs args, size_t first_row, bool aligned) {
   using T = typename Stored<F>::Type;
   const size_t out = static_cast<size_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.y;
   if (out >= args.out) return;
-  const T* weight = static_cast<const T*>(args.weight) + out * args.in;
+  const auto* weight =
+      reinterpret_cast<const T*>(static_cast<const char*>(args.weight) + out * weight_stride(args));
   const float* x = args.x + first_row * args.x_stride;
 
   float sums[kRows] = {};
@@ -71,7 +72,7 @@ __global__ void multiply(MatmulArgs args, size_t first_row, bool aligned) {
 template <NumberFormat F, unsigned kRows>
 void launch(const MatmulArgs& args, size_t first_row, CudaStream* stream) {
   const bool aligned = reinterpret_cast<uintptr_t>(args.weight) % sizeof(uint4) == 0 &&
-                       args.in * bytes_per_element(F) % sizeof(uint4) == 0;
+                       weight_stride(args) % sizeof(uint4) == 0;
   multiply<F, kRows>
       <<<blocks_for(args.out, kWarpsPerBlock), dim3(kWarp, kWarpsPerBlock), 0, raw(stream)>>>(
           args, first_row, aligned);

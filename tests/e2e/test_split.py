@@ -179,6 +179,7 @@ class Compressed(harness.E2eTest):
                                      ("mixed", ["--format", "q8,keep"], "q8"),
                                      ("normal", ["--format", "nf4"], "nf4"),
                                      ("floats", ["--format", "fp8"], "fp8"),
+                                     ("some", ["--bits", "4", "--outliers", "0.05"], "q4"),
                                      ("ends", ["--format", "keep,q8"], "bf16")):
             self.ok(daemon.client("split", DEMO, "--name", name, *options))
             self.ok(daemon.client("verify", name))
@@ -187,7 +188,8 @@ class Compressed(harness.E2eTest):
             asked = self.ok(daemon.client("ask", "-m", name, "--temperature", "0", QUESTION))
             self.assertIn("Paris", asked.out, name)
         sizes = {m["name"]: m["bytes"] for m in self.ok(daemon.client("list", "--json")).json}
-        self.assertLess(sizes["four"], sizes["eight"])
+        self.assertLess(sizes["four"], sizes["some"])
+        self.assertLess(sizes["some"], sizes["eight"])
         self.assertLess(sizes["eight"], sizes["mixed"])
 
     def test_requantize_makes_the_same_of_a_model_as_split_of_its_folder(self):
@@ -203,6 +205,8 @@ class Compressed(harness.E2eTest):
                                for name in (model + "-q4", "split")])
             again = self.ok(daemon.client("requantize", model, "--bits", "4", "--json")).json
             self.assertTrue(again["unchanged"])
+        made = self.ok(daemon.client("requantize", "m", "--bits", "4", "--outliers", "0.1", "--json"))
+        self.assertEqual(made.json["name"], "m-q4-outliers")
         text = self.ok(daemon.client("requantize", "m", "--format", "nf4", "--name", "other"))
         self.assertIn("other: ", text.out)
         asked = self.ok(daemon.client("ask", "-m", "other", "--temperature", "0", QUESTION))
@@ -247,6 +251,10 @@ class Compressed(harness.E2eTest):
         for options, named in ((["--bits", "5"], "8 or 4 bits"), (["--bits", "x"], "--bits"),
                                (["--bits", "8", "--format", "q4"], "exclude each other"),
                                (["--format", "q5"], "q5"), (["--format", "q4,"], "q4,"),
+                               (["--outliers", "0.1"], "--outliers"),
+                               (["--format", "keep,q8", "--outliers", "0.1"], "outliers"),
+                               (["--bits", "4", "--outliers", "1"], "above 0 and not above 0.5"),
+                               (["--bits", "4", "--outliers", "x"], "'x'"),
                                (["--bits", "4", "--in-place"], "--in-place")):
             refused = daemon.client("split", DEMO, "--name", "m", *options)
             self.assertEqual(refused.status, 64, refused)

@@ -1,6 +1,7 @@
 // Compressed weights: what their bytes stand for, read here once more from compressed.h's
 // description; how near that comes to the numbers; and products with them.
 #include "kernels/compressed.h"
+#include "kernels/convert.h"
 
 #include <algorithm>
 #include <vector>
@@ -265,6 +266,47 @@ TEST(Compressed, ZerosStayZeroAndExtremesStayFinite) {
   }
 }
 
+TEST(Compressed, OutliersAreWhatTheyWereAndDoNotDisturbTheRest) {
+  Random random;
+  for (const NumberFormat format : kCompressed) {
+    for (const size_t width : kWidths) {
+      const std::vector<float> plain = weights(random, width);
+      std::vector<size_t> index;
+      for (size_t i = 0; i < width; i += 1 + i % 5) index.push_back(i);
+      std::vector<float> numbers = plain, without = plain;
+      for (const size_t i : index) {
+        numbers[i] *= 100;
+        without[i] = 0;
+      }
+      const std::vector<float> given = numbers;
+      const size_t bytes = row_bytes(format, width, index.size());
+      EXPECT_EQ(bytes, (row_bytes(format, width) + 1) / 2 * 2 + 2 * index.size());
+      std::vector<char> row(bytes + 1, char{85}), rest(row_bytes(format, width));
+      compress_row_with_outliers(best_backend().compress_row, format, index, numbers, row.data());
+      EXPECT_EQ(row.back(), 85);
+      EXPECT_EQ(numbers, given);
+      best_backend().compress_row(format, without.data(), width, rest.data());
+      EXPECT_TRUE(std::equal(rest.begin(), rest.end(), row.begin()));
+      std::vector<float> out(width), expected(width);
+      expand_row(format, row.data(), out);
+      expand_row(format, rest.data(), expected);
+      add_outliers(format, row.data(), index, out);
+      for (const size_t i : index) {
+        EXPECT_NEAR(out[i], numbers[i], std::abs(numbers[i] - expected[i]) * 0x1p-11F + 0x1p-25F);
+        expected[i] = out[i];
+      }
+      EXPECT_EQ(out, expected);
+    }
+  }
+  std::vector<float> huge(40, 1e30F), out(40);
+  const std::vector<size_t> index{3};
+  std::vector<char> row(row_bytes(NumberFormat::kQ8, 40, 1));
+  compress_row_with_outliers(best_backend().compress_row, NumberFormat::kQ8, index, huge,
+                             row.data());
+  add_outliers(NumberFormat::kQ8, row.data(), index, out);
+  EXPECT_EQ(out[3], 65504.0F);
+}
+
 class CompressedMatmul : public BackendTest {
  protected:
   static constexpr size_t kPadding = 3;
@@ -364,6 +406,59 @@ TEST_P(CompressedMatmul, TheSameBitsAloneAmongOthersInTilesAndOnThreads) {
               same_bits(y, std::span(together).subspan(first * (kOut + kPadding), y.size())))
               << rows << " rows from " << first << ", in " << in;
         }
+      }
+    }
+  }
+}
+
+// Rows with something behind them, at an odd address.
+TEST_P(CompressedMatmul, GapsBetweenRowsChangeNothing) {
+  constexpr size_t kOut = 37, kGap = 6;
+  for (const NumberFormat format : kAllFormats) {
+    for (const size_t rows : {size_t{1}, size_t{3}, size_t{41}}) {
+      for (const size_t in : {size_t{5}, size_t{64}, size_t{1038}}) {
+        const std::vector<float> x = inputs(rows, in);
+        const size_t bytes = row_bytes(format, in);
+        const std::vector<float> numbers = weights(random_, kOut * in);
+        std::vector<char> tight(kOut * bytes);
+        for (size_t o = 0; o < kOut; ++o) {
+          char* const row = tight.data() + o * bytes;
+          if (is_compressed(format)) {
+            backend().compress_row(format, &numbers[o * in], in, row);
+          } else {
+            with_format(format, [&]<NumberFormat F>() {
+              for (size_t i = 0; i < in; ++i) store<F>(row, i, numbers[o * in + i]);
+            });
+          }
+        }
+        std::vector<char> apart(kOut * (bytes + kGap), char{85});
+        for (size_t o = 0; o < kOut; ++o) {
+          std::copy_n(tight.begin() + static_cast<std::ptrdiff_t>(o * bytes), bytes,
+                      apart.begin() + static_cast<std::ptrdiff_t>(o * (bytes + kGap)));
+        }
+        MatmulArgs args;
+        args.x = x.data();
+        args.x_stride = in + kPadding;
+        args.rows = rows;
+        args.in = in;
+        args.out = kOut;
+        args.format = format;
+        args.y_stride = kOut;
+        std::vector<std::byte> prepared(rows * backend().prepared_bytes(in) + 32);
+        void* aligned = prepared.data();
+        size_t space = prepared.size();
+        std::align(32, 1, aligned, space);
+        backend().prepare(args, aligned, four_threads_);
+        args.prepared = aligned;
+        std::vector<float> expected(rows * kOut), y(rows * kOut);
+        args.weight = tight.data();
+        args.y = expected.data();
+        backend().matmul(args, four_threads_);
+        args.weight = apart.data();
+        args.weight_stride = bytes + kGap;
+        args.y = y.data();
+        backend().matmul(args, four_threads_);
+        EXPECT_TRUE(same_bits(y, expected)) << number_format_name(format) << " " << rows;
       }
     }
   }

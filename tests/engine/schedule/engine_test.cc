@@ -180,13 +180,17 @@ TEST_F(DemoTest, CompressedWeightsAnswerAlike) {
   GenerateRequest request = ids_request(ids, 3072, 4);
   const auto plain = run(request);
   struct Format {
-    const char* name;
+    const char* model;
+    const char* text;
+    const char* name;        // of the layers' format
     double most_divergence;  // four times what was measured
     double most_bits;        // of a weight
   };
-  for (const Format& format : {Format{"q8", 1e-3, 8.6}, Format{"q4", 0.08, 4.8}}) {
-    ASSERT_TRUE(split(demo_directory(), format.name, format.name)->done);
-    request.model = format.name;
+  for (const Format& format :
+       {Format{"q8", "q8", "q8", 1e-3, 8.6}, Format{"q4", "q4", "q4", 0.08, 4.8},
+        Format{"some", "q4,outliers=0.25", "q4", 0.06, 8.8}}) {
+    ASSERT_TRUE(split(demo_directory(), format.model, format.text)->done);
+    request.model = format.model;
     open(kLargeRam);
     const auto alone = run(request);
     ASSERT_TRUE(alone->result) << alone->error->message;
@@ -194,10 +198,10 @@ TEST_F(DemoTest, CompressedWeightsAnswerAlike) {
     for (size_t i = 0; i < ids.size(); ++i) {
       sum += divergence(plain->prompt_logprobs[i], alone->prompt_logprobs[i]);
     }
-    std::printf("%s: KL divergence %.3g nats a token\n", format.name,
+    std::printf("%s: KL divergence %.3g nats a token\n", format.text,
                 sum / static_cast<double>(ids.size()));
     EXPECT_LT(sum / static_cast<double>(ids.size()), format.most_divergence);
-    const Json shown = *engine->show(format.name);
+    const Json shown = *engine->show(format.model);
     for (const Json& kept : shown["formats"]) {
       if (kept["name"] != format.name) continue;
       EXPECT_LT(kept["bytes"].get<double>() * 8,
@@ -205,7 +209,7 @@ TEST_F(DemoTest, CompressedWeightsAnswerAlike) {
     }
     // However the work is cut.
     expect_the_same_among_others(request, *alone, {640 * kKiB, kSmallRam});
-    const auto answer = run(question("What is the capital of France?", format.name));
+    const auto answer = run(question("What is the capital of France?", format.model));
     EXPECT_NE(answer->text.find("Paris"), std::string::npos) << answer->text;
   }
 }

@@ -2,13 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "base/json.h"
 #include "engine/store/manifest.h"
 #include "engine/store/shard.h"
 #include "engine/store/store.h"
 #include "kernels/backend.h"
+#include "kernels/compressed.h"
 #include "tests/engine/store/memory_disk.h"
 #include "tests/engine/store/sample_manifest.h"
 #include "tests/engine/store/tiny_checkpoint.h"
@@ -31,6 +36,8 @@ TEST(Compression, IsReadAsItIsWritten) {
                            {"nf4", "nf4,q8"},
                            {"fp8,keep", "fp8,keep"},
                            {"keep,q8", "keep,q8"},
+                           {"q4,outliers=0.01", "q4,q8,outliers=0.01"},
+                           {"nf4,keep,outliers=5e-1", "nf4,keep,outliers=0.5"},
                            {"keep", ""}}) {
     const Result<Compression> read = parse_compression(item.text);
     ASSERT_TRUE(read) << item.text;
@@ -43,6 +50,20 @@ TEST(Compression, IsReadAsItIsWritten) {
     EXPECT_EQ(read.error().code, ErrorCode::kUsage);
     EXPECT_NE(read.error().remedy.find("q8, q4, nf4, fp8 or keep"), std::string::npos);
   }
+}
+
+TEST(Compression, OutliersAreAShareOfCompressedWeights) {
+  for (const char* text :
+       {"q4,outliers=", "q4,outliers=0", "q4,outliers=-0.1", "q4,outliers=0.6", "q4,outliers=nan",
+        "q4,outliers=x", "q4,outliers=0.1,q8", "keep,q8,outliers=0.1", "outliers=0.1"}) {
+    const Result<Compression> read = parse_compression(text);
+    ASSERT_FALSE(read) << text;
+    EXPECT_EQ(read.error().code, ErrorCode::kUsage);
+  }
+  const Compression compression = *parse_compression("q4,outliers=0.01");
+  EXPECT_EQ(outlier_count(compression, 4096), 41U);
+  EXPECT_EQ(outlier_count(compression, 64), 1U);
+  EXPECT_EQ(outlier_count(*parse_compression("q4"), 4096), 0U);
 }
 
 TEST(Compression, TheManifestSaysIt) {
@@ -63,6 +84,13 @@ TEST(Compression, TheManifestSaysIt) {
     changed["compression"] = bad;
     EXPECT_FALSE(parse_manifest(dump_json(changed), "m")) << dump_json(bad);
   }
+  Manifest with_outliers = sample_manifest();
+  with_outliers.compression = *parse_compression("q4,outliers=0.02");
+  Json other = manifest_json(with_outliers);
+  EXPECT_EQ(other.at("layout"), "compressed-rows-outliers");
+  EXPECT_EQ(parse_manifest(dump_json(other), "m")->compression, with_outliers.compression);
+  other["layout"] = "compressed-rows";
+  EXPECT_FALSE(parse_manifest(dump_json(other), "m"));
   Json plain = json;
   plain["layout"] = "row-major";
   EXPECT_FALSE(parse_manifest(dump_json(plain), "m"));
@@ -125,6 +153,94 @@ TEST_F(CompressedSplit, MatricesAreCompressedAndAllElseIsKept) {
   EXPECT_EQ(shown.at("dtype"), "q4");
 }
 
+// Which inputs vary most, by a loop over all of them.
+std::vector<size_t> most_varied(const std::vector<float>& numbers, size_t width, size_t count) {
+  std::vector<std::pair<double, size_t>> variances;
+  const size_t rows = numbers.size() / width;
+  for (size_t i = 0; i < width; ++i) {
+    double mean = 0, squares = 0;
+    for (size_t r = 0; r < rows; ++r) mean += numbers[r * width + i] / static_cast<double>(rows);
+    for (size_t r = 0; r < rows; ++r) squares += std::pow(numbers[r * width + i] - mean, 2);
+    variances.emplace_back(-squares, i);
+  }
+  std::sort(variances.begin(), variances.end());
+  std::vector<size_t> out;
+  for (size_t j = 0; j < count; ++j) out.push_back(variances[j].second);
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+TEST_F(CompressedSplit, InputsThatVaryMostStayIn16Bits) {
+  ASSERT_TRUE(split("q4,outliers=0.1"));
+  ASSERT_TRUE(split("", "plain"));
+  const StoredModel model = *store_->open_model("m");
+  const StoredModel plain = *store_->open_model("plain");
+  for (size_t s = 0; s < model.shards.size(); ++s) {
+    for (size_t t = 0; t < model.shards[s].tensors.size(); ++t) {
+      const ShardTensor& tensor = model.shards[s].tensors[t];
+      const ShardTensor& came = plain.shards[s].tensors[t];
+      if (tensor.format != NumberFormat::kQ4) {
+        EXPECT_TRUE(tensor.outliers.empty()) << tensor.name;
+        continue;
+      }
+      const uint64_t width = tensor.shape[1];
+      std::vector<std::byte> stored(tensor.bytes());
+      std::vector<float> numbers(tensor.rows * width);
+      ASSERT_TRUE(model.shards[s].file_of(tensor).read_at(tensor.offset_bytes, stored));
+      ASSERT_TRUE(plain.shards[s].file_of(came).read_at(
+          came.offset_bytes, std::as_writable_bytes(std::span(numbers))));
+      const size_t count = (width + 9) / 10;
+      EXPECT_EQ(tensor.outliers, most_varied(numbers, width, count)) << tensor.name;
+      std::vector<char> row(tensor.row_bytes);
+      for (uint64_t r = 0; r < tensor.rows; ++r) {
+        kernels::compress_row_with_outliers(
+            kernels::best_backend().compress_row, tensor.format, tensor.outliers,
+            std::span(numbers).subspan(r * width, width), row.data());
+        ASSERT_EQ(std::memcmp(row.data(), stored.data() + r * tensor.row_bytes, row.size()), 0)
+            << tensor.name << " row " << r;
+      }
+    }
+  }
+  EXPECT_TRUE(store_->verify("m", {}, {}));
+  EXPECT_EQ(split("q4,outliers=0.1")->at("unchanged"), true);
+  for (const char* other : {"q4", "q4,outliers=0.2"}) EXPECT_FALSE(split(other)) << other;
+}
+
+// The places of outliers come from a file: none may lie behind the inputs.
+TEST_F(CompressedSplit, OutliersThatCannotBeAreRefused) {
+  ASSERT_TRUE(split("q8,outliers=0.1"));
+  const std::string folder = "/store/models/m";
+  const Result<Manifest> manifest = read_manifest(disk_, folder);
+  const std::string name = manifest->shards[1].file;
+  const std::string path = folder + "/shards/" + name;
+  const std::string text = disk_.files_below(folder + "/shards").at(name);
+  const model::StageSpec stage = model::stages(store_->open_model("m")->architecture)[1];
+  const auto expect_refused = [&](const std::string& file, const std::string& message) {
+    const auto opened = std::move(*disk_.open(path, OpenMode::kCreate));
+    ASSERT_TRUE(opened->write_at(0, std::as_bytes(std::span(file))));
+    const Result<Shard> shard = open_shard(disk_, path, stage, manifest->shards[1]);
+    ASSERT_FALSE(shard) << message;
+    EXPECT_NE(shard.error().message.find(message), std::string::npos) << shard.error().message;
+  };
+  const size_t at = text.find("outliers of ");
+  ASSERT_NE(at, std::string::npos);
+  std::string more = text;
+  const size_t number = text.find("\":\"", at) + 3;
+  for (const char digit : {'9', 'x', '-'}) {
+    more[number] = digit;
+    expect_refused(more, digit == '9' ? "shape" : "outliers");
+  }
+  // The table is what its hash covers.
+  const SafetensorsHeader header = *read_safetensors_header(*std::move(
+      *disk_.open("/store/models/m/shards/" + manifest->shards[2].file, OpenMode::kRead)));
+  const auto table = std::find_if(header.tensors.begin(), header.tensors.end(),
+                                  [](const TensorRecord& r) { return r.name == "outliers"; });
+  ASSERT_NE(table, header.tensors.end());
+  std::string moved = text;
+  moved[header.data_offset + table->begin] ^= 1;
+  expect_refused(moved, "damaged");
+}
+
 TEST_F(CompressedSplit, TheSameAgainIsUnchangedAndAnotherFormatIsTaken) {
   ASSERT_TRUE(split("q8"));
   EXPECT_EQ(split("q8")->at("unchanged"), true);
@@ -148,7 +264,7 @@ TEST_F(CompressedSplit, AModelOfTheStoreIsASourceAsWell) {
     return store_->split(request, {}, {});
   };
   ASSERT_TRUE(split("", "plain"));
-  for (const char* format : {"q4", "q8,keep", "nf4,nf4", "fp8"}) {
+  for (const char* format : {"q4", "q8,keep", "nf4,nf4", "fp8", "q4,outliers=0.05"}) {
     ASSERT_TRUE(split(format, "split")) << format;
     const Result<Json> made = from("plain", format, "made");
     ASSERT_TRUE(made) << made.error().message;
