@@ -26,7 +26,7 @@ struct CudaDevice {
 };
 
 // Raised with every change of CudaApi or of the argument structs.
-inline constexpr uint32_t kCudaApiVersion = 3;
+inline constexpr uint32_t kCudaApiVersion = 4;
 // The one symbol of the module: const CudaApi* airllm_cuda_api(), never null, valid for ever.
 inline constexpr const char* kCudaApiSymbol = "airllm_cuda_api";
 

@@ -2,7 +2,9 @@
 //
 // Recipe, for every row and output: lane l takes inputs 8 (l + 32 s) … + 7 for s = 0, 1, …, in
 // order and fused; then the lanes are summed as sum_of_warp does. How many rows share the warp, and
-// whether the weights can be loaded 16 bytes at a time, changes no step of it.
+// whether the weights can be loaded 16 bytes at a time, changes no step of it. Compressed weights
+// are expanded in registers, eight at a time: such a run lies within one block of any format.
+#include "kernels/cuda/compressed.cuh"
 #include "kernels/cuda/device.cuh"
 
 namespace airllm::kernels::cuda {
@@ -36,11 +38,9 @@ __device__ void load(const T* from, size_t count, bool aligned, float (&out)[kIn
 
 template <NumberFormat F, unsigned kRows>
 __global__ void multiply(MatmulArgs args, size_t first_row, bool aligned) {
-  using T = typename Stored<F>::Type;
   const size_t out = static_cast<size_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.y;
   if (out >= args.out) return;
-  const auto* weight =
-      reinterpret_cast<const T*>(static_cast<const char*>(args.weight) + out * weight_stride(args));
+  const char* const weight = static_cast<const char*>(args.weight) + out * args.weight_stride;
   const float* x = args.x + first_row * args.x_stride;
 
   float sums[kRows] = {};
@@ -49,7 +49,12 @@ __global__ void multiply(MatmulArgs args, size_t first_row, bool aligned) {
     const size_t left = args.in - begin;
     const size_t count = left < kInputsAtOnce ? left : kInputsAtOnce;
     float weights[kInputsAtOnce];
-    load(weight + begin, count, aligned, weights);
+    if constexpr (kIsCompressed<F>) {
+      expand<F>(weight, args.in, begin, count, weights);
+    } else {
+      using T = typename Stored<F>::Type;
+      load(reinterpret_cast<const T*>(weight) + begin, count, aligned, weights);
+    }
 #pragma unroll
     for (unsigned r = 0; r < kRows; ++r) {
       const float* inputs = x + r * args.x_stride + begin;
@@ -72,10 +77,18 @@ __global__ void multiply(MatmulArgs args, size_t first_row, bool aligned) {
 template <NumberFormat F, unsigned kRows>
 void launch(const MatmulArgs& args, size_t first_row, CudaStream* stream) {
   const bool aligned = reinterpret_cast<uintptr_t>(args.weight) % sizeof(uint4) == 0 &&
-                       weight_stride(args) % sizeof(uint4) == 0;
+                       args.weight_stride % sizeof(uint4) == 0;
   multiply<F, kRows>
       <<<blocks_for(args.out, kWarpsPerBlock), dim3(kWarp, kWarpsPerBlock), 0, raw(stream)>>>(
           args, first_row, aligned);
+}
+
+template <NumberFormat F>
+void launch_all(const MatmulArgs& args, CudaStream* stream) {
+  size_t row = 0;
+  for (; row + 8 <= args.rows; row += 8) launch<F, 8>(args, row, stream);
+  for (; row + 2 <= args.rows; row += 2) launch<F, 2>(args, row, stream);
+  for (; row < args.rows; ++row) launch<F, 1>(args, row, stream);
 }
 
 // One thread for each number of y.
@@ -104,15 +117,19 @@ CudaStatus matmul_transposed(const MatmulArgs& args, CudaStream* stream) {
   return cudaGetLastError();
 }
 
-CudaStatus matmul(const MatmulArgs& args, CudaStream* stream) {
-  if (args.out == 0) return cudaSuccess;
-  if (is_compressed(args.format)) return cudaErrorNotSupported;
-  with_format(args.format, [&]<NumberFormat F>() {
-    size_t row = 0;
-    for (; row + 8 <= args.rows; row += 8) launch<F, 8>(args, row, stream);
-    for (; row + 2 <= args.rows; row += 2) launch<F, 2>(args, row, stream);
-    for (; row < args.rows; ++row) launch<F, 1>(args, row, stream);
-  });
+CudaStatus matmul(const MatmulArgs& given, CudaStream* stream) {
+  if (given.out == 0) return cudaSuccess;
+  MatmulArgs args = given;
+  args.weight_stride = weight_stride(given);
+  switch (args.format) {
+    case NumberFormat::kF32: launch_all<NumberFormat::kF32>(args, stream); break;
+    case NumberFormat::kF16: launch_all<NumberFormat::kF16>(args, stream); break;
+    case NumberFormat::kBF16: launch_all<NumberFormat::kBF16>(args, stream); break;
+    case NumberFormat::kQ8: launch_all<NumberFormat::kQ8>(args, stream); break;
+    case NumberFormat::kQ4: launch_all<NumberFormat::kQ4>(args, stream); break;
+    case NumberFormat::kNF4: launch_all<NumberFormat::kNF4>(args, stream); break;
+    case NumberFormat::kFP8: launch_all<NumberFormat::kFP8>(args, stream); break;
+  }
   return cudaGetLastError();
 }
 

@@ -145,6 +145,58 @@ TEST_F(Cuda, MatmulMatchesTheReferenceAndEachRowIsItsOwn) {
   }
 }
 
+// Rows with something behind them, at an odd address.
+TEST_F(Cuda, CompressedMatmulMatchesTheReferenceAndEachRowIsItsOwn) {
+  Random random;
+  for (const NumberFormat format :
+       {NumberFormat::kQ8, NumberFormat::kQ4, NumberFormat::kNF4, NumberFormat::kFP8}) {
+    for (const size_t in : {1u, 31u, 33u, 257u, 1024u, 2049u}) {
+      constexpr size_t kRows = 13, kOut = 37, kShift = 1;
+      const std::vector<float> x = random.floats(kRows * in);
+      const size_t stride = row_bytes(format, in, 3);
+      std::vector<char> weight(kShift + kOut * stride, char{85});
+      double largest = 0;
+      for (size_t o = 0; o < kOut; ++o) {
+        const std::vector<float> numbers = random.floats(in);
+        scalar_backend().compress_row(format, numbers.data(), in, &weight[kShift + o * stride]);
+        for (const float number : numbers) largest = std::max(largest, std::abs(double{number}));
+      }
+      std::vector<float> expected(kRows * kOut, 1);
+      MatmulArgs args;
+      args.x_stride = args.in = in;
+      args.y_stride = args.out = kOut;
+      args.rows = kRows;
+      args.format = format;
+      args.weight_stride = stride;
+      args.accumulate = true;
+      args.x = x.data();
+      args.weight = &weight[kShift];
+      args.y = expected.data();
+      scalar_backend().matmul(args, pool_);
+
+      const DeviceMemory device_x = upload(x);
+      const DeviceMemory device_weight(*api_, stream_, weight.data(), weight.size());
+      const DeviceMemory together = upload(std::vector<float>(kRows * kOut, 1));
+      const DeviceMemory alone = upload(std::vector<float>(kRows * kOut, 1));
+      args.weight = device_weight.as<char>() + kShift;
+      args.x = device_x.as();
+      args.y = together.as();
+      ASSERT_EQ(0, api_->matmul(args, stream_));
+      args.rows = 1;
+      for (size_t r = 0; r < kRows; ++r) {
+        args.x = device_x.as() + r * in;
+        args.y = alone.as() + r * kOut;
+        ASSERT_EQ(0, api_->matmul(args, stream_));
+      }
+      const double n = static_cast<double>(in);
+      const std::vector<float> actual = together.floats(kRows * kOut);
+      ASSERT_NO_FATAL_FAILURE(
+          expect_near(expected, actual, 4 * std::sqrt(n) + 8, 2 * largest * n + 1));
+      ASSERT_TRUE(same_bits(actual, alone.floats(kRows * kOut)));
+    }
+  }
+}
+
 TEST_F(Cuda, AttentionMatchesTheReference) {
   Random random;
   constexpr size_t kHeads = 6, kKvHeads = 2, kRows = 5;
