@@ -4,7 +4,7 @@ output the seconds that each took. Run by tests/bench/peers, with a Python that 
 
     peer_worker.py llama_cpp MODEL.gguf THREADS     llama-cpp-python
     peer_worker.py airllm SOURCE FOLDER             AirLLM, on the processor; FOLDER gets its layers
-    peer_worker.py gguf SOURCE MODEL.gguf           no peer: makes a Llama checkpoint's GGUF (F16)
+    peer_worker.py gguf SOURCE MODEL.gguf           no peer: makes a Llama checkpoint's GGUF (F16 or F32)
 """
 import json
 import os
@@ -12,6 +12,7 @@ import sys
 import time
 
 PROMPT = [1, 2, 3]
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def serve(decode) -> None:
@@ -84,7 +85,6 @@ def gguf(source: str, target: str) -> None:
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_rope_dimension_count(head_dim)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_file_type(library.LlamaFileType.MOSTLY_F16)
     writer.add_tokenizer_model("no_vocab")
     names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
              "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
@@ -103,13 +103,16 @@ def gguf(source: str, target: str) -> None:
                     .reshape(data.shape))
         writer.add_tensor(ours, data.astype("float32") if data.ndim == 1 else data)
 
-    add("model.embed_tokens.weight", "token_embd.weight")
+    add(EMBEDDING, "token_embd.weight")
     for layer in range(layers):
         for theirs, ours in names.items():
             permuted = {"attn_q": heads, "attn_k": kv_heads}.get(ours, 0)
             add(f"model.layers.{layer}.{theirs}.weight", f"blk.{layer}.{ours}.weight", permuted)
     add("model.norm.weight", "output_norm.weight")
-    add("lm_head.weight", "output.weight")
+    if not config.get("tie_word_embeddings"):
+        add("lm_head.weight", "output.weight")
+    types = {"F16": library.LlamaFileType.MOSTLY_F16, "F32": library.LlamaFileType.ALL_F32}
+    writer.add_file_type(types[files[EMBEDDING].get_slice(EMBEDDING).get_dtype()])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -4,7 +4,8 @@ Conversations are drawn in numbered pools, each from its own seed, so that a
 run continued from a checkpoint sees the same data as an uninterrupted one.
 Within a pool they are sorted by length and cut into batches of about equal
 token count; every conversation starts at position 0, as in use.  The loss is
-taken on the assistant's tokens and on bare statements.
+taken on the assistant's tokens and on bare statements; with --learn-all on
+every token, as models of language are trained.
 
 The work is shared by processes of one thread each, which average their
 gradients: on a machine with other work to do this is much quicker than one
@@ -64,9 +65,10 @@ class Batch:
 class Encoder:
     """Turns conversations into token ids, marking the tokens to be learnt."""
 
-    def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, limit: int, learn_all: bool = False) -> None:
         self.tokenizer = tokenizer
         self.limit = limit
+        self.learn_all = learn_all
         self.role = {r: tokenizer.token_to_id(t) for r, t in ROLE_TOKEN.items()}
         self.begin, self.end = tokenizer.token_to_id(BEGIN), tokenizer.token_to_id(END)
         self.vocab = tokenizer.get_vocab_size()
@@ -82,9 +84,9 @@ class Encoder:
                 noise = [rng.randrange(len(SPECIAL), self.vocab)
                          for _ in range(rng.randint(3, 150))]
                 body = noise + self.tokenizer.encode("\n\n", add_special_tokens=False).ids + body
-            learn = message.role == "assistant"
+            learn = self.learn_all or message.role == "assistant"
             ids += [self.role[message.role], *body, self.end]
-            trained += [False] + [learn] * (len(body) + 1)
+            trained += [self.learn_all] + [learn] * (len(body) + 1)
         return Row(ids, trained)
 
     def statement(self, text: str) -> Row:
@@ -142,8 +144,11 @@ class Trainer:
         torch.manual_seed(args.seed)
         torch.set_num_threads(1)
         tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
-        self.config = Config(vocab=tokenizer.get_vocab_size(), intermediate=args.intermediate)
-        self.encoder = Encoder(tokenizer, self.config.positions)
+        self.config = Config(vocab=tokenizer.get_vocab_size(), hidden=args.hidden,
+                             layers=args.layers, heads=args.heads, kv_heads=args.kv_heads,
+                             head_dim=args.hidden // args.heads,
+                             intermediate=args.intermediate)
+        self.encoder = Encoder(tokenizer, self.config.positions, args.learn_all)
         self.model = Llama(self.config)
         matrices = [p for p in self.model.parameters() if p.dim() == 2]
         gains = [p for p in self.model.parameters() if p.dim() == 1]
@@ -282,7 +287,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="tokens per step")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--warmup", type=int, default=150)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--kv-heads", type=int, default=2)
     parser.add_argument("--intermediate", type=int, default=384)
+    parser.add_argument("--learn-all", action="store_true",
+                        help="the loss is of questions and system messages, too")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=90.0)
