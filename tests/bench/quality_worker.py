@@ -2,7 +2,7 @@
 """One step of tests/bench/quality, in a Python that has what it takes; prints a JSON object.
 
     quality_worker.py prepare SOURCE OUT EXPANDED COUNT FACTOR   torch: outlier dimensions, f32 weights
-    quality_worker.py texts MODEL OUT.json POSITIONS   tokenizers, torch: what is asked of every engine
+    quality_worker.py texts MODEL OUT.json POSITIONS QUESTIONS   tokenizers, torch: what is asked of every engine
     quality_worker.py reference EXPANDED TEXTS REFERENCE.npy      transformers in f32
     quality_worker.py nf4 EXPANDED TEXTS REFERENCE.npy            bitsandbytes, dequantised, in f32
     quality_worker.py gguf_of MODEL.gguf TARGET.gguf TYPE         llama-cpp-python, gguf
@@ -111,9 +111,9 @@ def prepare(source: str, out: str, expanded: str, count: str, factor: str) -> No
         "widths": sorted({w.shape[1] for w in weights.values() if w.dim() == 2})}))
 
 
-def texts(model: str, out: str, positions: str) -> None:
+def texts(model: str, out: str, positions: str, most_questions: str) -> None:
     """Half of the positions are of held-out questions about capitals, half of conversations that were
-    drawn with a seed of its own; `questions` are all about capitals."""
+    drawn with a seed of its own; `questions` are about capitals, too, a random choice of them."""
     sys.path.insert(0, os.path.join(ROOT, "tools", "demo_model"))
     sys.dont_write_bytecode = True
     import corpus
@@ -125,9 +125,10 @@ def texts(model: str, out: str, positions: str) -> None:
     if None in encoder.role.values():
         sys.exit(f"{model}: not the tokenizer of tools/demo_model")
     rows = [row_of(encoder, item) for item in heldout.held_out() if item["category"] == "capital"]
-    questions = [{"ids": row.ids, "answer": row.trained.index(True)} for row in rows]
     rng = random.Random("quality")
     rng.shuffle(rows)
+    questions = [{"ids": row.ids, "answer": row.trained.index(True)}
+                 for row in rows[:int(most_questions)]]
     never = random.Random(0)
     never.random = lambda: 1.0  # type: ignore[method-assign]  # no random tokens
     drawn = corpus.Corpus(rng)
