@@ -4,6 +4,7 @@
 #include "kernels/convert.h"
 
 #include <algorithm>
+#include <random>
 #include <vector>
 
 #include "tests/kernels/backend_test.h"
@@ -226,6 +227,27 @@ TEST(Compressed, AreNoFurtherOffThanByEvenDivision) {
         }
       }
     }
+  }
+}
+
+// What docs/number-formats.md says of it, and a little more.
+TEST(Compressed, NormalWeightsAreAsNearAsDocumented) {
+  struct Case {
+    NumberFormat format;
+    double most;  // of the standard deviation
+  };
+  constexpr size_t kWidth = 1 << 18;
+  std::mt19937_64 generator(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> numbers(kWidth), out(kWidth);
+  for (float& number : numbers) number = normal(generator);
+  for (const Case& item : {Case{NumberFormat::kQ8, 0.0053}, Case{NumberFormat::kQ4, 0.07}}) {
+    std::vector<char> row(row_bytes(item.format, kWidth));
+    best_backend().compress_row(item.format, numbers.data(), kWidth, row.data());
+    expand_row(item.format, row.data(), out);
+    double squares = 0;
+    for (size_t i = 0; i < kWidth; ++i) squares += std::pow(double{numbers[i]} - out[i], 2);
+    EXPECT_LT(std::sqrt(squares / kWidth), item.most) << number_format_name(item.format);
   }
 }
 
