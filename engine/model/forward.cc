@@ -6,7 +6,6 @@
 #include "base/check.h"
 #include "base/checked.h"
 #include "base/overloaded.h"
-#include "engine/model/router.h"
 
 namespace airllm::model {
 namespace {
@@ -608,17 +607,16 @@ void ForwardPass::route(WeightSource& weights) {
   const Router& router = architecture_.router;
   for (std::vector<RoutedRow>& rows : routed_) rows.clear();
   const std::span<const float> logits = look(at({Buffer::kRouter}), rows_.size() * router.experts);
-  std::vector<ExpertChoice> choices;
   for (size_t r = 0; r < rows_.size(); ++r) {
     choose_experts(router, logits.subspan(r * router.experts, router.experts), router_bias_,
-                   choices);
-    for (const ExpertChoice& choice : choices) {
+                   router_memory_);
+    for (const ExpertChoice& choice : router_memory_.choices) {
       routed_[choice.expert].push_back({r, choice.weight});
     }
   }
-  std::vector<bool> used(router.experts);
-  for (size_t e = 0; e < used.size(); ++e) used[e] = !routed_[e].empty();
-  weights.choose_experts(used);
+  used_experts_.resize(router.experts);
+  for (size_t e = 0; e < router.experts; ++e) used_experts_[e] = !routed_[e].empty();
+  weights.choose_experts(used_experts_);
   const size_t width = architecture_.hidden;
   copy_rows(nullptr, 0, at({Buffer::kBranch}), width, rows_.size(), width);
 }

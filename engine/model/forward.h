@@ -12,6 +12,7 @@
 #include "engine/kv/kv_pool.h"
 #include "engine/model/architecture.h"
 #include "engine/model/memory_access.h"
+#include "engine/model/router.h"
 #include "engine/model/stages.h"
 #include "engine/model/steps.h"
 #include "engine/model/weight_source.h"
@@ -155,7 +156,9 @@ class ForwardPass {
   std::vector<kernels::AttentionRow> attention_rows_;
   std::vector<std::vector<RoutedRow>> routed_;  // of each expert
   std::vector<float> router_bias_;              // [experts], or empty
-  std::vector<size_t> chosen_rows_;             // that are gathered, or want logits
+  RouterMemory router_memory_;
+  std::vector<bool> used_experts_;   // that some row has chosen
+  std::vector<size_t> chosen_rows_;  // that are gathered, or want logits
   std::vector<std::byte> looked_at_;
   std::array<float, step::LoadParameter::kCount> parameters_{};
   std::vector<float> inverse_row_norms_;  // of a normalised head, once known; 0: not yet

@@ -27,7 +27,11 @@ void softmax(std::vector<float>& numbers) {
 // no numbers.
 class Taker {
  public:
-  explicit Taker(std::vector<float> scores) : scores_(std::move(scores)), taken_(scores_.size()) {}
+  // Borrows both; nothing is taken yet.
+  Taker(const std::vector<float>& scores, std::vector<bool>& taken)
+      : scores_(scores), taken_(taken) {
+    taken_.assign(scores_.size(), false);
+  }
 
   const std::vector<float>& scores() const { return scores_; }
 
@@ -43,8 +47,8 @@ class Taker {
   bool is_taken(size_t i) const { return taken_[i]; }
 
  private:
-  std::vector<float> scores_;
-  std::vector<bool> taken_;
+  const std::vector<float>& scores_;
+  std::vector<bool>& taken_;
 };
 
 float group_score(const Router& router, std::span<const float> scores) {
@@ -61,13 +65,14 @@ float group_score(const Router& router, std::span<const float> scores) {
 }
 
 // Leaves only the experts of the best groups.
-void keep_best_groups(const Router& router, std::vector<float>& scores) {
+void keep_best_groups(const Router& router, RouterMemory& memory) {
+  std::vector<float>& scores = memory.biased;
   const size_t size = scores.size() / router.groups;
-  std::vector<float> of_groups;
+  memory.groups.clear();
   for (size_t g = 0; g < router.groups; ++g) {
-    of_groups.push_back(group_score(router, std::span(scores).subspan(g * size, size)));
+    memory.groups.push_back(group_score(router, std::span(scores).subspan(g * size, size)));
   }
-  Taker groups(std::move(of_groups));
+  Taker groups(memory.groups, memory.taken_groups);
   for (size_t i = 0; i < router.chosen_groups; ++i) groups.take();
   for (size_t e = 0; e < scores.size(); ++e) {
     if (!groups.is_taken(e / size)) scores[e] = kNever;
@@ -76,8 +81,8 @@ void keep_best_groups(const Router& router, std::vector<float>& scores) {
 
 // The best of those that are left, with its weight among those that are near it, as transformers'
 // sparsemixer has it (in use, not in training).
-ExpertChoice mix_sparsely(const Router& router, Taker& left) {
-  std::vector<float> near = left.scores();
+ExpertChoice mix_sparsely(const Router& router, Taker& left, std::vector<float>& near) {
+  near = left.scores();
   for (size_t e = 0; e < near.size(); ++e) {
     if (left.is_taken(e)) near[e] = kNever;
   }
@@ -106,23 +111,27 @@ void normalize(const Router& router, std::vector<ExpertChoice>& choices) {
 }  // namespace
 
 void choose_experts(const Router& router, std::span<const float> logits,
-                    std::span<const float> bias, std::vector<ExpertChoice>& choices) {
+                    std::span<const float> bias, RouterMemory& memory) {
   AIRLLM_CHECK(logits.size() == router.experts && router.chosen <= router.experts);
+  std::vector<ExpertChoice>& choices = memory.choices;
   choices.clear();
-  std::vector<float> scores(logits.begin(), logits.end());
+  std::vector<float>& scores = memory.scores;
+  scores.assign(logits.begin(), logits.end());
   if (router.score == Router::Score::kSparseMixer) {
-    Taker left(std::move(scores));
-    for (size_t i = 0; i < router.chosen; ++i) choices.push_back(mix_sparsely(router, left));
+    Taker left(scores, memory.taken);
+    for (size_t i = 0; i < router.chosen; ++i) {
+      choices.push_back(mix_sparsely(router, left, memory.near));
+    }
   } else {
     if (router.score == Router::Score::kSigmoid) {
       for (float& score : scores) score = 1 / (1 + std::exp(-score));
     } else {
       softmax(scores);
     }
-    std::vector<float> biased = scores;
-    for (size_t e = 0; e < bias.size(); ++e) biased[e] += bias[e];
-    if (router.groups > 1) keep_best_groups(router, biased);
-    Taker left(std::move(biased));
+    memory.biased = scores;
+    for (size_t e = 0; e < bias.size(); ++e) memory.biased[e] += bias[e];
+    if (router.groups > 1) keep_best_groups(router, memory);
+    Taker left(memory.biased, memory.taken);
     for (size_t i = 0; i < router.chosen; ++i) {
       const size_t best = left.take();
       choices.push_back({static_cast<uint32_t>(best), scores[best]});

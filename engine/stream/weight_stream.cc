@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "base/check.h"
 #include "base/checked.h"
@@ -735,15 +736,13 @@ Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
       std::find_if(embedding_blocks_.begin(), embedding_blocks_.end(),
                    [&](const EmbeddingBlock& b) { return b.tensor == number && b.block == block; });
   const bool is_hit = found != embedding_blocks_.end();
-  size_t slot = embedding_blocks_.size();
-  if (is_hit) {
-    slot = found->slot;
-    embedding_blocks_.erase(found);
-  } else if (slot >= (host_ ? host_->embedding_slots() : plan_.embedding_slots)) {
-    slot = embedding_blocks_.back().slot;
-    embedding_blocks_.pop_back();
+  if (!is_hit) {
+    const size_t used = embedding_blocks_.size();
+    const size_t slots = host_ ? host_->embedding_slots() : plan_.embedding_slots;
+    found = used < slots ? embedding_blocks_.insert(embedding_blocks_.end(), {number, block, used})
+                         : std::prev(embedding_blocks_.end());
   }
-  std::byte* memory = embedding_slot(slot);
+  std::byte* memory = embedding_slot(found->slot);
   if (!is_hit) {
     Result<bool> was_read = read_embedding_block(tile, memory, false);
     if (!was_read) {
@@ -751,11 +750,12 @@ Result<const std::byte*> WeightStream::cached_row(size_t number, uint64_t row) {
       embedding_blocks_.clear();
       return Unexpected(std::move(was_read).error());
     }
+    *found = {number, block, found->slot};
     counters_.read_bytes += tile.read_bytes();
   } else {
     counters_.cache_bytes += tensor.row_bytes;
   }
-  embedding_blocks_.push_front({number, block, slot});
+  embedding_blocks_.splice(embedding_blocks_.begin(), embedding_blocks_, found);
   return memory + (tile.data_offset - tile.read_offset()) +
          (row - tile.row_begin) * tensor.row_bytes;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A peer that decodes when told to: one line of standard input is a number of tokens, one of standard
-output the seconds that each took. Run by tests/bench/peers, with a Python that has the peer.
+"""A peer that decodes when told to: a line of standard input is "decode N" or "prompt N" with a number of
+tokens, one of standard output the seconds that each took to decode, or that all of the prompt took. Run by tests/bench/peers, with a Python that has the peer.
 
     peer_worker.py llama_cpp MODEL.gguf THREADS     llama-cpp-python
     peer_worker.py airllm SOURCE FOLDER             AirLLM, on the processor; FOLDER gets its layers
@@ -15,16 +15,18 @@ PROMPT = [1, 2, 3]
 EMBEDDING = "model.embed_tokens.weight"
 
 
-def serve(decode) -> None:
-    """decode(tokens) gives the seconds of all of them."""
+def serve(decode, prompt=None) -> None:
+    """Both give the seconds of so many tokens, which `prompt` takes at once."""
     for line in sys.stdin:
-        tokens = int(line)
-        print(json.dumps(decode(tokens) / tokens), flush=True)
+        what, tokens = line.split()
+        count = int(tokens)
+        print(json.dumps(decode(count) / count if what == "decode" else prompt(count)), flush=True)
 
 
 def llama_cpp(path: str, threads: str) -> None:
     from llama_cpp import Llama
-    model = Llama(path, n_ctx=256, n_threads=int(threads), verbose=False)
+    model = Llama(path, n_ctx=1024, n_batch=512, n_threads=int(threads),
+                  n_threads_batch=int(threads), verbose=False)
 
     def decode(tokens: int) -> float:
         model.reset()
@@ -34,7 +36,13 @@ def llama_cpp(path: str, threads: str) -> None:
             model.eval([token + 5])
         return time.monotonic() - start
 
-    serve(decode)
+    def prompt(tokens: int) -> float:
+        model.reset()
+        start = time.monotonic()
+        model.eval([(i * 37 + 11) % 30000 for i in range(tokens)])
+        return time.monotonic() - start
+
+    serve(decode, prompt)
 
 
 def airllm(source: str, folder: str) -> None:

@@ -131,6 +131,14 @@ def size_of(text: str) -> float:
     return float(text[:-1]) * 1024 ** ("KMGT".index(text[-1]) + 1)
 
 
+def ram_read_rate(build: str) -> float:
+    """Bytes per second of a plain sum over memory, by all processors; of a build with benchmarks."""
+    out = subprocess.run([os.path.join(build, "bench", "kernels_bench"),
+                          "--benchmark_filter=^machine/read_memory", "--benchmark_format=json"],
+                         stdout=subprocess.PIPE, check=True)
+    return max(b["bytes_per_second"] for b in json.loads(out.stdout)["benchmarks"])
+
+
 def spread(values: list[float]) -> str:
     return (f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}, "
             f"{len(values)} runs)")

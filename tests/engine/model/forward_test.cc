@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "tests/engine/model/pass.h"
+#include "tests/kernels/allocation_count.h"
 
 namespace airllm::model {
 namespace {
@@ -213,6 +214,26 @@ TEST(ForwardPass, TheSameToTheBitHoweverTheWorkIsCut) {
           EXPECT_EQ(together, alone) << backend->name << ", chunk " << chunk << ", "
                                      << format_size(budget) << ", threads " << threads;
         }
+      }
+    }
+  }
+}
+
+// After the first ones, which find out how much they need. Reading takes a piece of a queue for
+// every 64 tiles, a cache of experts that does not hold all some more.
+TEST(ForwardPass, ASweepTakesNoMemory) {
+  const MemoryModel dense(tiny_architecture(true), kernels::NumberFormat::kBF16, 3);
+  const MemoryModel sparse(testing::tiny_architecture_of_experts(4, 32, 48),
+                           kernels::NumberFormat::kBF16, 3);
+  for (const MemoryModel* model : {&dense, &sparse}) {
+    for (const uint64_t budget : {220 * kKiB, 64 * kMiB}) {
+      if (model == &sparse && budget < 64 * kMiB) continue;
+      Pass pass(*model, {.budget = budget, .backend = &kernels::best_backend()});
+      const std::vector<size_t> counts = pass.allocations(random_tokens(30, 1, model->architecture),
+                                                          kernels::testing::allocation_count);
+      for (size_t p = 10; p < counts.size(); ++p) {
+        EXPECT_LE(counts[p], budget < 64 * kMiB ? 1U : 0U)
+            << "position " << p << ", " << format_size(budget);
       }
     }
   }

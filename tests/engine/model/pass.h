@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <random>
 #include <span>
@@ -64,6 +65,21 @@ class Pass {
         out[owner[i]].emplace_back(logits.begin(), logits.end());
       }
     }
+  }
+
+  // Decodes `tokens`, one a sweep, and gives how often each took memory.
+  std::vector<size_t> allocations(const std::vector<int32_t>& tokens, size_t (*count)()) {
+    kv::KvSequence kv(*kv_);
+    AIRLLM_CHECK(kv.reserve(tokens.size()));
+    const std::function<Status()> between_tiles = [] { return Status(); };
+    std::vector<size_t> out;
+    for (size_t p = 0; p < tokens.size(); ++p) {
+      const model::Row row{tokens[p], static_cast<uint32_t>(p), 0, &kv, true};
+      const size_t before = count();
+      AIRLLM_CHECK(forward_.run({&row, 1}, weights_, between_tiles).has_value());
+      out.push_back(count() - before);
+    }
+    return out;
   }
 
  private:

@@ -10,9 +10,9 @@ namespace {
 
 std::vector<ExpertChoice> choose(const Router& router, const std::vector<float>& logits,
                                  const std::vector<float>& bias = {}) {
-  std::vector<ExpertChoice> choices;
-  choose_experts(router, logits, bias, choices);
-  return choices;
+  RouterMemory memory;
+  choose_experts(router, logits, bias, memory);
+  return memory.choices;
 }
 
 Router router_of(uint64_t experts, uint64_t chosen) {
