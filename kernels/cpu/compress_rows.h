@@ -206,9 +206,9 @@ inline void compress_q8(const float* numbers, size_t width, char* out) {
 // --- q4
 
 // x is about step * code + offset, with codes 0 … 15. While they are fitted, the numbers of a block
-// are 15 bits of its range, which are a 60th of what the codes lose; half of the vectors are enough
-// for them, and their sums are exact. The least is at kLeastWord, others as many kStepWords above
-// it as 15ths of the range; 0 is one that the block lacks.
+// are words of 15 bits: half of the vectors are enough for them, and their sums are exact. The
+// least is at kLeastWord, others as many kStepWords above it as 15ths of the range; 0 is one that
+// the block lacks.
 constexpr float kStepWords = 1920;
 constexpr float kLeastWord = 2 * kStepWords;
 
