@@ -28,6 +28,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MAX_TOKENS = 1024
 ALL_TOKENS = "1000000000"  # of a vocabulary
+AT_ONCE = 8  # asked of airllm
 BLOCK = 64  # of bitsandbytes' NF4
 
 
@@ -44,7 +45,7 @@ def read_texts(path: str) -> dict:
 
 def right(questions: list[dict], likeliest: Callable) -> int:
     """How many are answered exactly: greedy decoding gives an answer just when each of its tokens is the
-    likeliest after those before it. likeliest(ids) gives a token for each position."""
+    likeliest after those before it."""
     count = 0
     for question, tokens in zip(questions, likeliest([q["ids"][:-1] for q in questions]), strict=True):
         first = question["answer"]
@@ -54,12 +55,13 @@ def right(questions: list[dict], likeliest: Callable) -> int:
 
 def measure(texts_path: str, reference_path: str, logits_of: Callable, likeliest: Callable,
             **more) -> None:
-    """Prints how far the distributions are from the reference's: Kullback-Leibler, in nats."""
+    """Prints how far the distributions are from the reference's: Kullback-Leibler, in nats. Of rows of
+    ids, logits_of() gives the logits at each position, likeliest() the likeliest token."""
     texts = read_texts(texts_path)
     reference = np.load(reference_path, mmap_mode="r")
     at, divergences, agreeing = 0, [], []
-    for sequence in texts["sequences"]:
-        ours = log_softmax(logits_of(sequence["ids"][:-1]))
+    for logits in logits_of([sequence["ids"][:-1] for sequence in texts["sequences"]]):
+        ours = log_softmax(logits)
         theirs = log_softmax(reference[at:at + len(ours)])
         divergences.append((np.exp(theirs) * (theirs - ours)).sum(axis=-1))
         agreeing.append(theirs.argmax(axis=-1) == ours.argmax(axis=-1))
@@ -174,7 +176,8 @@ def by_torch(model, texts_path: str, reference_path: str, **more) -> None:
                 found = model(padded).logits.argmax(-1).tolist()
             yield from (tokens[:len(ids)] for tokens, ids in zip(found, batch, strict=True))
 
-    measure(texts_path, reference_path, lambda ids: torch_logits(model, ids), likeliest, **more)
+    measure(texts_path, reference_path, lambda rows: (torch_logits(model, ids) for ids in rows),
+            likeliest, **more)
 
 
 def reference(source: str, texts_path: str, reference_path: str) -> None:
@@ -241,13 +244,14 @@ def llama_cpp(path: str, texts_path: str, reference_path: str) -> None:
     model = Llama(path, n_ctx=MAX_TOKENS, n_batch=MAX_TOKENS, n_ubatch=MAX_TOKENS, logits_all=True,
                   n_threads=os.cpu_count(), verbose=False)
 
-    def logits_of(ids: list[int]) -> np.ndarray:
-        model.reset()
-        model.eval(ids)
-        return model.scores[:len(ids)]
+    def logits_of(rows: list[list[int]]):
+        for ids in rows:
+            model.reset()
+            model.eval(ids)
+            yield model.scores[:len(ids)]
 
     measure(texts_path, reference_path, logits_of,
-            lambda rows: (logits_of(ids).argmax(axis=-1) for ids in rows))
+            lambda rows: (logits.argmax(axis=-1) for logits in logits_of(rows)))
 
 
 # airllm
@@ -267,12 +271,13 @@ def airllm(client: str, socket: str, name: str, texts_path: str, reference_path:
         np.put_along_axis(found, pairs[:, :, 0].astype(np.int64), pairs[:, :, 1], axis=1)
         return found
 
-    def likeliest(rows: list[list[int]]):
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            for answer in pool.map(lambda ids: ask(ids, "1"), rows):
-                yield [position[0][0] for position in answer]
+    def at_once(one: Callable, rows: list[list[int]]):
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            for start in range(0, len(rows), AT_ONCE):  # not all at once: they are large
+                yield from pool.map(one, rows[start:start + AT_ONCE])
 
-    measure(texts_path, reference_path, log_probs, likeliest)
+    measure(texts_path, reference_path, lambda rows: at_once(log_probs, rows),
+            lambda rows: at_once(lambda ids: [p[0][0] for p in ask(ids, "1")], rows))
 
 
 if __name__ == "__main__":
