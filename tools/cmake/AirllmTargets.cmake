@@ -30,6 +30,12 @@ target_include_directories(airllm_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_
 target_compile_options(airllm_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-psabi>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${AIRLLM_WERROR}>>:-Werror>)
+# Where every processor can fuse a * b + c, GCC does so where it likes; then what is split, or drawn from
+# logits, would differ from one machine to another. x86-64 has nothing to fuse with unless asked.
+string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" AIRLLM_PROCESSOR)
+if(NOT AIRLLM_PROCESSOR MATCHES "^(x86_64|amd64)$")
+  target_compile_options(airllm_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+endif()
 # GCC 12 warns falsely of standard strings and variants when it inlines much (GCC bugs 105562, 105329):
 # at -O3, and with sanitizers. The dev preset keeps both warnings.
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND (CMAKE_BUILD_TYPE STREQUAL Release OR AIRLLM_SANITIZE))
@@ -65,10 +71,15 @@ endif()
 
 configure_file(${CMAKE_SOURCE_DIR}/base/version.h.in ${CMAKE_BINARY_DIR}/generated/base/version.h)
 
-# airllm_library(NAME SOURCES file... [DEPENDS target...]): the static library of one folder.
+# airllm_library(NAME SOURCES file... [ALONE file...] [DEPENDS target...]): the static library of one
+# folder. ALONE are those sources whose own names others of the folder have, too: a unity build (see the
+# preset aarch64) compiles them by themselves.
 function(airllm_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;ALONE;DEPENDS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
+  if(ARG_ALONE)
+    set_source_files_properties(${ARG_ALONE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
   target_link_libraries(${name} PUBLIC airllm_options ${ARG_DEPENDS})
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
 endfunction()
