@@ -2,7 +2,8 @@
 // vector it falls: remainders go through the same instructions, in a padded vector or one by one.
 #include <cmath>
 
-#include "kernels/cpu/avx2_vector.h"
+#include "kernels/cpu/avx2_outputs.h"
+#include "kernels/cpu/burn.h"
 #include "kernels/cpu/operations.h"
 
 namespace airllm::kernels::avx2 {
@@ -264,24 +265,6 @@ void to_f32(const void* in, NumberFormat format, float* out, size_t count) {
               [&]<NumberFormat F>() { convert<F>(static_cast<const char*>(in), out, count); });
 }
 
-// Twelve sums hide the latency of a fused product and sum on every core so far: 4 to 5 cycles, two
-// of them begun in each.
-uint64_t burn(uint64_t rounds) {
-  constexpr size_t kSums = 12;
-  __m256 sums[kSums];
-#pragma GCC unroll 12
-  for (size_t i = 0; i < kSums; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
-  const __m256 factor = _mm256_set1_ps(0.75f);
-  for (uint64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 12
-    for (size_t i = 0; i < kSums; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, factor);
-  }
-  __m256 all = sums[0];
-#pragma GCC unroll 12
-  for (size_t i = 1; i < kSums; ++i) all = _mm256_add_ps(all, sums[i]);
-  volatile float kept = _mm256_cvtss_f32(all);
-  (void)kept;
-  return rounds * kSums * kLanes * 2;
-}
+uint64_t burn(uint64_t rounds) { return burn_with<OneOutput>(rounds); }
 
 }  // namespace airllm::kernels::avx2
