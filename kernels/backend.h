@@ -9,6 +9,7 @@
 // done with when a call returns.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -148,14 +149,14 @@ struct CopyArgs {
 };
 
 struct Backend {
-  const char* name;  // "scalar", "avx2"
+  const char* name;  // one of kBackendNames, of the CPU
 
   void (*matmul)(const MatmulArgs&, ThreadPool&);
   // Bytes of what a product with compressed weights takes of one row of `in` inputs, a multiple of
-  // 32; 0 where it takes the row itself.
+  // 64; 0 where it takes the row itself.
   size_t (*prepared_bytes)(size_t in);
   // Makes it of args.x, for the products of these rows with any compressed weights; `prepared` has
-  // prepared_bytes(in) for each of the rows and is aligned to 32. Only x, rows and in are looked
+  // prepared_bytes(in) for each of the rows and is aligned to 64. Only x, rows and in are looked
   // at.
   void (*prepare)(const MatmulArgs&, void* prepared, ThreadPool&);
   // y[r, i] += sum over o of x[r, o] * weight[o, i], in the order of o; x [rows, out], y [rows,
@@ -190,14 +191,20 @@ constexpr size_t most_prepared_bytes(size_t in) {
 
 // The reference: plain loops, in the order of the formulas. Stays for ever.
 const Backend& scalar_backend();
-// Null where this build or this CPU has not got it.
+// Null where this build or this CPU has not got it. All of AVX-512's results have the bits of
+// AVX2's.
 const Backend* avx2_backend();
+const Backend* avx512_backend();
 
+// Those of the CPU, the better ones last.
+inline constexpr std::array kBackendNames = {"scalar", "avx2", "avx512"};
+// Null where the name is unknown, or this build or this CPU has not got it.
+const Backend* find_backend(std::string_view name);
 // The best of this CPU.
 const Backend& best_backend();
 
-// The best backend of this CPU, or the one that the environment variable AIRLLM_CPU names
-// ("scalar", "avx2"). A name that is unknown or that this CPU cannot run is a kConfig error.
+// The best backend of this CPU, or the one of kBackendNames that the environment variable
+// AIRLLM_CPU names. A name that is unknown or that this CPU cannot run is a kConfig error.
 Result<const Backend*> choose_backend();
 
 // Why choose_backend() takes the backend `name` here, for people.

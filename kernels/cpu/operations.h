@@ -1,5 +1,5 @@
-// The operations of each instruction set of the CPU, as backend.h describes them. The avx2 ones
-// exist only where the build has AIRLLM_KERNELS_AVX2.
+// The operations of each instruction set of the CPU, as backend.h describes them. The avx2 and the
+// avx512 ones exist only where the build has AIRLLM_KERNELS_X86.
 //
 // Files compiled for more than the base instruction set must not emit inline functions that other
 // files emit too (of the standard library, of ours): the linker keeps one copy of each, and the CPU
@@ -48,6 +48,16 @@ void compress_row(NumberFormat format, const float* numbers, size_t width, char*
 void to_f32(const void* in, NumberFormat format, float* out, size_t count);
 uint64_t burn(uint64_t rounds);
 }  // namespace avx2
+
+// What differs from avx2's; that is of the same bits. Prepared inputs have as many bytes, in
+// another order.
+namespace avx512 {
+void matmul(const MatmulArgs& args, ThreadPool& pool);
+void matmul_compressed(const MatmulArgs& args, ThreadPool& pool);
+void matmul_fp8(const MatmulArgs& args, ThreadPool& pool);
+void prepare(const MatmulArgs& args, void* prepared, ThreadPool& pool);
+uint64_t burn(uint64_t rounds);
+}  // namespace avx512
 
 // The first position that a row at `position` attends to.
 static inline size_t first_position(const AttentionArgs& args, size_t position) {

@@ -55,7 +55,7 @@ void add(const std::string& owner, const MeasuredOperation& operation) {
 class Benches {
  public:
   Benches() : pool_(thread_count()) {
-    for (const Backend* backend : {avx2_backend(), &scalar_backend()}) {
+    for (const Backend* backend : {avx512_backend(), avx2_backend(), &scalar_backend()}) {
       if (backend == nullptr) continue;
       sets_.push_back(std::make_unique<OperationSet>(*backend, pool_, kBufferBytes));
       const OperationSet& set = *sets_.back();

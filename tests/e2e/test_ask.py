@@ -354,11 +354,19 @@ class Stories(harness.E2eTest):
     def test_on_the_scalar_path(self):
         self.check("scalar")
 
-    def test_on_the_avx2_path(self):
+    def check_if_cpu_has(self, cpu, *flags):
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            if " avx2 " not in file.read():
-                self.skipTest("this CPU has no AVX2")
-        self.check("avx2")
+            has = file.read().split()
+        if any(flag not in has for flag in flags):
+            self.skipTest("this CPU lacks one of " + ", ".join(flags))
+        self.check(cpu)
+
+    def test_on_the_avx2_path(self):
+        self.check_if_cpu_has("avx2", "avx2", "fma", "f16c")
+
+    def test_on_the_avx512_path(self):
+        self.check_if_cpu_has("avx512", "avx512f", "avx512bw", "avx512dq", "avx512vl",
+                              "avx512_vnni")
 
 
 if __name__ == "__main__":

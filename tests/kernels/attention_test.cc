@@ -289,7 +289,7 @@ TEST_P(Attention, ANanInAKeyShows) {
   for (const float number : out) EXPECT_TRUE(std::isnan(number));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Attention, ::testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, Attention, ::testing::ValuesIn(kBackendNames), backend_name);
 
 }  // namespace
 }  // namespace airllm::kernels::testing

@@ -329,41 +329,45 @@ TEST(Compressed, OutliersAreWhatTheyWereAndDoNotDisturbTheRest) {
   EXPECT_EQ(out[3], 65504.0F);
 }
 
+constexpr size_t kPadding = 3;
+constexpr float kUntouched = -777;
+
+// y [rows, out], rows out + kPadding apart; x is as far apart.
+std::vector<float> product_by(const Backend& backend, const std::vector<float>& x, size_t rows,
+                              Matrix& weight, ThreadPool& pool, size_t tile = 1000000) {
+  MatmulArgs args;
+  args.x = x.data();
+  args.x_stride = weight.width + kPadding;
+  args.rows = rows;
+  args.in = weight.width;
+  args.format = weight.format;
+  args.y_stride = weight.rows + kPadding;
+  std::vector<float> y(rows * args.y_stride, kUntouched);
+  std::vector<std::byte> prepared(rows * backend.prepared_bytes(args.in) + 64);
+  void* aligned = prepared.data();
+  size_t space = prepared.size();
+  std::align(64, 1, aligned, space);
+  backend.prepare(args, aligned, pool);
+  args.prepared = aligned;
+  for (size_t begin = 0; begin < weight.rows; begin += tile) {
+    args.weight = weight.row(begin);
+    args.out = std::min(tile, weight.rows - begin);
+    args.y = y.data() + begin;
+    backend.matmul(args, pool);
+  }
+  return y;
+}
+
 class CompressedMatmul : public BackendTest {
  protected:
-  static constexpr size_t kPadding = 3;
-
-  // y [rows, out], rows out + kPadding apart.
   std::vector<float> product(const std::vector<float>& x, size_t rows, Matrix& weight,
                              ThreadPool& pool, size_t tile = 1000000) {
-    MatmulArgs args;
-    args.x = x.data();
-    args.x_stride = weight.width + kPadding;
-    args.rows = rows;
-    args.in = weight.width;
-    args.format = weight.format;
-    args.y_stride = weight.rows + kPadding;
-    std::vector<float> y(rows * args.y_stride, kUntouched);
-    std::vector<std::byte> prepared(rows * backend().prepared_bytes(args.in) + 32);
-    void* aligned = prepared.data();
-    size_t space = prepared.size();
-    std::align(32, 1, aligned, space);
-    backend().prepare(args, aligned, pool);
-    args.prepared = aligned;
-    for (size_t begin = 0; begin < weight.rows; begin += tile) {
-      args.weight = weight.row(begin);
-      args.out = std::min(tile, weight.rows - begin);
-      args.y = y.data() + begin;
-      backend().matmul(args, pool);
-    }
-    return y;
+    return product_by(backend(), x, rows, weight, pool, tile);
   }
 
   std::vector<float> inputs(size_t rows, size_t width) {
     return random_.floats(rows * (width + kPadding));
   }
-
-  static constexpr float kUntouched = -777;
 };
 
 TEST_P(CompressedMatmul, MatchesTheFormula) {
@@ -466,10 +470,10 @@ TEST_P(CompressedMatmul, GapsBetweenRowsChangeNothing) {
         args.out = kOut;
         args.format = format;
         args.y_stride = kOut;
-        std::vector<std::byte> prepared(rows * backend().prepared_bytes(in) + 32);
+        std::vector<std::byte> prepared(rows * backend().prepared_bytes(in) + 64);
         void* aligned = prepared.data();
         size_t space = prepared.size();
-        std::align(32, 1, aligned, space);
+        std::align(64, 1, aligned, space);
         backend().prepare(args, aligned, four_threads_);
         args.prepared = aligned;
         std::vector<float> expected(rows * kOut), y(rows * kOut);
@@ -537,7 +541,25 @@ TEST_P(CompressedMatmul, TransposedMatchesTheFormula) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, CompressedMatmul, ::testing::ValuesIn(backends()), backend_name);
+TEST(CompressedMatmulOfAVX512, HasTheBitsOfAVX2) {
+  if (avx512_backend() == nullptr) GTEST_SKIP() << "this CPU or this build has not got avx512";
+  Random random;
+  ThreadPool pool(2);
+  for (const NumberFormat format : kCompressed) {
+    for (const size_t in : {size_t{5}, size_t{64}, size_t{1037}}) {
+      Matrix weight(random, format, 19, in);
+      for (const size_t rows : std::initializer_list<size_t>{1, 2, 3, 4, 5, 7, 8, 9, 15, 70}) {
+        const std::vector<float> x = random.floats(rows * (in + kPadding));
+        EXPECT_TRUE(same_bits(product_by(*avx512_backend(), x, rows, weight, pool),
+                              product_by(*avx2_backend(), x, rows, weight, pool)))
+            << number_format_name(format) << ", " << rows << " rows, in " << in;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, CompressedMatmul, ::testing::ValuesIn(kBackendNames),
+                         backend_name);
 
 }  // namespace
 }  // namespace airllm::kernels::testing

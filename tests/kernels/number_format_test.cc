@@ -45,7 +45,7 @@ TEST_P(NumberFormats, F32IsCopied) {
   EXPECT_EQ(0, std::memcmp(out.data(), numbers.data(), out.size() * sizeof(float)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, NumberFormats, ::testing::ValuesIn(backends()), backend_name);
+INSTANTIATE_TEST_SUITE_P(Backends, NumberFormats, ::testing::ValuesIn(kBackendNames), backend_name);
 
 // Into a format and back: every value stays, and the middle between neighbours goes to the even
 // one.

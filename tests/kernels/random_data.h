@@ -126,8 +126,10 @@ class Random {
 
 // The backends that this machine can run.
 inline std::vector<const Backend*> backends() {
-  std::vector<const Backend*> all = {&scalar_backend()};
-  if (avx2_backend() != nullptr) all.push_back(avx2_backend());
+  std::vector<const Backend*> all;
+  for (const char* name : kBackendNames) {
+    if (const Backend* backend = find_backend(name)) all.push_back(backend);
+  }
   return all;
 }
 

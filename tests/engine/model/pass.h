@@ -103,8 +103,10 @@ inline std::vector<int32_t> random_tokens(size_t count, uint32_t seed,
 }
 
 inline std::vector<const kernels::Backend*> backends() {
-  std::vector<const kernels::Backend*> all{&kernels::scalar_backend()};
-  if (const kernels::Backend* avx2 = kernels::avx2_backend()) all.push_back(avx2);
+  std::vector<const kernels::Backend*> all;
+  for (const char* name : kernels::kBackendNames) {
+    if (const kernels::Backend* backend = kernels::find_backend(name)) all.push_back(backend);
+  }
   return all;
 }
 
