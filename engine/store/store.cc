@@ -187,6 +187,7 @@ class StoreImpl : public Store {
     AIRLLM_TRY(const model::Architecture architecture, folder.architecture(texts));
     AIRLLM_TRY(const std::vector<Shard> shards, folder.shards(manifest, architecture));
     Json manifest_part = manifest_json(manifest);
+    const std::string compression = compression_text(manifest.compression);
     return Json{{"name", model.name},
                 {"complete", true},
                 {"bundled", manifest.bundled},
@@ -198,6 +199,7 @@ class StoreImpl : public Store {
                 {"created", manifest.created},
                 {"family", manifest.family},
                 {"dtype", manifest.dtype},
+                {"compression", compression.empty() ? Json() : Json(compression)},
                 {"layers", manifest.layers},
                 {"parameters", manifest.parameters},
                 {"active_parameters",

@@ -151,6 +151,8 @@ TEST_F(CompressedSplit, MatricesAreCompressedAndAllElseIsKept) {
   EXPECT_TRUE(store_->verify("m", {}, {}));
   const Json shown = *store_->show("m");
   EXPECT_EQ(shown.at("dtype"), "q4");
+  EXPECT_EQ(shown.at("compression"), "q4,q8");
+  EXPECT_EQ(store_->show("plain")->at("compression"), Json());
 }
 
 // Which inputs vary most, by a loop over all of them.
