@@ -242,7 +242,7 @@ def gguf_of(model: str, target: str, kind: str) -> None:
 def llama_cpp(path: str, texts_path: str, reference_path: str) -> None:
     from llama_cpp import Llama
     model = Llama(path, n_ctx=MAX_TOKENS, n_batch=MAX_TOKENS, n_ubatch=MAX_TOKENS, logits_all=True,
-                  n_threads=os.cpu_count(), verbose=False)
+                  n_threads=1, verbose=False)
 
     def logits_of(rows: list[list[int]]):
         for ids in rows:
@@ -262,7 +262,9 @@ def airllm(client: str, socket: str, name: str, texts_path: str, reference_path:
         out = subprocess.run(
             [client, "--socket", socket, "ask", "-m", name, "--temperature", "0", "--max-tokens", "1",
              "--prompt-ids", ",".join(map(str, ids)), "--prompt-logprobs", count, "--json"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+        if out.returncode != 0:
+            sys.exit(f"airllm ask: {out.stdout.decode()}")
         return json.loads(out.stdout)["prompt_logprobs"]
 
     def log_probs(ids: list[int]) -> np.ndarray:
