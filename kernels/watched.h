@@ -30,7 +30,8 @@ inline void watch_weight(const void* begin, size_t bytes) {
 
 // x [rows, x_width] times weight [out, in] is y [rows, y_width].
 inline void watch(const MatmulArgs& args, size_t x_width, size_t y_width) {
-  watch_weight(args.weight, args.out * weight_stride(args));
+  const size_t last_row = row_bytes(args.format, args.in);
+  watch_weight(args.weight, args.out == 0 ? 0 : (args.out - 1) * weight_stride(args) + last_row);
   for (size_t row = 0; row < args.rows; ++row) {
     float* const x = const_cast<float*>(args.x) + row * args.x_stride;
     __tsan_read_range(x, x_width * sizeof(float));
