@@ -242,7 +242,7 @@ def gguf_of(model: str, target: str, kind: str) -> None:
 def llama_cpp(path: str, texts_path: str, reference_path: str) -> None:
     from llama_cpp import Llama
     model = Llama(path, n_ctx=MAX_TOKENS, n_batch=MAX_TOKENS, n_ubatch=MAX_TOKENS, logits_all=True,
-                  n_threads=1, verbose=False)
+                  n_threads=1, n_threads_batch=1, verbose=False)  # two would wait for each other
 
     def logits_of(rows: list[list[int]]):
         for ids in rows:
