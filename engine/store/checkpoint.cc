@@ -377,7 +377,7 @@ void compress(Checkpoint& checkpoint, Compression& compression) {
         source.stored_as = source.packed->exact_format().value_or(source.format);
       }
       is_packed = is_packed || kernels::is_compressed(source.stored_as);
-      if (is_layer && may_be[j] && compression.weights && !source.is_exact()) {
+      if (is_layer && may_be[j] && !source.is_exact()) {
         source.outliers = outlier_count(compression, checkpoint.stages[i].tensors[j].shape.back());
       }
     }

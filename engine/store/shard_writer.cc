@@ -163,19 +163,25 @@ class BlockReader {
     return *pool_;
   }
 
+  // Row `row` of a run of `rows`, which came in `format`, as f32; there is room for all in
+  // numbers_.
+  std::span<float> as_f32(kernels::NumberFormat format, std::span<const std::byte> came,
+                          uint64_t rows, size_t row) {
+    const size_t width = numbers_.size() / rows;
+    const std::span<float> numbers = std::span(numbers_).subspan(row * width, width);
+    kernels::best_backend().to_f32(came.data() + row * (came.size() / rows), format, numbers.data(),
+                                   width);
+    return numbers;
+  }
+
   // Of rows as they came; what is not finite counts as 0.
   void add_moments(kernels::NumberFormat format, uint64_t rows, std::span<const std::byte> came,
                    std::span<Moments> moments) {
     constexpr size_t kLeastInputs = 64;  // that are worth another thread
-    const kernels::Backend& cpu = kernels::best_backend();
     const size_t width = moments.size();
     numbers_.resize(rows * width);
     pool().run(rows, 1, [&](size_t begin, size_t end) {
-      for (size_t r = begin; r < end; ++r) {
-        const std::span<float> numbers = std::span(numbers_).subspan(r * width, width);
-        cpu.to_f32(came.data() + r * (came.size() / rows), format, numbers.data(), width);
-        (void)take_nonfinite(numbers);
-      }
+      for (size_t r = begin; r < end; ++r) (void)take_nonfinite(as_f32(format, came, rows, r));
     });
     pool().run(width, kLeastInputs, [&](size_t begin, size_t end) {
       for (size_t r = 0; r < rows; ++r) {
@@ -228,9 +234,7 @@ class BlockReader {
     numbers_.resize(rows.count * width);
     pool().run(rows.count, 1, [&](size_t begin, size_t end) {
       for (size_t r = begin; r < end; ++r) {
-        const std::span<float> numbers = std::span(numbers_).subspan(r * width, width);
-        cpu.to_f32(came.data() + r * (came.size() / rows.count), source.format, numbers.data(),
-                   width);
+        const std::span<float> numbers = as_f32(source.format, came, rows.count, r);
         char* const row = reinterpret_cast<char*>(out.data() + r * tensor.row_bytes);
         const std::vector<size_t> odd = take_nonfinite(numbers);
         if (tensor.outliers.empty()) {

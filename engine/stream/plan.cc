@@ -76,7 +76,8 @@ model::BatchLimits limits_within(const PlanInput& input, uint64_t bytes) {
   const model::Architecture& architecture = *input.architecture;
   constexpr uint64_t kAlignment = 64;  // of each part of the workspace
   const model::BatchLimits one = batch_of(input, 1, 1);
-  const model::BatchLimits two_rows{2, 1, one.prepares, one.outliers};
+  model::BatchLimits two_rows = one;
+  two_rows.rows = 2;
   const uint64_t least = model::ForwardPass::workspace_bytes(architecture, one);
   const uint64_t row =
       model::ForwardPass::workspace_bytes(architecture, two_rows) - least + kAlignment;

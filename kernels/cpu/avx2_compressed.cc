@@ -85,10 +85,7 @@ struct BlockByBlock {
   // Four rows at once.
   template <typename Body>
   static inline void take_rows(size_t rows, const Body& body) {
-    size_t row = 0;
-    for (; row + 4 <= rows; row += 4) body.template operator()<4>(row);
-    for (; row + 2 <= rows; row += 2) body.template operator()<2>(row);
-    if (row < rows) body.template operator()<1>(row);
+    take_by_halves<4>(rows, body);
   }
 
  private:

@@ -117,4 +117,12 @@ static inline __m256 tanh8(__m256 x) {
   return _mm256_or_ps(_mm256_blendv_ps(small, large, is_large), _mm256_and_ps(sign, x));
 }
 
+// Calls body.operator()<rows at once>(row) until all are taken: kMost at once, of the rest half as
+// many, and so on.
+template <size_t kMost, typename Body>
+static inline void take_by_halves(size_t rows, const Body& body, size_t row = 0) {
+  for (; row + kMost <= rows; row += kMost) body.template operator()<kMost>(row);
+  if constexpr (kMost > 1) take_by_halves<kMost / 2>(rows, body, row);
+}
+
 }  // namespace airllm::kernels::avx2

@@ -71,11 +71,7 @@ struct BlocksInTurn {
   // Eight rows at once.
   template <typename Body>
   static inline void take_rows(size_t rows, const Body& body) {
-    size_t row = 0;
-    for (; row + 8 <= rows; row += 8) body.template operator()<8>(row);
-    for (; row + 4 <= rows; row += 4) body.template operator()<4>(row);
-    for (; row + 2 <= rows; row += 2) body.template operator()<2>(row);
-    if (row < rows) body.template operator()<1>(row);
+    avx2::take_by_halves<8>(rows, body);
   }
 
  private:

@@ -51,11 +51,7 @@ struct TwoOutputs {
   static constexpr size_t kRowsAtOnce = 8;
   template <typename Body>
   static inline void take_rows(size_t rows, const Body& body) {
-    size_t row = 0;
-    for (; rows - row >= 8; row += 8) body.template operator()<8>(row);
-    for (; rows - row >= 4; row += 4) body.template operator()<4>(row);
-    for (; rows - row >= 2; row += 2) body.template operator()<2>(row);
-    if (row < rows) body.template operator()<1>(row);
+    avx2::take_by_halves<8>(rows, body);
   }
 
  private:

@@ -2,6 +2,7 @@
 // what is longer than a byte is put together of bytes.
 #pragma once
 
+#include "kernels/compressed.h"
 #include "kernels/cuda/device.cuh"
 
 namespace airllm::kernels::cuda {
@@ -30,24 +31,15 @@ __device__ inline unsigned half_byte(const char* row, size_t i) {
   return i % 64 < 32 ? both & 15u : both >> 4;
 }
 
-__constant__ const float kNF4OnDevice[16] = {
-    -1.0F,
-    -0.6961928009986877F,
-    -0.5250730514526367F,
-    -0.39491748809814453F,
-    -0.28444138169288635F,
-    -0.18477343022823334F,
-    -0.09105003625154495F,
-    0.0F,
-    0.07958029955625534F,
-    0.16093020141124725F,
-    0.24611230194568634F,
-    0.33791524171829224F,
-    0.44070982933044434F,
-    0.5626170039176941F,
-    0.7229568362236023F,
-    1.0F,
+struct NF4Table {
+  float values[16];
 };
+constexpr NF4Table make_nf4_table() {
+  NF4Table out{};
+  for (size_t i = 0; i < 16; ++i) out.values[i] = kNF4Values[i];
+  return out;
+}
+__constant__ const NF4Table kNF4OnDevice = make_nf4_table();
 
 // E4M3 without infinity: f16 has its bits one place further down, and an exponent that is 8 larger.
 __device__ inline float widen_fp8(unsigned code) {
@@ -86,7 +78,7 @@ __device__ inline void expand(const char* row, size_t width, size_t begin, size_
     } else if constexpr (F == NumberFormat::kQ4) {
       out[i] = static_cast<float>(half_byte(row, begin + i)) * scale + offset;
     } else if constexpr (F == NumberFormat::kNF4) {
-      out[i] = kNF4OnDevice[half_byte(row, begin + i)] * scale;
+      out[i] = kNF4OnDevice.values[half_byte(row, begin + i)] * scale;
     } else {
       out[i] = widen_fp8(static_cast<unsigned char>(row[begin + i])) * scale;
     }

@@ -104,14 +104,23 @@ class Daemon:
         return sum(1 / s for s in seconds)
 
 
+VOCABULARY = 32000  # of the synthetic model
+
+
+def make_synthetic(folder: str, size: str, dtype: str) -> str:
+    """Makes a model of Llama-3-8B shapes; its folder."""
+    source = os.path.join(folder, "source")
+    subprocess.run([os.path.join(ROOT, "tools", "make_synthetic"), source, "--preset",
+                    "llama-3-8b", "--vocab", str(VOCABULARY), "--size", size,
+                    "--dtype", dtype], check=True)
+    return source
+
+
 def split_synthetic(daemon: Daemon, folder: str, size: str, dtype: str = "bf16",
                     keep_source: bool = False) -> str:
     """Makes a model of Llama-3-8B shapes and splits it as `bench`; says how fast. The folder of its
     shards; that of its source is `source`."""
-    source = os.path.join(folder, "source")
-    subprocess.run([os.path.join(ROOT, "tools", "make_synthetic"), source, "--preset",
-                    "llama-3-8b", "--vocab", "32000", "--size", size,
-                    "--dtype", dtype], check=True)
+    source = make_synthetic(folder, size, dtype)
     start = time.monotonic()
     daemon.run("split", source, "--name", "bench")
     bytes_split = bytes_in(source)

@@ -332,6 +332,17 @@ TEST(Compressed, OutliersAreWhatTheyWereAndDoNotDisturbTheRest) {
 constexpr size_t kPadding = 3;
 constexpr float kUntouched = -777;
 
+// Prepares args.x; what is returned is what args.prepared then points into.
+std::vector<std::byte> prepare_for(const Backend& backend, MatmulArgs& args, ThreadPool& pool) {
+  std::vector<std::byte> prepared(args.rows * backend.prepared_bytes(args.in) + 64);
+  void* aligned = prepared.data();
+  size_t space = prepared.size();
+  std::align(64, 1, aligned, space);
+  backend.prepare(args, aligned, pool);
+  args.prepared = aligned;
+  return prepared;
+}
+
 // y [rows, out], rows out + kPadding apart; x is as far apart.
 std::vector<float> product_by(const Backend& backend, const std::vector<float>& x, size_t rows,
                               Matrix& weight, ThreadPool& pool, size_t tile = 1000000) {
@@ -343,12 +354,7 @@ std::vector<float> product_by(const Backend& backend, const std::vector<float>& 
   args.format = weight.format;
   args.y_stride = weight.rows + kPadding;
   std::vector<float> y(rows * args.y_stride, kUntouched);
-  std::vector<std::byte> prepared(rows * backend.prepared_bytes(args.in) + 64);
-  void* aligned = prepared.data();
-  size_t space = prepared.size();
-  std::align(64, 1, aligned, space);
-  backend.prepare(args, aligned, pool);
-  args.prepared = aligned;
+  const std::vector<std::byte> prepared = prepare_for(backend, args, pool);
   for (size_t begin = 0; begin < weight.rows; begin += tile) {
     args.weight = weight.row(begin);
     args.out = std::min(tile, weight.rows - begin);
@@ -470,12 +476,7 @@ TEST_P(CompressedMatmul, GapsBetweenRowsChangeNothing) {
         args.out = kOut;
         args.format = format;
         args.y_stride = kOut;
-        std::vector<std::byte> prepared(rows * backend().prepared_bytes(in) + 64);
-        void* aligned = prepared.data();
-        size_t space = prepared.size();
-        std::align(64, 1, aligned, space);
-        backend().prepare(args, aligned, four_threads_);
-        args.prepared = aligned;
+        const std::vector<std::byte> prepared = prepare_for(backend(), args, four_threads_);
         std::vector<float> expected(rows * kOut), y(rows * kOut);
         args.weight = tight.data();
         args.y = expected.data();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/cuda_api.h"
@@ -81,6 +82,34 @@ class Cuda : public ::testing::Test {
       ASSERT_NEAR(expected[i], actual[i], 2 * roundings * kRounding * magnitude) << i;
     }
   }
+  // args has the host's weight; the device has the same at `weight`. What it adds to 1 is near the
+  // reference, and every row has the same bits alone.
+  void expect_product(MatmulArgs args, const std::vector<float>& x, const char* weight,
+                      double roundings, double magnitude) {
+    const std::vector<float> ones(args.rows * args.out, 1);
+    std::vector<float> expected = ones;
+    args.x = x.data();
+    args.x_stride = args.in;
+    args.y = expected.data();
+    args.y_stride = args.out;
+    args.accumulate = true;
+    scalar_backend().matmul(args, pool_);
+
+    const DeviceMemory device_x = upload(x), together = upload(ones), alone = upload(ones);
+    args.weight = weight;
+    args.x = device_x.as();
+    args.y = together.as();
+    ASSERT_EQ(0, api_->matmul(args, stream_));
+    const size_t rows = std::exchange(args.rows, 1);
+    for (size_t r = 0; r < rows; ++r) {
+      args.x = device_x.as() + r * args.in;
+      args.y = alone.as() + r * args.out;
+      ASSERT_EQ(0, api_->matmul(args, stream_));
+    }
+    const std::vector<float> actual = together.floats(expected.size());
+    ASSERT_NO_FATAL_FAILURE(expect_near(expected, actual, roundings, magnitude));
+    ASSERT_TRUE(same_bits(actual, alone.floats(expected.size())));
+  }
 
   const CudaApi* api_ = nullptr;
   CudaStream* stream_ = nullptr;
@@ -111,35 +140,17 @@ TEST_F(Cuda, MatmulMatchesTheReferenceAndEachRowIsItsOwn) {
         constexpr size_t kRows = 13, kOut = 37;
         const std::vector<float> x = random.floats(kRows * in);
         const StoredNumbers weight = random.stored(format, kOut * in);
-        std::vector<float> expected(kRows * kOut, 1);
         MatmulArgs args;
-        args.x_stride = args.in = in;
-        args.y_stride = args.out = kOut;
+        args.in = in;
+        args.out = kOut;
         args.rows = kRows;
         args.format = format;
-        args.accumulate = true;
-        args.x = x.data();
         args.weight = weight.data();
-        args.y = expected.data();
-        scalar_backend().matmul(args, pool_);
-
-        const DeviceMemory device_x = upload(x), device_weight = upload(weight, shift);
-        const DeviceMemory together = upload(std::vector<float>(kRows * kOut, 1));
-        const DeviceMemory alone = upload(std::vector<float>(kRows * kOut, 1));
-        args.weight = device_weight.as<char>() + shift * bytes_per_element(format);
-        args.x = device_x.as();
-        args.y = together.as();
-        ASSERT_EQ(0, api_->matmul(args, stream_));
-        for (size_t r = 0; r < kRows; ++r) {
-          args.x = device_x.as() + r * in;
-          args.y = alone.as() + r * kOut;
-          args.rows = 1;
-          ASSERT_EQ(0, api_->matmul(args, stream_));
-        }
+        const DeviceMemory on_device = upload(weight, shift);
         const double n = static_cast<double>(in);
-        const std::vector<float> actual = together.floats(kRows * kOut);
-        ASSERT_NO_FATAL_FAILURE(expect_near(expected, actual, 4 * std::sqrt(n) + 4, n + 1));
-        ASSERT_TRUE(same_bits(actual, alone.floats(kRows * kOut)));
+        ASSERT_NO_FATAL_FAILURE(
+            expect_product(args, x, on_device.as<char>() + shift * bytes_per_element(format),
+                           4 * std::sqrt(n) + 4, n + 1));
       }
     }
   }
@@ -161,38 +172,17 @@ TEST_F(Cuda, CompressedMatmulMatchesTheReferenceAndEachRowIsItsOwn) {
         scalar_backend().compress_row(format, numbers.data(), in, &weight[kShift + o * stride]);
         for (const float number : numbers) largest = std::max(largest, std::abs(double{number}));
       }
-      std::vector<float> expected(kRows * kOut, 1);
       MatmulArgs args;
-      args.x_stride = args.in = in;
-      args.y_stride = args.out = kOut;
+      args.in = in;
+      args.out = kOut;
       args.rows = kRows;
       args.format = format;
       args.weight_stride = stride;
-      args.accumulate = true;
-      args.x = x.data();
       args.weight = &weight[kShift];
-      args.y = expected.data();
-      scalar_backend().matmul(args, pool_);
-
-      const DeviceMemory device_x = upload(x);
-      const DeviceMemory device_weight(*api_, stream_, weight.data(), weight.size());
-      const DeviceMemory together = upload(std::vector<float>(kRows * kOut, 1));
-      const DeviceMemory alone = upload(std::vector<float>(kRows * kOut, 1));
-      args.weight = device_weight.as<char>() + kShift;
-      args.x = device_x.as();
-      args.y = together.as();
-      ASSERT_EQ(0, api_->matmul(args, stream_));
-      args.rows = 1;
-      for (size_t r = 0; r < kRows; ++r) {
-        args.x = device_x.as() + r * in;
-        args.y = alone.as() + r * kOut;
-        ASSERT_EQ(0, api_->matmul(args, stream_));
-      }
+      const DeviceMemory on_device(*api_, stream_, weight.data(), weight.size());
       const double n = static_cast<double>(in);
-      const std::vector<float> actual = together.floats(kRows * kOut);
-      ASSERT_NO_FATAL_FAILURE(
-          expect_near(expected, actual, 4 * std::sqrt(n) + 8, 2 * largest * n + 1));
-      ASSERT_TRUE(same_bits(actual, alone.floats(kRows * kOut)));
+      ASSERT_NO_FATAL_FAILURE(expect_product(args, x, on_device.as<char>() + kShift,
+                                             4 * std::sqrt(n) + 8, 2 * largest * n + 1));
     }
   }
 }
