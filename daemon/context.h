@@ -24,6 +24,7 @@ struct ServerOptions {
   bool socket_stays = false;
   uint64_t send_buffer_bytes = uint64_t{64} << 20;
   uint64_t max_splits_per_user = 2;  // with verifications, benches; not for operators (user.h)
+  uint64_t split_memory_bytes = engine::kSplitMemoryBytes;
   std::optional<gid_t> admin_group;  // whose members manage all models
   // What waits for all clients, and for those of one user.
   uint64_t sent_bytes = uint64_t{256} << 20;

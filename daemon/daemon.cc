@@ -113,6 +113,7 @@ ServerOptions server_options(const Options& options, const Listener& listener) {
   out.socket_stays = listener.is_systemds();
   out.send_buffer_bytes = options.send_buffer_bytes;
   out.max_splits_per_user = options.max_splits_per_user;
+  out.split_memory_bytes = options.split_memory_bytes;
   out.admin_group = options.admin_group;
   out.sent_bytes = options.send_buffers_bytes;
   out.sent_per_user_bytes = options.send_buffers_per_user();

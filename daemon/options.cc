@@ -247,6 +247,11 @@ const auto kSettings = std::to_array<Setting>({
        return set_count(text, 1, 1000, o.max_splits_per_user);
      },
      true},
+    {"split-memory", "SIZE", "memory for the weights on their way through a split",
+     [](const std::string& text, Options& o) {
+       return set_size(text, engine::kLeastSplitMemoryBytes, o.split_memory_bytes);
+     },
+     true},
     {"store-quota", "SIZE", "what the models of one user may take of the store",
      [](const std::string& text, Options& o) { return set_size(text, 0, o.store_quota_bytes); },
      true},

@@ -47,7 +47,8 @@ struct Options {
   uint64_t max_jobs = 64;
   uint64_t max_splits = 4;
   uint64_t max_splits_per_user = 2;
-  std::optional<uint64_t> store_quota_bytes;  // of each user's models
+  uint64_t split_memory_bytes = engine::kSplitMemoryBytes;  // of each
+  std::optional<uint64_t> store_quota_bytes;                // of each user's models
   std::optional<gid_t> admin_group;
   uint64_t max_prompt_bytes = uint64_t{8} << 20;    // of one request
   uint64_t max_prompts_bytes = uint64_t{64} << 20;  // of all jobs

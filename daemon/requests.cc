@@ -209,6 +209,7 @@ Status Requests::start(uint64_t id, const protocol::SplitParams& params) {
   request.format = params.format;
   request.allows_nonfinite = params.allow_nonfinite;
   request.has_quota = !user_.is_operator;
+  request.memory_bytes = context_.options.split_memory_bytes;
   auto bridge = std::make_shared<JobBridge>(id, outbox_, false);
   std::shared_ptr<RemoteDirectory> directory;
   if (params.from_model) {

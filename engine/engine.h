@@ -373,6 +373,10 @@ class SourceDirectory {
 inline constexpr const char* kChatTemplatesFolder = "additional_chat_templates";
 inline constexpr size_t kMaxChatTemplates = 32;
 
+// Of the weights that a split reads, compresses and writes at a time.
+inline constexpr uint64_t kSplitMemoryBytes = uint64_t{128} << 20;
+inline constexpr uint64_t kLeastSplitMemoryBytes = uint64_t{24} << 20;
+
 struct SplitRequest {
   std::string name;          // the store model's name
   std::string source_label;  // the directory as the user wrote it, for messages and the manifest
@@ -390,6 +394,7 @@ struct SplitRequest {
   // Weights that are infinite or NaN are kept; without it the first tensor that has one ends the
   // split.
   bool allows_nonfinite = false;
+  uint64_t memory_bytes = kSplitMemoryBytes;
   bool share = false;      // share it when it is whole
   bool has_quota = false;  // whether the owner's models are limited
   // The source's real path: the weights are to be read there in place, and only indexed.

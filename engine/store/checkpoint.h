@@ -51,6 +51,8 @@ struct Checkpoint {
   std::vector<SmallFile> small_files;  // config.json among them
   std::vector<SourceRecord> sources;   // config.json, then the weight files
   bool allows_nonfinite = false;       // weights that are infinite or NaN are kept, not refused
+  // What a stream of the weights (run_stream.h) may take for them.
+  uint64_t memory_bytes = engine::kSplitMemoryBytes;
 
   std::string dtype() const;  // what most weights are stored as
   bool bundled() const;       // config.json has "airllm_bundled": true

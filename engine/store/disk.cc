@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,10 +29,83 @@ Unexpected system_error(const std::string& what, int error) {
   return Unexpected(errno_error(what, error));
 }
 
+// Whether reads and writes go past the page cache from now on.
+bool set_direct(int fd, bool direct) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  const int wanted = direct ? flags | O_DIRECT : flags & ~O_DIRECT;
+  return flags >= 0 && (wanted == flags || ::fcntl(fd, F_SETFL, wanted) == 0);
+}
+
+// While it lives, the descriptor reads and writes past the page cache.
+class DirectScope {
+ public:
+  explicit DirectScope(int fd) : fd_(fd), is_direct_(set_direct(fd, true)) {}
+  ~DirectScope() { set_direct(fd_, false); }
+  DirectScope(const DirectScope&) = delete;
+  DirectScope& operator=(const DirectScope&) = delete;
+
+  explicit operator bool() const { return is_direct_; }
+
+ private:
+  int fd_;
+  bool is_direct_;
+};
+
+// Whether the page cache has all of the file's bytes there. Linux 6.5 and later tell; trying with
+// RWF_NOWAIT would have the kernel read ahead.
+bool is_cached(int fd, uint64_t offset_bytes, uint64_t bytes) {
+  constexpr long kCachestat = 451;  // on every processor; Debian 12 has no name for it
+  const struct { uint64_t offset, bytes; } range{offset_bytes, bytes};
+  struct {
+    uint64_t cached, dirty, written_back, evicted, recently_evicted;
+  } pages{};
+  if (::syscall(kCachestat, fd, &range, &pages, 0) != 0) return false;
+  const uint64_t first = offset_bytes / kPageBytes;
+  return pages.cached >= (offset_bytes + bytes - 1) / kPageBytes - first + 1;
+}
+
+// Reads whole pages until `out` is full, the file ends, or there is trouble; returns how much that
+// is.
+uint64_t read_direct(int fd, uint64_t offset_bytes, std::span<std::byte> out) {
+  uint64_t got = 0;
+  while (got < out.size()) {
+    const ssize_t n =
+        ::pread(fd, out.data() + got, out.size() - got, static_cast<off_t>(offset_bytes + got));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    got += static_cast<uint64_t>(n);
+    if (got % kPageBytes != 0) break;  // the end of the file; going on would be misaligned
+  }
+  return got;
+}
+
 class SystemFile : public DiskFile {
  public:
-  SystemFile(UniqueFd fd, std::string path, bool direct)
-      : fd_(std::move(fd)), path_(std::move(path)), direct_(direct) {}
+  SystemFile(UniqueFd fd, std::string path, bool direct, bool may_bypass_cache)
+      : fd_(std::move(fd)),
+        path_(std::move(path)),
+        direct_(direct),
+        may_bypass_cache_(may_bypass_cache) {}
+
+  Result<std::span<std::byte>> read_bulk(uint64_t offset_bytes, uint64_t bytes,
+                                         IoBuffer& buffer) const override {
+    const uint64_t lead = offset_bytes % kPageBytes;
+    AIRLLM_TRY(const std::span<std::byte> memory,
+               buffer.reserve(round_up(lead + bytes, kPageBytes)));
+    const std::span<std::byte> out = memory.subspan(lead, bytes);
+    uint64_t got = 0;
+    const bool is_worth_it = may_bypass_cache_ && bytes >= kLeastBulkBytes;
+    if (is_worth_it && !is_cached(fd_.get(), offset_bytes, bytes)) {
+      if (const DirectScope direct(fd_.get()); direct) {
+        const uint64_t read = read_direct(fd_.get(), offset_bytes - lead,
+                                          memory.first(round_up(lead + bytes, kPageBytes)));
+        got = std::clamp(read, lead, lead + bytes) - lead;
+      }
+    }
+    // What is still wanting, or what is wrong with it.
+    if (got < bytes) AIRLLM_TRY_VOID(read_at(offset_bytes + got, out.subspan(got)));
+    return out;
+  }
 
   Status read_at(uint64_t offset_bytes, std::span<std::byte> out) const override {
     size_t got = 0;
@@ -52,18 +126,13 @@ class SystemFile : public DiskFile {
   }
 
   Status write_at(uint64_t offset_bytes, std::span<const std::byte> data) override {
-    size_t put = 0;
-    while (put < data.size()) {
-      const ssize_t n = ::pwrite(fd_.get(), data.data() + put, data.size() - put,
-                                 static_cast<off_t>(offset_bytes + put));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) {
-        return system_error(path_ + ": writing at offset " + std::to_string(offset_bytes + put),
-                            errno);
-      }
-      put += static_cast<size_t>(n);
+    if (direct_ && !is_whole_pages(offset_bytes, data)) {
+      set_direct(fd_.get(), false);
+      const Status status = write_all(offset_bytes, data);
+      set_direct(fd_.get(), true);
+      return status;
     }
-    return {};
+    return write_all(offset_bytes, data);
   }
 
   Status sync() override {
@@ -88,6 +157,31 @@ class SystemFile : public DiskFile {
   int descriptor() const override { return fd_.get(); }
 
  private:
+  static bool is_whole_pages(uint64_t offset_bytes, std::span<const std::byte> data) {
+    return (offset_bytes | data.size() | reinterpret_cast<uintptr_t>(data.data())) % kPageBytes ==
+           0;
+  }
+
+  Status write_all(uint64_t offset_bytes, std::span<const std::byte> data) {
+    size_t put = 0;
+    while (put < data.size()) {
+      const ssize_t n = ::pwrite(fd_.get(), data.data() + put, data.size() - put,
+                                 static_cast<off_t>(offset_bytes + put));
+      if (n < 0 && errno == EINTR) continue;
+      // Some file systems take O_DIRECT and then refuse to write with it.
+      if (n < 0 && errno == EINVAL && direct_) {
+        direct_ = !set_direct(fd_.get(), false);
+        if (!direct_) continue;
+      }
+      if (n < 0) {
+        return system_error(path_ + ": writing at offset " + std::to_string(offset_bytes + put),
+                            errno);
+      }
+      put += static_cast<size_t>(n);
+    }
+    return {};
+  }
+
   Status at_end(uint64_t offset_bytes, size_t wanted, size_t got) const {
     if (direct_ && got > 0 && wanted - got < kPageBytes) return {};
     return Unexpected(ErrorCode::kData, path_ + ": truncated: it ends at byte " +
@@ -96,9 +190,13 @@ class SystemFile : public DiskFile {
                                             std::to_string(offset_bytes + wanted) + " are needed");
   }
 
+  // Below this a disk is no faster past the page cache, which may read ahead.
+  static constexpr uint64_t kLeastBulkBytes = 256 * kKiB;
+
   UniqueFd fd_;
   std::string path_;
   bool direct_;
+  bool may_bypass_cache_;
 };
 
 class SystemLock : public DiskLock {
@@ -120,10 +218,9 @@ bool direct_read_works(int fd) {
 
 // Whether the descriptor now reads past the page cache.
 bool make_direct(int fd) {
-  const int flags = ::fcntl(fd, F_GETFL);
-  if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_DIRECT) != 0) return false;
+  if (!set_direct(fd, true)) return false;
   if (direct_read_works(fd)) return true;
-  ::fcntl(fd, F_SETFL, flags & ~O_DIRECT);
+  set_direct(fd, false);
   return false;
 }
 
@@ -138,6 +235,7 @@ int open_flags(OpenMode mode) {
     case OpenMode::kRead: return O_RDONLY;
     case OpenMode::kReadDirect: return O_RDONLY | O_DIRECT;
     case OpenMode::kCreate: return O_RDWR | O_CREAT | O_TRUNC;
+    case OpenMode::kCreateDirect: return O_RDWR | O_CREAT | O_TRUNC | O_DIRECT;
     case OpenMode::kResume: return O_RDWR | O_CREAT;
   }
   return O_RDONLY;
@@ -183,10 +281,13 @@ class SystemDisk : public Disk {
 
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
     if (mode == OpenMode::kReadDirect && !may_bypass_cache_) mode = OpenMode::kRead;
+    if (mode == OpenMode::kCreateDirect && !may_bypass_cache_) mode = OpenMode::kCreate;
     int flags = open_flags(mode) | O_CLOEXEC;
     UniqueFd fd = open_without_waiting(path, flags);
-    if (mode == OpenMode::kReadDirect &&
-        (fd.valid() ? !direct_read_works(fd.get()) : errno == EINVAL)) {
+    const bool is_refused = fd.valid()
+                                ? mode == OpenMode::kReadDirect && !direct_read_works(fd.get())
+                                : errno == EINVAL;
+    if ((flags & O_DIRECT) != 0 && is_refused) {
       flags &= ~O_DIRECT;
       fd = open_without_waiting(path, flags);
     }
@@ -196,8 +297,8 @@ class SystemDisk : public Disk {
     if (!S_ISREG(info.st_mode)) {
       return Unexpected(ErrorCode::kNoInput, path + ": not a regular file");
     }
-    return std::unique_ptr<DiskFile>(
-        std::make_unique<SystemFile>(std::move(fd), path, (flags & O_DIRECT) != 0));
+    return std::unique_ptr<DiskFile>(std::make_unique<SystemFile>(
+        std::move(fd), path, (flags & O_DIRECT) != 0, may_bypass_cache_));
   }
 
   Result<std::unique_ptr<DiskFile>> adopt(UniqueFd fd, const std::string& label,
@@ -207,8 +308,9 @@ class SystemDisk : public Disk {
     if (!S_ISREG(info.st_mode)) {
       return Unexpected(ErrorCode::kNoInput, label + ": not a regular file");
     }
-    const bool direct = mode == OpenMode::kReadDirect && make_direct(fd.get());
-    return std::unique_ptr<DiskFile>(std::make_unique<SystemFile>(std::move(fd), label, direct));
+    const bool direct = may_bypass_cache_ && mode == OpenMode::kReadDirect && make_direct(fd.get());
+    return std::unique_ptr<DiskFile>(
+        std::make_unique<SystemFile>(std::move(fd), label, direct, may_bypass_cache_));
   }
 
   Result<std::vector<DirEntry>> list(const std::string& directory) override {
@@ -306,6 +408,13 @@ class SystemDisk : public Disk {
 };
 
 }  // namespace
+
+Result<std::span<std::byte>> DiskFile::read_bulk(uint64_t offset_bytes, uint64_t bytes,
+                                                 IoBuffer& buffer) const {
+  AIRLLM_TRY(const std::span<std::byte> memory, buffer.reserve(bytes));
+  AIRLLM_TRY_VOID(read_at(offset_bytes, memory.first(bytes)));
+  return memory.first(bytes);
+}
 
 Disk& system_disk() {
   static SystemDisk disk(true);

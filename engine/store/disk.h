@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "engine/store/io_buffer.h"
 
 namespace airllm::store {
 
@@ -22,6 +23,11 @@ class DiskFile {
   // Fills `out` from `offset_bytes`. The file's end before that is a kData error ("truncated"),
   // other trouble kIo; messages name the file and the offset. Retries EINTR and short reads.
   virtual Status read_at(uint64_t offset_bytes, std::span<std::byte> out) const = 0;
+  // The same for much that is wanted once: what the page cache has comes from there, the rest past
+  // it where the file system allows that. Returns where in `buffer` it lies. One thread at a time,
+  // and no other reads the file meanwhile.
+  virtual Result<std::span<std::byte>> read_bulk(uint64_t offset_bytes, uint64_t bytes,
+                                                 IoBuffer& buffer) const;
   virtual Status write_at(uint64_t offset_bytes, std::span<const std::byte> data) = 0;
   virtual Status sync() = 0;
   virtual Result<uint64_t> size_bytes() const = 0;
@@ -39,7 +45,10 @@ enum class OpenMode {
   kRead,        // buffered
   kReadDirect,  // O_DIRECT where the file system allows it, else buffered
   kCreate,      // for writing; an existing file is emptied
-  kResume,      // for writing; an existing file is kept
+  // The same; what is written in whole pages, from memory on a page boundary, goes past the page
+  // cache where the file system allows it.
+  kCreateDirect,
+  kResume,  // for writing; an existing file is kept
 };
 
 struct DirEntry {

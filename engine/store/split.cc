@@ -78,6 +78,7 @@ class Splitter {
     AIRLLM_TRY(compression_, parse_compression(request_.format));
     if (in_place()) AIRLLM_TRY_VOID(check_in_place());
     checkpoint_.allows_nonfinite = request_.allows_nonfinite;
+    checkpoint_.memory_bytes = request_.memory_bytes;
     compress(checkpoint_, compression_);
     const std::string final_folder = shelf_.model(request_.name);
     const bool exists = disk_.exists(final_folder);
@@ -114,12 +115,6 @@ class Splitter {
                ? open_index(disk_, path, checkpoint_.stages[stage], record, checkpoint_.sources)
                : open_shard(disk_, path, checkpoint_.stages[stage], record);
   }
-  Result<ShardRecord> write_part(size_t stage) {
-    const auto advance = [this](uint64_t bytes) { return this->advance("split", bytes); };
-    return in_place() ? write_index(disk_, shard_path(stage), checkpoint_, stage, advance)
-                      : write_shard(disk_, shard_path(stage), checkpoint_, stage, advance);
-  }
-
   Status check_in_place() const {
     if (!is_plain_absolute_path(*request_.in_place)) {
       return Unexpected(ErrorCode::kUsage,
@@ -330,19 +325,26 @@ class Splitter {
 
   Status write_all() {
     AIRLLM_TRY_VOID(advance("split", 0));
-    for (size_t i = journal_.shards.size(); i < checkpoint_.stages.size(); ++i) {
-      Result<ShardRecord> record = write_part(i);
-      if (!record) {
-        // A full disk should not stay full for a shard that must be written anew anyway.
-        (void)disk_.remove_file(shard_path(i));
-        return Unexpected(std::move(record).error());
-      }
-      AIRLLM_TRY_VOID(disk_.sync_directory(folder_ + "/" + kShardsName));
-      AIRLLM_TRY_VOID(check_unchanged(checkpoint_));
-      journal_.shards.push_back(*record);
-      AIRLLM_TRY_VOID(write_journal(disk_, folder_, journal_));
+    if (Status written = write_parts(); !written) {
+      // A full disk should not stay full for shards that must be written anew anyway.
+      (void)drop_unfinished();
+      return written;
     }
     return copy_small_files();
+  }
+
+  Status write_parts() {
+    const StageRange stages{journal_.shards.size(), checkpoint_.stages.size()};
+    const auto path = [this](size_t stage) { return shard_path(stage); };
+    const auto keep = [this](const ShardRecord& record) -> Status {
+      AIRLLM_TRY_VOID(disk_.sync_directory(folder_ + "/" + kShardsName));
+      AIRLLM_TRY_VOID(check_unchanged(checkpoint_));
+      journal_.shards.push_back(record);
+      return write_journal(disk_, folder_, journal_);
+    };
+    const auto advance = [this](uint64_t bytes) { return this->advance("split", bytes); };
+    return in_place() ? write_indexes(disk_, path, checkpoint_, stages, keep, advance)
+                      : write_shards(disk_, path, checkpoint_, stages, keep, advance);
   }
 
   Status copy_small_files() {

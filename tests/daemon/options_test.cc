@@ -64,15 +64,18 @@ TEST_F(OptionsTest, WhatUsersMay) {
   EXPECT_FALSE(none->options.store_quota_bytes);
   EXPECT_EQ(none->options.max_splits, 4u);
   EXPECT_EQ(none->options.max_splits_per_user, 2u);
+  EXPECT_EQ(none->options.split_memory_bytes, uint64_t{128} << 20);
   const auto line = parse_command_line(
       {"--config", config("admin-group = root\nstore-quota = 10G\nmax-splits = 9\n"),
-       "--max-splits-per-user", "3"},
+       "--max-splits-per-user", "3", "--split-memory", "24M"},
       user());
   ASSERT_TRUE(line.has_value()) << line.error().message;
   EXPECT_EQ(line->options.admin_group, gid_t{0});
   EXPECT_EQ(line->options.store_quota_bytes, uint64_t{10} << 30);
   EXPECT_EQ(line->options.max_splits, 9u);
   EXPECT_EQ(line->options.max_splits_per_user, 3u);
+  EXPECT_EQ(line->options.split_memory_bytes, uint64_t{24} << 20);
+  EXPECT_FALSE(parse_command_line({"--split-memory", "23M"}, user()).has_value());
   const auto unknown = parse_command_line({"--admin-group", "no-such-group"}, user());
   EXPECT_EQ(unknown.error().code, ErrorCode::kConfig);
   EXPECT_NE(unknown.error().message.find("no-such-group"), std::string::npos);

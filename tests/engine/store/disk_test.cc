@@ -51,6 +51,82 @@ TEST(SystemDisk, DirectReadMayEndAtTheEndOfTheFile) {
   std::free(memory);
 }
 
+std::string numbered(size_t bytes) {
+  std::string text(bytes, '\0');
+  for (size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>(i * 2654435761U >> 13);
+  return text;
+}
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Whether the page cache has the file or not.
+TEST(SystemDisk, ReadsMuchFromAnyPlace) {
+  const TemporaryFolder folder;
+  const std::string text = numbered(3 * kMiB + 1234);
+  write_file(folder / "x", text);
+  for (Disk* const disk : {&system_disk(), &buffered_disk()}) {
+    Result<std::unique_ptr<DiskFile>> file = disk->open(folder / "x", OpenMode::kRead);
+    ASSERT_TRUE(file.has_value());
+    for (const bool is_dropped : {false, true}) {
+      IoBuffer buffer;
+      for (const auto& [offset, bytes] :
+           std::vector<std::pair<uint64_t, uint64_t>>{{0, text.size()},
+                                                      {kPageBytes, kMiB},
+                                                      {1, kMiB},
+                                                      {4095, 2 * kMiB + 2},
+                                                      {4097, text.size() - 4097},
+                                                      {5000, 10},
+                                                      {text.size() - 300 * kKiB, 300 * kKiB}}) {
+        SCOPED_TRACE(std::to_string(offset) + " " + std::to_string(bytes));
+        if (is_dropped) {
+          ::fsync((*file)->descriptor());
+          ::posix_fadvise((*file)->descriptor(), 0, 0, POSIX_FADV_DONTNEED);
+        }
+        const Result<std::span<std::byte>> read = (*file)->read_bulk(offset, bytes, buffer);
+        ASSERT_TRUE(read.has_value()) << read.error().message;
+        EXPECT_TRUE(text_of(*read) == text.substr(offset, bytes));
+      }
+    }
+    EXPECT_EQ(::fcntl((*file)->descriptor(), F_GETFL) & O_DIRECT, 0);
+  }
+}
+
+TEST(SystemDisk, ReadingMuchBeyondTheEndIsTruncated) {
+  const TemporaryFolder folder;
+  write_file(folder / "x", numbered(kMiB + 10));
+  const auto file = open(folder / "x", OpenMode::kRead);
+  ::fsync(file->descriptor());
+  ::posix_fadvise(file->descriptor(), 0, 0, POSIX_FADV_DONTNEED);
+  IoBuffer buffer;
+  for (const uint64_t more : {uint64_t{1}, kPageBytes, kMiB}) {
+    const Result<std::span<std::byte>> read = file->read_bulk(kPageBytes, kMiB + more, buffer);
+    ASSERT_FALSE(read.has_value());
+    EXPECT_EQ(read.error().code, ErrorCode::kData);
+    EXPECT_NE(read.error().message.find("byte 1048586"), std::string::npos) << read.error().message;
+  }
+}
+
+TEST(SystemDisk, WritesWholePagesAndWhatIsLeft) {
+  const TemporaryFolder folder;
+  const std::string text = numbered(3 * kPageBytes + 77);
+  IoBuffer buffer;
+  ASSERT_TRUE(buffer.reserve(text.size()).has_value());
+  std::copy_n(std::as_bytes(std::span(text)).begin(), text.size(), buffer.memory().begin());
+  const auto file = open(folder / "x", OpenMode::kCreateDirect);
+  const std::span<const std::byte> data = buffer.memory().first(text.size());
+  EXPECT_TRUE(file->write_at(0, data.first(2 * kPageBytes)).has_value());
+  EXPECT_TRUE(file->write_at(2 * kPageBytes, data.subspan(2 * kPageBytes)).has_value());
+  EXPECT_TRUE(file->sync().has_value());
+  EXPECT_TRUE(text_of(data) == text);
+  std::string read(text.size(), ' ');
+  const auto again = open(folder / "x", OpenMode::kRead);
+  EXPECT_TRUE(again->read_at(0, std::as_writable_bytes(std::span(read))).has_value());
+  EXPECT_TRUE(read == text);
+  EXPECT_EQ(again->size_bytes().value(), text.size());
+}
+
 TEST(SystemDisk, AdoptsRegularFilesOnly) {
   const TemporaryFolder folder;
   write_file(folder / "x", "text");

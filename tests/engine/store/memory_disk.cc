@@ -35,6 +35,7 @@ class MemoryFile : public DiskFile {
       : disk_(disk), path_(std::move(path)), inode_(std::move(inode)) {}
 
   Status read_at(uint64_t offset_bytes, std::span<std::byte> out) const override {
+    const std::lock_guard guard(disk_.mutex_);
     if (offset_bytes + out.size() > inode_->now.size()) {
       return Unexpected(ErrorCode::kData, path_ + ": truncated");
     }
@@ -42,6 +43,7 @@ class MemoryFile : public DiskFile {
     return {};
   }
   Status write_at(uint64_t offset_bytes, std::span<const std::byte> data) override {
+    const std::lock_guard guard(disk_.mutex_);
     AIRLLM_TRY_VOID(disk_.begin(path_));
     const uint64_t end = offset_bytes + data.size();
     const uint64_t growth = end > inode_->now.size() ? end - inode_->now.size() : 0;
@@ -54,6 +56,7 @@ class MemoryFile : public DiskFile {
     return {};
   }
   Status sync() override {
+    const std::lock_guard guard(disk_.mutex_);
     AIRLLM_TRY_VOID(disk_.begin(path_));
     inode_->safe = inode_->now;
     return {};
@@ -75,6 +78,7 @@ class SourceFile : public DiskFile {
   SourceFile(MemoryDisk& disk, std::unique_ptr<DiskFile> real)
       : disk_(disk), real_(std::move(real)) {}
   Status read_at(uint64_t offset_bytes, std::span<std::byte> out) const override {
+    const std::lock_guard guard(disk_.mutex_);
     if (disk_.source_reads_left_ && (*disk_.source_reads_left_)-- == 0) {
       disk_.source_reads_left_.reset();
       return Unexpected(errno_error(path() + ": offset " + std::to_string(offset_bytes), EIO));
@@ -238,13 +242,15 @@ uint64_t MemoryDisk::used_bytes() const {
 }
 
 Result<std::unique_ptr<DiskFile>> MemoryDisk::open(const std::string& path, OpenMode mode) {
+  const std::lock_guard guard(mutex_);
   const auto at = now_.find(path);
-  const bool writes = mode == OpenMode::kCreate || mode == OpenMode::kResume;
+  const bool empties = mode == OpenMode::kCreate || mode == OpenMode::kCreateDirect;
+  const bool writes = empties || mode == OpenMode::kResume;
   if (at != now_.end() && !at->second) return Unexpected(errno_error(path, EISDIR));
   if (at == now_.end()) {
     if (!writes || !now_.contains(parent_of(path))) return Unexpected(errno_error(path, ENOENT));
     AIRLLM_TRY_VOID(change({Change::Kind::kAdd, path, "", std::make_shared<Inode>()}));
-  } else if (mode == OpenMode::kCreate) {
+  } else if (empties) {
     AIRLLM_TRY_VOID(begin(path));
     at->second->now.clear();
   }
@@ -253,12 +259,14 @@ Result<std::unique_ptr<DiskFile>> MemoryDisk::open(const std::string& path, Open
 
 Result<std::unique_ptr<DiskFile>> MemoryDisk::adopt(UniqueFd fd, const std::string& label,
                                                     OpenMode) {
+  const std::lock_guard guard(mutex_);
   AIRLLM_TRY(std::unique_ptr<DiskFile> real,
              system_disk().adopt(std::move(fd), label, OpenMode::kRead));
   return std::unique_ptr<DiskFile>(std::make_unique<SourceFile>(*this, std::move(real)));
 }
 
 Result<std::vector<DirEntry>> MemoryDisk::list(const std::string& directory) {
+  const std::lock_guard guard(mutex_);
   const auto at = now_.find(directory);
   if (at == now_.end()) return Unexpected(errno_error(directory, ENOENT));
   std::vector<DirEntry> out;
@@ -270,9 +278,13 @@ Result<std::vector<DirEntry>> MemoryDisk::list(const std::string& directory) {
   return out;
 }
 
-bool MemoryDisk::exists(const std::string& path) { return now_.contains(path); }
+bool MemoryDisk::exists(const std::string& path) {
+  const std::lock_guard guard(mutex_);
+  return now_.contains(path);
+}
 
 Status MemoryDisk::make_directories(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
     if (!now_.contains(part)) {
@@ -285,6 +297,7 @@ Status MemoryDisk::make_directories(const std::string& path) {
 }
 
 Status MemoryDisk::rename(const std::string& from, const std::string& to) {
+  const std::lock_guard guard(mutex_);
   const auto source = now_.find(from);
   if (source == now_.end() || !now_.contains(parent_of(to))) {
     return Unexpected(errno_error(from, ENOENT));
@@ -299,12 +312,14 @@ Status MemoryDisk::rename(const std::string& from, const std::string& to) {
 }
 
 Status MemoryDisk::remove_file(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   const auto at = now_.find(path);
   if (at == now_.end() || !at->second) return Unexpected(errno_error(path, ENOENT));
   return change({Change::Kind::kRemove, path, "", nullptr});
 }
 
 Status MemoryDisk::remove_tree(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   std::vector<std::string> paths;
   for (const auto& [entry, inode] : now_) {
     if (entry == path || is_below(entry, path)) paths.push_back(entry);
@@ -318,6 +333,7 @@ Status MemoryDisk::remove_tree(const std::string& path) {
 }
 
 Status MemoryDisk::sync_directory(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   if (!now_.contains(path)) return Unexpected(errno_error(path, ENOENT));
   AIRLLM_TRY_VOID(begin(path));
   std::vector<bool> chosen;
@@ -329,16 +345,19 @@ Status MemoryDisk::sync_directory(const std::string& path) {
 }
 
 Result<uint64_t> MemoryDisk::free_bytes(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   if (!now_.contains(path)) return Unexpected(errno_error(path, ENOENT));
   return pretended_free_.value_or(capacity_ - used_bytes());
 }
 
 Result<uint64_t> MemoryDisk::total_bytes(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   if (!now_.contains(path)) return Unexpected(errno_error(path, ENOENT));
   return capacity_;
 }
 
 Result<std::unique_ptr<DiskLock>> MemoryDisk::lock(const std::string& path) {
+  const std::lock_guard guard(mutex_);
   bool& held = locks_[path];
   if (held) return Unexpected(ErrorCode::kTemporary, path + ": held by process 1");
   return std::unique_ptr<DiskLock>(std::make_unique<FreeLock>(held));

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <string>
@@ -84,6 +85,8 @@ class MemoryDisk : public Disk {
   static std::shared_ptr<Inode> survivor(const Inode& inode, std::mt19937_64& random);
   uint64_t used_bytes() const;
 
+  // A split reads, writes and syncs from several threads.
+  std::recursive_mutex mutex_;
   Tree now_, safe_;              // safe_ may hold names whose folder is not safe yet
   std::vector<Change> pending_;  // in now_ but not yet in safe_
   std::map<std::string, bool> locks_;
