@@ -104,6 +104,7 @@ ForwardPass::ForwardPass(const Architecture& architecture, const kernels::Backen
   if (architecture.alibi) slopes_ = alibi_slopes(architecture.heads);
   positions_.reserve(limits.rows);
   attention_rows_.reserve(limits.rows);
+  rows_with_logits_.reserve(limits.rows);
 }
 
 uint64_t ForwardPass::place_buffers(const BatchLimits& batch) {
@@ -220,6 +221,7 @@ Status ForwardPass::run_undriven(WeightSource& weights,
 
 Status ForwardPass::run_step(const Step& step, WeightSource& weights,
                              const std::function<Status()>& between_pieces) {
+  if (active_rows_ == 0 && !std::holds_alternative<step::Route>(step.what)) return {};
   return std::visit(
       Overloaded{[&](const step::Lookup& it) { return lookup(it, step.tensor, weights); },
                  [&](const step::Normalize& it) { return normalize(it, TileView{}), Status(); },
@@ -232,12 +234,12 @@ Status ForwardPass::run_step(const Step& step, WeightSource& weights,
                  [&](const step::Gather& it) { return gather(it), Status(); },
                  [&](const step::Scatter&) { return scatter(), Status(); },
                  [&](const step::AddGated& it) { return add_gated(it), Status(); },
-                 [&](const step::KeepLogits& it) { return keep_logits(it), Status(); },
                  [](const auto&) -> Status { AIRLLM_CHECK(false); }},
       step.what);
 }
 
 void ForwardPass::run_tile(const Step& step, const TileView& tile) {
+  if (active_rows_ == 0) return;
   std::visit(Overloaded{[&](const step::Normalize& it) { normalize(it, tile); },
                         [&](const step::Product& it) { multiply(it, tile); },
                         [&](const step::Bias& it) { add_bias(it, tile); },
@@ -472,10 +474,31 @@ void ForwardPass::keep_keys_and_values() {
   }
 }
 
+// Moves the rows that want logits, in their order, to the front of all buffers that are in use.
+void ForwardPass::keep_rows_with_logits(Buffer queries) {
+  if (logit_rows_ == rows_.size()) return;
+  rows_with_logits_.clear();
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    if (!rows_[r].wants_logits) continue;
+    const size_t to = rows_with_logits_.size();
+    rows_with_logits_.push_back(rows_[r]);
+    if (r == to) continue;
+    for (const Buffer buffer : {Buffer::kStream, Buffer::kNormed, Buffer::kSecond, queries}) {
+      const size_t width = stride({buffer});
+      if (width == 0) continue;
+      copy_rows(at({buffer}) + r * width, width, at({buffer}) + to * width, width, 1, width);
+    }
+  }
+  rows_ = rows_with_logits_;
+  active_rows_ = rows_.size();
+}
+
 Status ForwardPass::attend(const step::Attend& step,
                            const std::function<Status()>& between_pieces) {
   const Architecture& a = architecture_;
   keep_keys_and_values();
+  const Slice queries{a.is_latent() ? Buffer::kQuery : Buffer::kQkv};
+  if (step.is_last) keep_rows_with_logits(queries.buffer);
   attention_rows_.clear();
   for (const Row& row : rows_) {
     attention_rows_.push_back({row.sequence->pages(stages_[stage_].layer), row.position});
@@ -486,7 +509,6 @@ Status ForwardPass::attend(const step::Attend& step,
   args.head_dim = a.head_dim;
   args.value_dim = a.is_latent() ? a.latent.kv_rank : a.head_dim;
   args.values_in_keys = a.is_latent();
-  const Slice queries{a.is_latent() ? Buffer::kQuery : Buffer::kQkv};
   const Slice mixed{Buffer::kMixed};
   args.q_stride = stride(queries);
   args.scale = static_cast<float>(step.kind.scale);
@@ -617,6 +639,7 @@ void ForwardPass::route(WeightSource& weights) {
   used_experts_.resize(router.experts);
   for (size_t e = 0; e < router.experts; ++e) used_experts_[e] = !routed_[e].empty();
   weights.choose_experts(used_experts_);
+  if (rows_.empty()) return;
   const size_t width = architecture_.hidden;
   copy_rows(nullptr, 0, at({Buffer::kBranch}), width, rows_.size(), width);
 }
@@ -651,16 +674,6 @@ void ForwardPass::add_gated(const step::AddGated& step) {
     add_row(at(step.from) + r * stride(step.from), at(step.to) + r * stride(step.to), step.to.width,
             factor);
   }
-}
-
-void ForwardPass::keep_logits(const step::KeepLogits& step) {
-  chosen_rows_.clear();
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    if (rows_[r].wants_logits) chosen_rows_.push_back(r);
-  }
-  copy_rows(at(step.from), step.from.width, at(step.to), step.from.width, chosen_rows_.size(),
-            step.from.width, chosen_rows_.data());
-  active_rows_ = logit_rows_;
 }
 
 }  // namespace airllm::model

@@ -116,6 +116,7 @@ class ForwardPass {
   void ungroup(const step::Ungroup& step);
   void rotate(const step::Rotate& step);
   void keep_keys_and_values();
+  void keep_rows_with_logits(Buffer queries);
   Status attend(const step::Attend& step, const std::function<Status()>& between_pieces);
   size_t rows_of_piece(size_t first) const;
   void absorb_keys(const TileView& tile);
@@ -126,7 +127,6 @@ class ForwardPass {
   void gather(const step::Gather& step);
   void scatter();
   void add_gated(const step::AddGated& step);
-  void keep_logits(const step::KeepLogits& step);
   bool is_left_out(const Step& step) const;
 
   // The first row's first number.
@@ -149,7 +149,8 @@ class ForwardPass {
   void* prepared_ = nullptr;                // likewise, of the widest input; where limits_.prepares
   float* outlier_inputs_ = nullptr;         // likewise, [rows, limits_.outliers]
 
-  std::span<const Row> rows_;
+  std::span<const Row> rows_;          // all, and in the end those that want logits
+  std::vector<Row> rows_with_logits_;  // once the others are gone
   std::vector<uint32_t> positions_;
   // Of each rope. Where frequencies do not depend on the length there is one, of all rows.
   std::vector<std::vector<RotationRun>> rotation_runs_;
@@ -158,7 +159,7 @@ class ForwardPass {
   std::vector<float> router_bias_;              // [experts], or empty
   RouterMemory router_memory_;
   std::vector<bool> used_experts_;   // that some row has chosen
-  std::vector<size_t> chosen_rows_;  // that are gathered, or want logits
+  std::vector<size_t> chosen_rows_;  // that are gathered
   std::vector<std::byte> looked_at_;
   std::array<float, step::LoadParameter::kCount> parameters_{};
   std::vector<float> inverse_row_norms_;  // of a normalised head, once known; 0: not yet

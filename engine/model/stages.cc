@@ -163,6 +163,7 @@ class LayerBuilder {
   LayerBuilder(const Architecture& a, uint64_t layer)
       : a_(a),
         kind_(a.kinds[layer]),
+        is_last_(layer + 1 == a.layers),
         stage_(a, StageSpec::Kind::kLayer, layer,
                fmt::format("{:03}-layer-{:03}", layer + 1, layer)) {
     stage_.prefix(fmt::format(fmt::runtime(a.names.layer), layer));
@@ -232,7 +233,7 @@ class LayerBuilder {
       stage_.step({step::Rotate{k, a_.head_dim, *kind_.rope}});
     }
     if (a_.qk_norm_after_rope) normalize_heads(q, k);
-    stage_.step({step::Attend{kind_}});
+    stage_.step({step::Attend{kind_, is_last_}});
     add_to_stream(names.attention_out, stage_.whole(Buffer::kMixed), a_.attention_out_bias,
                   out_norm);
   }
@@ -259,7 +260,7 @@ class LayerBuilder {
     const std::string high = std::string(names.kv_high) + kWeight;
     const uint64_t rows = a_.heads * (latent.nope_dim + latent.value_dim);
     const size_t tensor = stage_.driven_step(high, {rows, latent.kv_rank}, {step::AbsorbKeys{}});
-    stage_.step({step::Attend{kind_}});
+    stage_.step({step::Attend{kind_, is_last_}});
     stage_.step({step::ExpandValues{}, tensor});
     add_to_stream(names.attention_out, stage_.whole(Buffer::kValues), a_.attention_out_bias,
                   out_norm);
@@ -392,6 +393,7 @@ class LayerBuilder {
 
   const Architecture& a_;
   const LayerKind& kind_;
+  bool is_last_;
   Builder stage_;
 };
 
@@ -399,12 +401,13 @@ StageSpec head_stage(const Architecture& a) {
   Builder stage(a, StageSpec::Kind::kHead, 0, fmt::format("{:03}-head", a.layers + 1));
   const Slice normed = stage.whole(Buffer::kNormed);
   const Slice logits = stage.whole(Buffer::kLogits);
-  stage.step({step::KeepLogits{stage.whole(Buffer::kStream), normed}});
-  stage.norm(a.names.final_norm, normed, normed, a.norm);
-  Slice from = normed;
+  Slice from = stage.whole(Buffer::kStream);
+  stage.norm(a.names.final_norm, from, normed, a.norm);
+  if (*a.names.final_norm != '\0') from = normed;
   if (a.embedding_width != 0) {
-    from = stage.whole(Buffer::kNarrow);
-    stage.product(a.names.project_out, normed, from, false);
+    const Slice narrow = stage.whole(Buffer::kNarrow);
+    stage.product(a.names.project_out, from, narrow, false);
+    from = narrow;
   }
   if (a.tied_head) {
     stage.borrowed_product(embedding_name(a), from, logits);

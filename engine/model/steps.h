@@ -97,9 +97,11 @@ struct Rotate {
   size_t rope = 0;
   uint64_t begin = 0;
 };
-// Keys and values are kept; kMixed = attention of queries.
+// Keys and values are kept; kMixed = attention of queries. In the last layer, only rows that want
+// logits attend, and from here on there are no others.
 struct Attend {
   LayerKind kind;
+  bool is_last = false;
 };
 // Latent attention. Of kv_high, [heads * (nope_dim + value_dim), kv_rank], the rows that make keys
 // are put into the queries instead: kQuery = rows^T · kRawQuery, beside its rotated part …
@@ -127,10 +129,6 @@ struct Scatter {};
 struct AddGated {
   Slice from, to;
 };
-// to = from, only the rows that want logits; from here on there are no others.
-struct KeepLogits {
-  Slice from, to;
-};
 
 }  // namespace step
 
@@ -141,7 +139,7 @@ struct Step {
   std::variant<step::Lookup, step::Normalize, step::Product, step::Bias, step::Add, step::Map,
                step::Ungroup, step::Rotate, step::Attend, step::AbsorbKeys, step::ExpandValues,
                step::LoadParameter, step::LoadRouterBias, step::Route, step::Gather, step::Scatter,
-               step::AddGated, step::KeepLogits>
+               step::AddGated>
       what;
   size_t tensor = kNoTensor;  // index into StageSpec::tensors
   // Left out, with its tiles, when no row has chosen this expert.

@@ -107,6 +107,27 @@ TEST(Families, TheSameToTheBitHoweverTheWorkIsCut) {
   }
 }
 
+Logits every(const Logits& all, size_t step) {
+  Logits out;
+  for (size_t i = 0; i < all.size(); i += step) out.push_back(all[i]);
+  return out;
+}
+
+// Some rows, or all of a sweep, go no further than the last layer's keys and values.
+TEST(Families, TheSameToTheBitWhateverRowsWantLogits) {
+  for (const Fixture& fixture : fixtures()) {
+    const MemoryModel model(fixture.architecture, kernels::NumberFormat::kF32, 5);
+    const std::vector<std::vector<int32_t>> sequences{random_tokens(23, 1, model.architecture),
+                                                      random_tokens(5, 2, model.architecture)};
+    const std::vector<Logits> all = Pass(model, {}).run(sequences, 100);
+    const std::vector<Logits> expected{every(all[0], 4), every(all[1], 4)};
+    for (const size_t chunk : {1, 3, 100}) {
+      EXPECT_EQ(Pass(model, {}).run(sequences, chunk, 4), expected)
+          << fixture.name << ", chunk " << chunk;
+    }
+  }
+}
+
 // Experts are left out or come, tile by tile, through a ring, too.
 TEST(Families, TheSameToTheBitWhereWeightsStream) {
   size_t streamed = 0;

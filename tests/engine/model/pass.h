@@ -36,31 +36,35 @@ class Pass {
                  slab_.memory().first(plan_.workspace_bytes)),
         kv_(*kv::KvPool::create(model::kv_shape(model.architecture), 16 * kMiB)) {}
 
-  // The logits of every position of each sequence, computed `chunk` rows of each at a time.
-  std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, size_t chunk) {
+  // The logits of every position of each sequence, or of each whose number is a multiple of
+  // `every`, computed `chunk` rows of each at a time.
+  std::vector<Logits> run(const std::vector<std::vector<int32_t>>& sequences, size_t chunk,
+                          size_t every = 1) {
     std::vector<std::unique_ptr<kv::KvSequence>> kv;
     for (size_t s = 0; s < sequences.size(); ++s) {
       kv.push_back(std::make_unique<kv::KvSequence>(*kv_));
     }
     std::vector<Logits> out(sequences.size());
+    std::vector<size_t> done(sequences.size());
     const size_t most = std::min(plan_.limits.rows, plan_.limits.logit_rows);
     for (;;) {
       std::vector<model::Row> rows;
       std::vector<size_t> owner;
       for (size_t s = 0; s < sequences.size(); ++s) {
-        const size_t first = out[s].size();
+        const size_t first = done[s];
         const size_t count = std::min({chunk, sequences[s].size() - first, most - rows.size()});
         if (count == 0) continue;
         AIRLLM_CHECK(kv[s]->reserve(first + count));
         for (size_t p = first; p < first + count; ++p) {
           rows.push_back({sequences[s][p], static_cast<uint32_t>(p),
-                          static_cast<uint32_t>(sequences[s].size()), kv[s].get(), true});
-          owner.push_back(s);
+                          static_cast<uint32_t>(sequences[s].size()), kv[s].get(), p % every == 0});
+          if (p % every == 0) owner.push_back(s);
         }
+        done[s] += count;
       }
       if (rows.empty()) return out;
       AIRLLM_CHECK(forward_.run(rows, weights_, [] { return Status(); }).has_value());
-      for (size_t i = 0; i < rows.size(); ++i) {
+      for (size_t i = 0; i < owner.size(); ++i) {
         const std::span<const float> logits = forward_.logits(i);
         out[owner[i]].emplace_back(logits.begin(), logits.end());
       }
