@@ -15,7 +15,7 @@ Kinds, with their options and defaults:
   no-range      the whole file with 200 where a range was asked for
   range         Content-Range says a place shift=1 further on; or value="bytes 0-1/2"; total=None
   status        status=503, retry_after=None (seconds), http_date=False (Retry-After as a date),
-                headers={}, body=None
+                rate_limit=None (seconds that RateLimit tells to wait), headers={}, body=None
   headers       set={}, remove=[]
   body          body="": in place of the right one, with 200
   redirect      to="other" (origin), "plain" (http), "loop", or a URL; status=302
@@ -53,7 +53,8 @@ OPTIONS = {
     "gzip": {"bomb": 0},
     "no-range": {},
     "range": {"shift": 1, "total": None, "value": None},
-    "status": {"status": 503, "retry_after": None, "http_date": False, "headers": {}, "body": None},
+    "status": {"status": 503, "retry_after": None, "http_date": False,
+               "rate_limit": None, "headers": {}, "body": None},
     "headers": {"set": {}, "remove": []},
     "body": {"body": ""},
     "redirect": {"to": "other", "status": 302},
@@ -153,6 +154,8 @@ def before(fault, request, hub):
         if fault.retry_after is not None:
             headers["Retry-After"] = (email.utils.formatdate(time.time() + fault.retry_after, usegmt=True)
                                       if fault.http_date else fault.retry_after)
+        if fault.rate_limit is not None:
+            headers["RateLimit"] = f'"resolvers";r=0;t={fault.rate_limit}'
         body = f"{wire.REASONS.get(fault.status, '')}\n" if fault.body is None else fault.body
         headers.setdefault("Content-Type", "text/plain; charset=utf-8")
         return wire.Reply(fault.status, _bytes(body), headers)

@@ -17,8 +17,8 @@ from .wire import Reply
 
 PAGE = 1000
 EXPANDED_PAGE = 50
-# Reads files of public repositories that are gated, which a fine-grained token may not.
-ROLES = ("read", "fine-grained")
+# Requests in five minutes: of the API, and of files. Only told: a fault refuses.
+QUOTAS = {"api": 500, "resolvers": 3000}
 
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<file>.*)", re.S)
 _CACHED = re.compile(r"/api/resolve-cache/models/(?P<repo>[^/]+(?:/[^/]+)?)/(?P<revision>[0-9a-f]{40})/"
@@ -60,6 +60,14 @@ def _is_small(request, hub):
     commit = repo and repo.at(request.route[1])
     entry = commit and commit.listing.get(request.file)
     return entry is not None and not entry.lfs
+
+
+def rate_limit(request, used):
+    """The headers that every answer of the hub itself has."""
+    kind = "api" if request.purpose in ("info", "tree", "whoami", "other") else "resolvers"
+    quota = QUOTAS[kind]
+    return {"RateLimit": f'"{kind}";r={max(1, quota - used)};t=300',
+            "RateLimit-Policy": f'"fixed window";"{kind}";q={quota};w=300'}
 
 
 def answer(request, hub):
@@ -109,15 +117,14 @@ def _find(request, hub, revision, for_files):
     user, refusal = _user(request, hub)
     if refusal:
         return None, None, refusal
-    repo = hub.repos.get(request.repo)
+    repo = hub.find_repo(request.repo)
     if repo is None or (repo.private and not (user and user.may_read(repo.name))):
-        # To a stranger, a private repository is none. Without a token it could be one.
+        # To a stranger, a private repository is none. Without a token, none could be a private one.
         if user is None:
-            return None, None, error(401, "Invalid username or password.", "RepoNotFound")
+            return None, None, error(401, "Invalid username or password.")
         return None, None, error(404, "Repository not found", "RepoNotFound")
-    if repo.renamed_to:
-        target = request.target.replace(urllib.parse.quote(repo.name),
-                                        urllib.parse.quote(repo.renamed_to), 1)
+    if name := repo.renamed_to or (repo.name != request.repo and repo.name):
+        target = request.target.replace(urllib.parse.quote(request.repo), urllib.parse.quote(name), 1)
         return None, None, _moved(target)
     if repo.gated and for_files and (refusal := _gate(repo, user, hub)):
         return None, None, refusal
@@ -135,6 +142,9 @@ def _gate(repo, user, hub):
     if user.role == "fine-grained":
         return error(403, "Please enable access to public gated repositories in your fine-grained "
                      "token settings to view this repository.")
+    if repo.name in user.awaiting:
+        return error(403, f"Your request to access model {repo.name} is awaiting a review from the "
+                     "repo authors.", "GatedRepo")
     if not user.may_read(repo.name):
         return error(403, f"{start} and you are not in the authorized list. Visit "
                      f"{hub.url}/{repo.name} to ask for access.", "GatedRepo")

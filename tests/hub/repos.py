@@ -20,8 +20,8 @@ LFS_PATTERNS = (
 LFS_SIZE = 10_000_000
 BLOCK = 1 << 20
 
-_hashes = {}  # (path, size, mtime) -> (blob sha1, sha256): a folder served twice is read once
-_hashes_lock = threading.Lock()
+_sums = {}  # (kind, path, size, mtime) -> hash: a folder served twice is read once
+_sums_lock = threading.Lock()
 
 
 def git_id(kind, data):
@@ -46,8 +46,11 @@ class Blob:
         self.data = bytes(data)
         self.size = len(self.data)
 
-    def hashes(self):
-        return git_id(b"blob", self.data), hashlib.sha256(self.data).hexdigest()
+    def blob_id(self):
+        return git_id(b"blob", self.data)
+
+    def sha256(self):
+        return hashlib.sha256(self.data).hexdigest()
 
     def open(self):
         return None
@@ -60,20 +63,23 @@ class DiskFile:
         self.path = os.path.realpath(path)
         self.size = os.stat(self.path).st_size
 
-    def hashes(self):
+    def blob_id(self):
+        return self._sum("blob", hashlib.sha1(b"blob %d\0" % self.size))
+
+    def sha256(self):
+        return self._sum("sha256", hashlib.sha256())
+
+    def _sum(self, kind, state):
         info = os.stat(self.path)
-        key = (self.path, info.st_size, info.st_mtime_ns)
-        with _hashes_lock:
-            if key in _hashes:
-                return _hashes[key]
-        sha1, sha256 = hashlib.sha1(b"blob %d\0" % info.st_size), hashlib.sha256()
+        key = (kind, self.path, info.st_size, info.st_mtime_ns)
+        with _sums_lock:
+            if key in _sums:
+                return _sums[key]
         with open(self.path, "rb", buffering=0) as file:
             while block := file.read(BLOCK):
-                sha1.update(block)
-                sha256.update(block)
-        with _hashes_lock:
-            _hashes[key] = sha1.hexdigest(), sha256.hexdigest()
-        return _hashes[key]
+                state.update(block)
+        with _sums_lock:
+            return _sums.setdefault(key, state.hexdigest())
 
     def open(self):
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -85,9 +91,11 @@ class SparseFile:
     def __init__(self, size):
         self.size = size
 
-    def hashes(self):
-        about = b"%d zero bytes" % self.size
-        return git_id(b"blob", about), hashlib.sha256(about).hexdigest()
+    def blob_id(self):
+        return git_id(b"blob", b"%d zero bytes" % self.size)
+
+    def sha256(self):
+        return hashlib.sha256(b"%d zero bytes" % self.size).hexdigest()
 
     def open(self):
         fd = os.memfd_create("sparse", os.MFD_CLOEXEC)
@@ -102,12 +110,14 @@ class Entry:
         self.name = name
         self.content = content
         self.size = content.size
-        self.blob_id, self.sha256 = content.hashes()
         self.lfs = lfs
-        self.pointer_size = 0
+        self.sha256, self.pointer_size = None, 0
         if lfs:
+            self.sha256 = content.sha256()
             pointer = pointer_of(self.sha256, self.size)
             self.blob_id, self.pointer_size = git_id(b"blob", pointer), len(pointer)
+        else:
+            self.blob_id = content.blob_id()
 
     @property
     def etag(self):

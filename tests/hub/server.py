@@ -15,10 +15,11 @@ from .certificates import Certificates
 class User:
     """Whom a token stands for. `repos` are the private and gated ones that may be read; "*": all."""
 
-    def __init__(self, name, read=(), role="read"):
+    def __init__(self, name, read=(), role="read", awaiting=()):
         self.name = name
         self.read = tuple(read)
         self.role = role
+        self.awaiting = tuple(awaiting)
 
     def may_read(self, repo):
         return "*" in self.read or repo in self.read
@@ -155,6 +156,12 @@ class Hub:
         repo = self.repos[name] = repos.Repository(name, private, gated, lfs)
         return None if source is None else repo.commit(source)
 
+    def find_repo(self, name):
+        """As the hub does, by a name whose case may be wrong."""
+        if name in self.repos or name is None:
+            return self.repos.get(name)
+        return next((r for n, r in self.repos.items() if n.lower() == name.lower()), None)
+
     def commit(self, name, source, branch="main"):
         """Moves the branch to a new commit, whose id is returned."""
         return self.repos[name].commit(source, branch)
@@ -170,9 +177,10 @@ class Hub:
         self.repos[old] = repos.Repository(old, repo.private)
         self.repos[old].renamed_to = new
 
-    def add_token(self, token, name="alice", read=(), role="read"):
-        """`role`: "read", or "fine-grained" without the right to read gated repositories."""
-        self.tokens[token] = User(name, read, role)
+    def add_token(self, token, name="alice", read=(), role="read", awaiting=()):
+        """`read`: private and gated repositories that may be read, or "*"; `awaiting`: gated ones whose
+        authors have not answered; `role`: "read", or "fine-grained" with no right to gated ones."""
+        self.tokens[token] = User(name, read, role, awaiting)
 
     def store(self, repo, entry):
         """The name of a file in the store of large ones."""
@@ -215,6 +223,9 @@ class Hub:
         for fault in struck:
             reply = faults.before(fault, request, self) or reply
         reply = reply or protocol.answer(request, self)
+        if request.origin in ("hub", "plain"):
+            for name, value in protocol.rate_limit(request, len(self._records)).items():
+                reply.headers.setdefault(name, value)
         for fault in struck:
             faults.after(fault, reply)
         reply.headers.setdefault("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()))
