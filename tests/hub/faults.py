@@ -2,7 +2,8 @@
 
 Kinds, with their options and defaults:
 
-  cut           after=0 bytes of the body, the connection ends; how="reset" or "close"
+  cut           after=0 bytes of the body, the connection ends; how="reset" (RST, what is under way is
+                lost), "close" (in order, also that of TLS) or "drop" (FIN, without the end of TLS)
   stall         after=0, nothing more is sent; seconds=None is for ever
   delay         seconds=1 before the answer
   drip          rate=1000 bytes a second
@@ -77,7 +78,7 @@ class Fault:
         if kind in OF_BODIES:
             on, method = on or "data", method or "GET"
         elif kind == "expire":
-            on, method = on or "resolve", method or "GET"
+            on = on or "resolve"
         self.on, self.path, self.target, self.repo = on, path, target, repo
         self.origin, self.method, self.skip, self.times = origin, method, skip, times
         self.options = {**OPTIONS[kind], **options}
@@ -178,7 +179,7 @@ def after(fault, reply):
     """What is done to the right answer."""
     sending, kind = reply.sending, fault.kind
     if kind == "cut":
-        sending.cut_after, sending.cut_reset = fault.after, fault.how == "reset"
+        sending.cut_after, sending.cut_how = fault.after, fault.how
     elif kind == "stall":
         sending.stall_after, sending.stall_seconds = fault.after, fault.seconds
     elif kind == "delay":

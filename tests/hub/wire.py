@@ -26,11 +26,11 @@ REASONS = {200: "OK", 206: "Partial Content", 301: "Moved Permanently", 302: "Fo
 
 
 class Closed(Exception):
-    """The connection is to end now; with a reset or in order."""
+    """The connection is to end now: by "reset", "close" (in order) or "drop" (without TLS's end)."""
 
-    def __init__(self, reset=False):
+    def __init__(self, how="close"):
         super().__init__()
-        self.reset = reset
+        self.how = how
 
 
 class Pace:
@@ -79,7 +79,7 @@ class Sending:
     def __init__(self):
         self.delay = 0.0
         self.cut_after = None  # body bytes; then the connection ends
-        self.cut_reset = True
+        self.cut_how = "reset"
         self.stall_after = None  # body bytes; then nothing more comes
         self.stall_seconds = None  # ... until then, or never
         self.pace = None
@@ -119,7 +119,7 @@ class Reply:
             while done < self.length:
                 count = os.preadv(self.fd, [buffer[:min(size, self.length - done)]], self.start + done)
                 if count == 0:
-                    raise Closed(reset=True)
+                    raise Closed("reset")
                 yield buffer[:count]
                 done += count
 
@@ -150,11 +150,11 @@ class Connection:
     # Requests
 
     def serve(self):
-        reset = False
+        how = "close"
         try:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.hub.refuses(self.origin):
-                raise Closed(reset=True)
+                raise Closed("reset")
             if self.origin.tls:
                 self._handshake()
             while not self.hub.closing:
@@ -162,11 +162,11 @@ class Connection:
                 if request is None or not self._answer(request):
                     break
         except Closed as closed:
-            reset = closed.reset
+            how = closed.how
         except (OSError, ValueError):
             pass  # the peer went away, or did not speak HTTP or TLS
         finally:
-            self._close(reset)
+            self._close(how)
 
     def _handshake(self):
         context = self.hub.tls_context(self.origin)
@@ -174,12 +174,12 @@ class Connection:
         self.sock = context.wrap_socket(self.sock, server_side=True)
         self.sock.settimeout(None)
 
-    def _close(self, reset):
+    def _close(self, how):
         try:
-            if reset:
+            if how == "reset":
                 # An empty linger time makes the kernel drop what is not sent and send RST.
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif isinstance(self.sock, ssl.SSLSocket):
+            elif how == "close" and isinstance(self.sock, ssl.SSLSocket):
                 self.sock.settimeout(1)
                 self.sock = self.sock.unwrap()
         except (OSError, ValueError):
@@ -314,7 +314,7 @@ class Connection:
         while at < end:
             count = os.sendfile(out, reply.fd, at, min(4 * BLOCK, end - at))
             if count == 0:
-                raise Closed(reset=True)
+                raise Closed("reset")
             at += count
             record["sent"] += count
 
@@ -335,7 +335,7 @@ class Connection:
         if sent == sending.stall_after:
             self._rest(sending.stall_seconds)
         if sent == sending.cut_after:
-            raise Closed(reset=sending.cut_reset)
+            raise Closed(sending.cut_how)
 
     def _rest(self, seconds):
         """Waits, for ever if `seconds` is None; ends the connection when the peer has or the hub must."""
