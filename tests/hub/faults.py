@@ -5,7 +5,7 @@ Kinds, with their options and defaults:
   cut           after=0 bytes of the body, the connection ends; how="reset" (RST, what is under way is
                 lost), "close" (in order, also that of TLS) or "drop" (FIN, without the end of TLS)
   stall         after=0, nothing more is sent; seconds=None is for ever
-  delay         seconds=1 before the answer
+  delay         seconds=1 before the answer; None is for ever
   drip          rate=1000 bytes a second
   flip          at=None (the middle): the byte at this offset of the file is sent with all bits turned
   length        by=1: Content-Length says so much more (or less) than there is; the body is as it
@@ -25,6 +25,7 @@ Kinds, with their options and defaults:
   commit        source: put on the branch="main" of the repository before the answer
   certificate   name: one of certificates.WRONG at the next handshakes
   refuse        the connection is closed when it is made
+  silent        nothing is ever said on it
 
 All of these take, to choose requests: on="data" (bytes of a file), "resolve" (metadata or the
 redirect of one), "info", "tree", "whoami" or None (any); path=None, a pattern of the file's name;
@@ -34,6 +35,7 @@ skip=0, so many that match are let through first; times=1, then so many are spoi
 
 import email.utils
 import fnmatch
+import math
 import threading
 import time
 
@@ -41,7 +43,7 @@ from . import wire
 
 # What is done to the bytes of a file, so that only a GET that is answered with them is meant.
 OF_BODIES = ("cut", "stall", "drip", "flip", "length", "chunked", "http10", "gzip", "no-range", "range")
-OF_CONNECTIONS = ("certificate", "refuse")
+OF_CONNECTIONS = ("certificate", "refuse", "silent")
 OPTIONS = {
     "cut": {"after": 0, "how": "reset"},
     "stall": {"after": 0, "seconds": None},
@@ -64,6 +66,7 @@ OPTIONS = {
     "commit": {"source": None, "branch": "main"},
     "certificate": {"name": "other-ca"},
     "refuse": {},
+    "silent": {},
 }
 
 
@@ -178,12 +181,14 @@ def _location(to, request, hub):
 def after(fault, reply):
     """What is done to the right answer."""
     sending, kind = reply.sending, fault.kind
+    if kind in OF_BODIES and sending.gzip != "fault":
+        sending.gzip = False  # offsets and lengths are those of the file
     if kind == "cut":
         sending.cut_after, sending.cut_how = fault.after, fault.how
     elif kind == "stall":
         sending.stall_after, sending.stall_seconds = fault.after, fault.seconds
     elif kind == "delay":
-        sending.delay += fault.seconds
+        sending.delay += math.inf if fault.seconds is None else fault.seconds
     elif kind == "drip":
         sending.pace = wire.Pace(fault.rate)
     elif kind == "flip":
@@ -198,7 +203,7 @@ def after(fault, reply):
     elif kind == "http10":
         sending.http10 = True
     elif kind == "gzip":
-        sending.gzip = True
+        sending.gzip = "fault"
         if fault.bomb:
             reply.close()
             reply.body, reply.start, reply.length = b"", 0, None

@@ -13,6 +13,7 @@ import re
 import time
 import urllib.parse
 
+from . import repos
 from .wire import Reply
 
 PAGE = 1000
@@ -34,7 +35,7 @@ def _decoded(text):
 def identify(request, hub):
     """Finds out what `request` is for: sets purpose, route, and the names in it where there are any."""
     request.purpose, request.route, request.expired = "other", None, False
-    if request.origin == "cdn" or (request.origin == "other" and request.raw_path.startswith("/store/")):
+    if request.origin == "cdn" or request.raw_path.startswith("/store/"):
         request.purpose, request.route = "data", ("store",)
         request.repo, request.file = hub.stored.get(request.path.rsplit("/", 1)[-1], (None, None))
     elif request.path == "/api/whoami-v2":
@@ -271,7 +272,10 @@ def _resolve(request, hub):
                       headers=headers)
     headers.update({"ETag": f'"{entry.etag}"', "Content-Disposition": disposition,
                     "Content-Type": "text/plain; charset=utf-8"})
-    return content(request, hub, entry, headers)
+    reply = content(request, hub, entry, headers)
+    if reply.status == 200 and hub.compress and "gzip" in request.headers.get("accept-encoding", ""):
+        reply.sending.gzip = True
+    return reply
 
 
 def _disposition(name):
@@ -308,9 +312,11 @@ def _store(request, hub):
     signature = request.query.get("Signature", [""])[0]
     if not hmac.compare_digest(signature, _signature(hub, request.raw_path, expires)):
         return _refused_by_store(403, "AccessDenied", "Access denied")
-    if int(expires) < time.time():
+    if float(expires) < time.time():
         return _refused_by_store(403, "AccessDenied", "Request has expired")
-    entry = hub.entries[request.path.rsplit("/", 1)[-1]]
+    entry = hub.entries.get(request.path.rsplit("/", 1)[-1])
+    if entry is None:
+        return _refused_by_store(404, "NoSuchKey", "The specified key does not exist.")
     # Amazon's S3 has the md5 of parts here, which says nothing about the file.
     etag = hashlib.md5(entry.sha256.encode(), usedforsecurity=False).hexdigest()
     headers = {"ETag": f'"{etag}-1"', "Accept-Ranges": "bytes", "Content-Type": "binary/octet-stream",
@@ -362,10 +368,12 @@ def ranges(value, size):
 
 
 def _span(entry, status, start, length, headers):
-    fd = entry.content.open()
-    if fd is None:
-        return Reply(status, memoryview(entry.content.data)[start:start + length], headers, start=start)
-    return Reply(status, headers=headers, fd=fd, start=start, length=length)
+    source = entry.content
+    if isinstance(source, repos.Blob):
+        return Reply(status, memoryview(source.data)[start:start + length], headers, start=start)
+    if isinstance(source, repos.Zeros):
+        return Reply(status, headers=headers, pieces=source.pieces(length), start=start, length=length)
+    return Reply(status, headers=headers, fd=source.open(), start=start, length=length)
 
 
 def _multipart(entry, spans, headers):

@@ -52,9 +52,6 @@ class Blob:
     def sha256(self):
         return hashlib.sha256(self.data).hexdigest()
 
-    def open(self):
-        return None
-
 
 class DiskFile:
     """A file on disk, which must not change while it is served."""
@@ -85,7 +82,7 @@ class DiskFile:
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-class SparseFile:
+class Zeros:
     """`size` zero bytes that take no room. Its hashes are those of no file: a terabyte is not read."""
 
     def __init__(self, size):
@@ -97,10 +94,12 @@ class SparseFile:
     def sha256(self):
         return hashlib.sha256(b"%d zero bytes" % self.size).hexdigest()
 
-    def open(self):
-        fd = os.memfd_create("sparse", os.MFD_CLOEXEC)
-        os.ftruncate(fd, self.size)
-        return fd
+    def pieces(self, length):
+        """`length` of its bytes, from anywhere."""
+        block = bytes(BLOCK)
+        for _ in range(length // BLOCK):
+            yield block
+        yield block[:length % BLOCK]
 
 
 class Entry:

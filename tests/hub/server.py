@@ -32,21 +32,24 @@ class Hub:
     log            a file that gets a line of JSON for each request; there is hub.requests() too
     rate           bytes a second of all bodies together; rate_each of each connection
     resolve_cache  small files are redirected to /api/resolve-cache, as the hub does today
+    compress       small files are compressed for who asks for gzip, as the hub does
     xet            large files have X-Xet-Hash and its Link, as the hub has them; there is no such store
     url_lifetime   seconds that a redirect to the store is good for
     port           of the hub itself; the others take what is free
     """
 
-    def __init__(self, tls=True, log=None, rate=None, rate_each=None, resolve_cache=True, xet=False,
-                 url_lifetime=3600, multiple_ranges=False, store_refuses_tokens=True, page=protocol.PAGE,
+    def __init__(self, tls=True, log=None, rate=None, rate_each=None, resolve_cache=True, compress=True,
+                 xet=False, url_lifetime=3600, multiple_ranges=False, store_refuses_tokens=True, page=protocol.PAGE,
                  port=0, folder=None):
         self.tls = tls
-        self.resolve_cache, self.xet, self.url_lifetime = resolve_cache, xet, url_lifetime
+        self.resolve_cache, self.compress = resolve_cache, compress
+        self.xet, self.url_lifetime = xet, url_lifetime
         self.multiple_ranges, self.store_refuses_tokens = multiple_ranges, store_refuses_tokens
         self.page = page
         self.repos, self.tokens = {}, {}
         self.entries, self.stored = {}, {}  # of the store, by the name that it has there
         self.closing = False
+        self.problems = []  # of the stand-in itself
         self.key = secrets.token_bytes(16)
         self.faults = faults.Faults()
         self.pace = self.rate_each = None
@@ -98,8 +101,10 @@ class Hub:
     def __enter__(self):
         return self.start()
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         self.stop()
+        if self.problems and kind is None:
+            raise AssertionError("the stand-in hub is at fault:\n" + "\n".join(self.problems))
 
     def _accept(self, origin):
         while not self.closing:
@@ -150,7 +155,7 @@ class Hub:
     def add_repo(self, name, source=None, private=False, gated=False, lfs=None):
         """A repository; with `source`, one commit on main, whose id is returned.
 
-        source: a folder; or {name: bytes | path | Blob | SparseFile}, or pairs of these; or ManyFiles.
+        source: a folder; or {name: bytes | path | Blob | Zeros}, or pairs of these; or ManyFiles.
         lfs: patterns of names, or a function of name and size; None for the hub's own rule.
         """
         repo = self.repos[name] = repos.Repository(name, private, gated, lfs)
@@ -205,8 +210,12 @@ class Hub:
         self.pace = wire.Pace(rate) if rate else None
         self.rate_each = rate_each
 
-    def refuses(self, origin):
-        return bool(self.faults.of_connection("refuse", origin.name))
+    def connected(self, connection):
+        """Before the first byte on a connection."""
+        if self.faults.of_connection("refuse", connection.origin.name):
+            raise wire.Closed("reset")
+        if self.faults.of_connection("silent", connection.origin.name):
+            connection.rest(None)
 
     def tls_context(self, origin):
         """For the next handshake."""

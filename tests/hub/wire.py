@@ -5,12 +5,14 @@ reply's Sending asks for beyond the protocol (cuts, stalls, lies) is done here.
 """
 
 import os
+import re
 import select
 import socket
 import ssl
 import struct
 import threading
 import time
+import traceback
 import urllib.parse
 import zlib
 
@@ -93,7 +95,8 @@ class Sending:
 
 
 class Reply:
-    """A status, headers and a body: bytes, a span of an open file, or an iterator of pieces."""
+    """A status, headers and a body: bytes, a span of an open file, or an iterator of pieces, whose length
+    need not be known."""
 
     def __init__(self, status, body=b"", headers=(), fd=None, start=0, length=None, pieces=None):
         self.status = status
@@ -102,7 +105,9 @@ class Reply:
         self.fd = fd
         self.start = start
         self.pieces = pieces
-        self.length = None if pieces is not None else len(body) if length is None else length
+        self.length = length
+        if length is None and pieces is None:
+            self.length = len(body)
         self.sending = Sending()
 
     def blocks(self, size):
@@ -153,8 +158,7 @@ class Connection:
         how = "close"
         try:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.hub.refuses(self.origin):
-                raise Closed("reset")
+            self.hub.connected(self)
             if self.origin.tls:
                 self._handshake()
             while not self.hub.closing:
@@ -171,7 +175,8 @@ class Connection:
     def _handshake(self):
         context = self.hub.tls_context(self.origin)
         self.sock.settimeout(30)
-        self.sock = context.wrap_socket(self.sock, server_side=True)
+        self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        self.sock.do_handshake()
         self.sock.settimeout(None)
 
     def _close(self, how):
@@ -223,7 +228,7 @@ class Connection:
         """Answers; whether the connection goes on."""
         record = self.hub.begin(request)
         try:
-            reply = self.hub.answer(request)
+            reply = self._reply(request)
             record["status"] = reply.status
             try:
                 return self._send(request, reply, record)
@@ -232,10 +237,18 @@ class Connection:
         finally:
             self.hub.end(record)
 
+    def _reply(self, request):
+        try:
+            return self.hub.answer(request)
+        except Exception:  # pylint: disable=broad-exception-caught
+            problem = traceback.format_exc()
+            self.hub.problems.append(f"{request.method} {request.target}\n{problem}")
+            return Reply(500, problem.encode(), {"Content-Type": "text/plain"})
+
     def _send(self, request, reply, record):
         sending = reply.sending
         if sending.delay:
-            self._rest(sending.delay)
+            self.rest(sending.delay)
         paces = [pace for pace in (sending.pace, *self._paces()) if pace]
         body, length = self._framing(request, reply, paces)
         keep = request.keeps_alive() and not sending.http10 and (
@@ -243,7 +256,9 @@ class Connection:
         reply.headers["Connection"] = "keep-alive" if keep else "close"
         version = "HTTP/1.0" if sending.http10 else "HTTP/1.1"
         head = f"{version} {reply.status} {REASONS.get(reply.status, 'Status')}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+        for name, value in reply.headers.items():
+            value = re.sub(r"[\r\n]", " ", str(value))  # what was asked for may be in it
+            head += f"{name}: {value}\r\n"
         self.sock.sendall(head.encode("latin-1", "replace"))
         if sending.endless:
             self._endless_header(sending.endless)
@@ -333,11 +348,11 @@ class Connection:
     def _stop(self, sending, sent):
         """What happens after `sent` bytes of the body."""
         if sent == sending.stall_after:
-            self._rest(sending.stall_seconds)
+            self.rest(sending.stall_seconds)
         if sent == sending.cut_after:
             raise Closed(sending.cut_how)
 
-    def _rest(self, seconds):
+    def rest(self, seconds):
         """Waits, for ever if `seconds` is None; ends the connection when the peer has or the hub must."""
         end = None if seconds is None else time.monotonic() + seconds
         poll = select.poll()
