@@ -6,6 +6,7 @@ Besides the good certificate there are wrong ones, made when they are first aske
 import os
 import ssl
 import subprocess
+import threading
 
 NAMES = "DNS:localhost,IP:127.0.0.1,IP:127.0.0.2,IP:127.0.0.3,IP:::1"
 WRONG = ("other-ca", "self-signed", "wrong-host", "expired", "not-yet")
@@ -42,6 +43,7 @@ class Certificates:
         self.folder = folder
         self.ca = self._path("ca.pem")
         self._contexts = {}
+        self._lock = threading.Lock()
         self._make_ca("ca")
         self.context("good")
 
@@ -103,6 +105,10 @@ class Certificates:
 
     def context(self, name):
         """A server's context with the certificate `good` or one of WRONG."""
+        with self._lock:
+            return self._context(name)
+
+    def _context(self, name):
         if name not in self._contexts:
             if name == "good":
                 self._make(name)

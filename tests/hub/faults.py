@@ -265,7 +265,7 @@ def hostile_listing(kind, good):
     if kind == "null":
         return "null"
     if kind == "wide":
-        return '{"siblings": [' + '{"rfilename": "a", "size": 1},' * 3_000_000 + '{"rfilename": "a"}]}'
+        return '{"siblings": [' + '{"rfilename": "a", "size": 1},' * 1_000_000 + '{"rfilename": "a"}]}'
     raise ValueError(f"no listing is called {kind!r}")
 
 

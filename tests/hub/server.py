@@ -262,6 +262,17 @@ class Hub:
                 self._log.write(line + "\n")
                 self._log.flush()
 
+    def settle(self, seconds=5):
+        """Waits until every request is at its end here too; false if some is not."""
+        end = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                if all("seconds" in record for record in self._records):
+                    return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
+
     def requests(self, **wanted):
         """Records of the requests so far, those under way too, whose fields are as `wanted`."""
         with self._lock:
