@@ -1,8 +1,8 @@
-"""Repositories of the stand-in hub: files, their identities as git and git LFS have them, revisions.
+"""Repositories of the stand-in hub: files, their identities in git and git LFS, revisions.
 
 A file is known by the sha1 of its git blob; one that git LFS keeps, by the sha256 of its bytes, and
-its blob is then the pointer. Trees and commits have the ids that git itself would give them, so equal
-folders have equal commits.
+its blob is then the pointer. Trees and commits have the ids that git itself would give them, so
+equal folders have equal commits.
 """
 
 import bisect
@@ -12,7 +12,8 @@ import os
 import stat
 import threading
 
-# What the .gitattributes of a new repository at the hub lists; and what is larger is refused unless LFS.
+# What the .gitattributes of a new repository at the hub lists, and gguf; the hub refuses larger
+# files that LFS does not keep.
 LFS_PATTERNS = (
     "*.7z *.arrow *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lfs.* *.mlmodel *.model *.msgpack "
     "*.npy *.npz *.onnx *.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors *.tar.* "
@@ -83,7 +84,7 @@ class DiskFile:
 
 
 class Zeros:
-    """`size` zero bytes that take no room. Its hashes are those of no file: a terabyte is not read."""
+    """`size` zero bytes that take no room. The hashes are made up: a terabyte is not read."""
 
     def __init__(self, size):
         self.size = size
@@ -141,7 +142,7 @@ class Entry:
 
 
 class Listing:
-    """The files of one revision, by (name, content) pairs; a name may be there twice, or be hostile."""
+    """The files of one revision, of (name, content) pairs; names may be hostile, or there twice."""
 
     def __init__(self, files, lfs=is_lfs_by_default):
         self.entries = [Entry(name, content, lfs(name, content.size)) for name, content in files]
@@ -232,15 +233,18 @@ def listing_of(source, lfs=None):
         return source
     if lfs is None:
         lfs = is_lfs_by_default
-    elif not callable(lfs):  # a list of patterns
-        patterns = list(lfs)
-        lfs = lambda name, size: any(fnmatch.fnmatchcase(name, p) for p in patterns)
+    elif not callable(lfs):
+        lfs = _matches(tuple(lfs))
     if isinstance(source, (str, os.PathLike)):
         return Listing(_walk(os.fspath(source)), lfs)
     pairs = source.items() if isinstance(source, dict) else source
     return Listing([(name, Blob(content) if isinstance(content, (bytes, bytearray)) else
                      DiskFile(content) if isinstance(content, (str, os.PathLike)) else content)
                     for name, content in pairs], lfs)
+
+
+def _matches(patterns):
+    return lambda name, size: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _walk(folder):
@@ -286,7 +290,7 @@ class Repository:
         return commit.sha
 
     def at(self, revision):
-        """The commit that a branch, tag, id or unique beginning of an id names; None if none does."""
+        """The commit that a branch, tag, id or unique beginning of an id names, or None."""
         if revision in self.branches:
             return self.branches[revision]
         if revision in self.tags:

@@ -13,7 +13,7 @@ from .certificates import Certificates
 
 
 class User:
-    """Whom a token stands for. `repos` are the private and gated ones that may be read; "*": all."""
+    """Whom a token stands for; Hub.add_token says what its fields are."""
 
     def __init__(self, name, read=(), role="read", awaiting=()):
         self.name = name
@@ -26,21 +26,21 @@ class User:
 
 
 class Hub:
-    """Serves from start() to stop(), or inside of `with`. Its methods may be called from any thread.
+    """Serves from start() to stop(), or inside of `with`. Any thread may call its methods.
 
     tls            https, with a certificate authority made for the occasion (hub.ca)
     log            a file that gets a line of JSON for each request; there is hub.requests() too
     rate           bytes a second of all bodies together; rate_each of each connection
     resolve_cache  small files are redirected to /api/resolve-cache, as the hub does today
     compress       small files are compressed for who asks for gzip, as the hub does
-    xet            large files have X-Xet-Hash and its Link, as the hub has them; there is no such store
+    xet            large files have X-Xet-Hash and its Link, as the hub's; there is no such store
     url_lifetime   seconds that a redirect to the store is good for
     port           of the hub itself; the others take what is free
     """
 
-    def __init__(self, tls=True, log=None, rate=None, rate_each=None, resolve_cache=True, compress=True,
-                 xet=False, url_lifetime=3600, multiple_ranges=False, store_refuses_tokens=True, page=protocol.PAGE,
-                 port=0, folder=None):
+    def __init__(self, tls=True, log=None, rate=None, rate_each=None, resolve_cache=True,
+                 compress=True, xet=False, url_lifetime=3600, multiple_ranges=False,
+                 store_refuses_tokens=True, page=protocol.PAGE, port=0, folder=None):
         self.tls = tls
         self.resolve_cache, self.compress = resolve_cache, compress
         self.xet, self.url_lifetime = xet, url_lifetime
@@ -141,7 +141,8 @@ class Hub:
 
     def env(self, token=None, home=None):
         """The environment in which a client finds this hub and nothing of the caller's."""
-        env = {"HF_ENDPOINT": self.url, "NO_PROXY": "localhost,127.0.0.0/8", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        env = {"HF_ENDPOINT": self.url, "NO_PROXY": "localhost,127.0.0.0/8",
+               "HF_HUB_DISABLE_TELEMETRY": "1"}
         if self.ca:
             env.update(SSL_CERT_FILE=self.ca, REQUESTS_CA_BUNDLE=self.ca, CURL_CA_BUNDLE=self.ca)
         if token:
@@ -183,8 +184,9 @@ class Hub:
         self.repos[old].renamed_to = new
 
     def add_token(self, token, name="alice", read=(), role="read", awaiting=()):
-        """`read`: private and gated repositories that may be read, or "*"; `awaiting`: gated ones whose
-        authors have not answered; `role`: "read", or "fine-grained" with no right to gated ones."""
+        """`read`: the private and gated repositories that may be read, or "*"; `awaiting`: gated
+        ones whose authors have not answered; `role`: "read", or "fine-grained" without gated ones.
+        """
         self.tokens[token] = User(name, read, role, awaiting)
 
     def store(self, repo, entry):
@@ -243,12 +245,13 @@ class Hub:
     def begin(self, request):
         """The request's record, which end() completes."""
         protocol.identify(request, self)
-        record = {"time": time.time(), "origin": request.origin, "host": request.headers.get("host"),
-                  "connection": request.connection, "method": request.method, "target": request.target,
-                  "path": request.path, "purpose": request.purpose, "repo": request.repo,
-                  "file": request.file, "range": request.headers.get("range"), "token": request.token,
-                  "authorization": "authorization" in request.headers, "headers": request.headers.copy(),
-                  "status": None, "sent": 0, "complete": False}
+        headers = request.headers
+        record = {"time": time.time(), "origin": request.origin, "host": headers.get("host"),
+                  "connection": request.connection, "method": request.method,
+                  "target": request.target, "path": request.path, "purpose": request.purpose,
+                  "repo": request.repo, "file": request.file, "range": headers.get("range"),
+                  "token": request.token, "authorization": "authorization" in headers,
+                  "headers": headers.copy(), "status": None, "sent": 0, "complete": False}
         if request.origin != "control":
             with self._lock:
                 self._records.append(record)

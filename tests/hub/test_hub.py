@@ -1,4 +1,4 @@
-"""The stand-in hub itself: what it says when all is well, and that each fault is the one asked for."""
+"""The stand-in hub itself: what it says when all is well, and that faults are those asked for."""
 
 import contextlib
 import datetime
@@ -19,10 +19,21 @@ import urllib.parse
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
-from hub import HOSTILE_LISTINGS, HOSTILE_NAMES, Hub, ManyFiles, Zeros, hostile_listing, protocol, repos
+from hub import (HOSTILE_LISTINGS, HOSTILE_NAMES,  # pylint: disable=wrong-import-position
+                 Hub, ManyFiles, Zeros, hostile_listing, protocol, repos)
 
 WEIGHTS = bytes(range(256)) * 1000
 SMALL = b'{"model_type": "llama"}\n'
+MODEL = "/acme/tiny/resolve/main/model.safetensors"
+INFO = "/api/models/acme/tiny"
+
+
+def blob_id(data):
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def bearer(token):
+    return {"authorization": f"Bearer {token}"}
 
 
 class Response:
@@ -45,7 +56,8 @@ class HubTest(unittest.TestCase):
     def setUpClass(cls):
         cls.hub = cls.enterClassContext(Hub(**cls.options))
         cls.sha = cls.hub.add_repo("acme/tiny", {
-            "config.json": SMALL, "model.safetensors": WEIGHTS, "sub/notes.txt": b"notes\n", "empty.txt": b""})
+            "config.json": SMALL, "model.safetensors": WEIGHTS, "sub/notes.txt": b"notes\n",
+            "empty.txt": b""})
 
     def setUp(self):
         self.hub.clear_faults()
@@ -55,7 +67,8 @@ class HubTest(unittest.TestCase):
         split = urllib.parse.urlsplit(url)
         if split.scheme == "https":
             context = ssl.create_default_context(cafile=self.hub.ca)
-            return http.client.HTTPSConnection(split.hostname, split.port, timeout=timeout, context=context)
+            return http.client.HTTPSConnection(split.hostname, split.port, timeout=timeout,
+                                               context=context)
         return http.client.HTTPConnection(split.hostname, split.port, timeout=timeout)
 
     def ask(self, url, method="GET", timeout=30, **headers):
@@ -118,27 +131,29 @@ class Identities(unittest.TestCase):
         entry = repos.listing_of({"model.safetensors": WEIGHTS}).get("model.safetensors")
         pointer = (f"version https://git-lfs.github.com/spec/v1\noid sha256:{entry.sha256}\n"
                    f"size {len(WEIGHTS)}\n").encode()
-        self.assertEqual(entry.blob_id, hashlib.sha1(b"blob %d\0" % len(pointer) + pointer).hexdigest())
-        self.assertEqual((entry.pointer_size, entry.etag), (len(pointer), hashlib.sha256(WEIGHTS).hexdigest()))
+        self.assertEqual((entry.blob_id, entry.pointer_size), (blob_id(pointer), len(pointer)))
+        self.assertEqual(entry.etag, hashlib.sha256(WEIGHTS).hexdigest())
 
     def test_what_lfs_keeps(self):
-        for name, size, kept in (("a.safetensors", 1, True), ("sub/a.bin", 1, True), ("config.json", 1, False),
-                                 ("tokenizer.json", 10_000_001, True), ("tokenizer.model", 9, True)):
+        for name, size, kept in (
+                ("a.safetensors", 1, True), ("sub/a.bin", 1, True), ("config.json", 1, False),
+                ("tokenizer.json", 10_000_001, True), ("tokenizer.model", 9, True)):
             self.assertEqual(repos.is_lfs_by_default(name, size), kept, name)
 
     def test_ranges(self):
         for value, spans in (
-                (None, None), ("bytes=0-", [(0, 10)]), ("bytes=2-4", [(2, 5)]), ("bytes=2-99", [(2, 10)]),
-                ("bytes=-3", [(7, 10)]), ("bytes=-99", [(0, 10)]), ("bytes=10-", []), ("bytes=-0", []),
-                ("bytes=0-1,4-5", [(0, 2), (4, 6)]), ("bytes=0-1,20-", [(0, 2)]), ("bytes=5-4", None),
-                ("bytes=", None), ("bytes=a-b", None), ("lines=1-2", None), ("bytes=1-2-3", None)):
+                (None, None), ("bytes=0-", [(0, 10)]), ("bytes=2-4", [(2, 5)]),
+                ("bytes=2-99", [(2, 10)]), ("bytes=-3", [(7, 10)]), ("bytes=-99", [(0, 10)]),
+                ("bytes=10-", []), ("bytes=-0", []), ("bytes=0-1,4-5", [(0, 2), (4, 6)]),
+                ("bytes=0-1,20-", [(0, 2)]), ("bytes=5-4", None), ("bytes=", None),
+                ("bytes=a-b", None), ("lines=1-2", None), ("bytes=1-2-3", None)):
             self.assertEqual(protocol.ranges(value, 10), spans, value)
 
 
 class Listings(HubTest):
     def test_information(self):
-        for path in ("/api/models/acme/tiny", "/api/models/acme/tiny/revision/main",
-                     f"/api/models/acme/tiny/revision/{self.sha}", f"/api/models/acme/tiny/revision/{self.sha[:9]}"):
+        for path in (INFO, f"{INFO}/revision/main", f"{INFO}/revision/{self.sha}",
+                     f"{INFO}/revision/{self.sha[:9]}"):
             about = self.ask(path).json
             self.assertEqual((about["id"], about["sha"], about["private"], about["gated"]),
                              ("acme/tiny", self.sha, False, False))
@@ -162,7 +177,8 @@ class Listings(HubTest):
         top = self.ask("/api/models/acme/tiny/tree/main").json
         self.assertEqual([(e["type"], e["path"]) for e in top][-1], ("directory", "sub"))
         below = self.ask("/api/models/acme/tiny/tree/main/sub?expand=true").json
-        self.assertEqual([(e["path"], e["lastCommit"]["id"]) for e in below], [("sub/notes.txt", self.sha)])
+        self.assertEqual([(e["path"], e["lastCommit"]["id"]) for e in below],
+                         [("sub/notes.txt", self.sha)])
         self.assertEqual(self.ask("/api/models/acme/tiny/tree/main/none").status, 404)
 
     def test_a_million_files(self):
@@ -210,35 +226,35 @@ class Listings(HubTest):
             body = hostile_listing(kind, good)
             self.assertNotEqual(body.encode(), good)
             self.hub.fault("body", on="info", body=body)
-            self.assertEqual(self.ask("/api/models/acme/tiny").body, body.encode(), kind)
+            self.assertEqual(self.ask(INFO).body, body.encode(), kind)
 
     def test_whoami(self):
         self.hub.add_token("hf_a", "alice")
-        self.assertEqual(self.ask("/api/whoami-v2", authorization="Bearer hf_a").json["name"], "alice")
+        self.assertEqual(self.ask("/api/whoami-v2", **bearer("hf_a")).json["name"], "alice")
         self.assertEqual(self.ask("/api/whoami-v2").status, 401)
-        self.assert_error(self.ask("/api/whoami-v2", authorization="Bearer hf_z"), 401, None,
+        self.assert_error(self.ask("/api/whoami-v2", **bearer("hf_z")), 401, None,
                           "Invalid credentials in Authorization header")
 
 
 class Files(HubTest):
     def test_a_large_file_is_in_the_store(self):
-        answer = self.ask("/acme/tiny/resolve/main/model.safetensors", "HEAD")
+        answer = self.ask(MODEL, "HEAD")
         self.assertEqual((answer.status, answer.headers["X-Repo-Commit"]), (302, self.sha))
-        self.assertEqual(answer.headers["X-Linked-ETag"], f'"{hashlib.sha256(WEIGHTS).hexdigest()}"')
-        self.assertEqual(answer.headers["X-Linked-Size"], str(len(WEIGHTS)))
+        sha256 = hashlib.sha256(WEIGHTS).hexdigest()
+        self.assertEqual((answer.headers["X-Linked-ETag"], answer.headers["X-Linked-Size"]),
+                         (f'"{sha256}"', str(len(WEIGHTS))))
         self.assertTrue(answer.headers["Location"].startswith(self.hub.origins["cdn"].url))
         data = self.ask(answer.headers["Location"])
         self.assertEqual((data.status, data.body), (200, WEIGHTS))
-        self.assertNotIn(hashlib.sha256(WEIGHTS).hexdigest(), data.headers["ETag"])
+        self.assertNotIn(sha256, data.headers["ETag"])
 
     def test_a_small_file_is_at_the_hub(self):
         answer = self.ask("/acme/tiny/resolve/main/config.json", "HEAD")
         self.assertEqual(answer.status, 307)
-        self.assertTrue(answer.headers["Location"].startswith("/api/resolve-cache/models/acme/tiny/"))
+        self.assertIn("/api/resolve-cache/models/acme/tiny/", answer.headers["Location"])
         data = self.file("config.json")
         self.assertEqual((data.body, data.headers["X-Repo-Commit"]), (SMALL, self.sha))
-        blob = hashlib.sha1(b"blob %d\0" % len(SMALL) + SMALL).hexdigest()
-        self.assertEqual(data.headers["ETag"], f'"{blob}"')
+        self.assertEqual(data.headers["ETag"], f'"{blob_id(SMALL)}"')
         self.assertEqual(self.file("empty.txt").body, b"")
         self.assertEqual(self.file("sub/notes.txt").body, b"notes\n")
         packed = self.file("config.json", accept_encoding="gzip")
@@ -267,11 +283,12 @@ class Files(HubTest):
         etag = self.file("config.json").headers["ETag"]
         self.assertEqual(self.file("config.json", if_none_match=etag).status, 304)
         self.assertEqual(self.file("config.json", if_match='"other"').status, 412)
-        self.assertEqual(self.file("config.json", if_range='"other"', range="bytes=0-1").status, 200)
-        self.assertEqual(self.file("config.json", if_range=etag, range="bytes=0-1").status, 206)
+        for known, status in (('"other"', 200), (etag, 206)):
+            answer = self.file("config.json", if_range=known, range="bytes=0-1")
+            self.assertEqual(answer.status, status)
 
     def test_signed_addresses(self):
-        good = self.ask("/acme/tiny/resolve/main/model.safetensors", "HEAD").headers["Location"]
+        good = self.ask(MODEL, "HEAD").headers["Location"]
         self.assertEqual(self.ask(good, authorization="Bearer hf_a").status, 400)
         self.assertEqual(self.ask(good.replace("Signature=", "Signature=0")).status, 403)
         self.assertEqual(self.ask(good.partition("?")[0]).status, 403)
@@ -281,31 +298,33 @@ class Files(HubTest):
 
     def test_a_terabyte_takes_no_room(self):
         self.hub.add_repo("acme/sparse", {"model.safetensors": Zeros(1 << 40)})
-        answer = self.follow("/acme/sparse/resolve/main/model.safetensors", range="bytes=1000000000000-1000000000009")
+        part = "1000000000000-1000000000009"
+        answer = self.follow("/acme/sparse/resolve/main/model.safetensors", range=f"bytes={part}")
         self.assertEqual((answer.status, answer.body), (206, bytes(10)))
-        self.assertEqual(answer.headers["Content-Range"], f"bytes 1000000000000-1000000000009/{1 << 40}")
+        self.assertEqual(answer.headers["Content-Range"], f"bytes {part}/{1 << 40}")
 
     def test_renamed_and_miswritten(self):
         self.hub.add_repo("acme/old", {"config.json": SMALL})
         self.hub.rename("acme/old", "acme/new")
-        for path, target in (("/acme/old/resolve/main/config.json", "/acme/new/resolve/main/config.json"),
-                             ("/api/models/acme/old?blobs=true", "/api/models/acme/new?blobs=true"),
-                             ("/api/models/ACME/New", "/api/models/acme/new")):
+        for path, target in (
+                ("/acme/old/resolve/main/config.json", "/acme/new/resolve/main/config.json"),
+                ("/api/models/acme/old?blobs=true", "/api/models/acme/new?blobs=true"),
+                ("/api/models/ACME/New", "/api/models/acme/new")):
             answer = self.ask(path)
             self.assertEqual((answer.status, answer.headers["Location"]), (307, target))
 
     def test_what_is_missing(self):
         self.hub.add_token("hf_a")
-        bearer = {"authorization": "Bearer hf_a"}
-        self.assert_error(self.ask("/api/models/acme/none"), 401, None, "Invalid username or password.")
-        self.assert_error(self.ask("/api/models/acme/none", **bearer), 404, "RepoNotFound", "Repository not found")
-        self.assert_error(self.ask("/acme/tiny/resolve/no%0d%0ane/config.json"), 404, "RevisionNotFound",
-                          "Invalid rev id")
+        self.assert_error(self.ask("/api/models/acme/none"), 401, None, "Invalid username")
+        self.assert_error(self.ask("/api/models/acme/none", **bearer("hf_a")), 404, "RepoNotFound",
+                          "Repository not found")
+        self.assert_error(self.ask("/acme/tiny/resolve/no%0d%0ane/config.json"), 404,
+                          "RevisionNotFound", "Invalid rev id")
         answer = self.ask("/acme/tiny/resolve/main/none.json")
         self.assert_error(answer, 404, "EntryNotFound", "Entry not found")
         self.assertEqual(answer.headers["X-Repo-Commit"], self.sha)
         self.assertEqual(self.ask("/nonsense").status, 404)
-        self.assertEqual(self.ask("/api/models/acme/tiny", "DELETE").status, 405)
+        self.assertEqual(self.ask(INFO, "DELETE").status, 405)
 
     def test_private_and_gated(self):
         files = {"config.json": SMALL}
@@ -317,32 +336,34 @@ class Files(HubTest):
         self.hub.add_repo("acme/asked", files, gated="manual")
         path = "/acme/gated/resolve/main/config.json"
         self.assert_error(self.ask(path), 401, "GatedRepo", "Please log in")
-        self.assert_error(self.ask(path, authorization="Bearer hf_out"), 403, "GatedRepo", "ask for access")
-        self.assert_error(self.ask("/acme/asked/resolve/main/config.json", authorization="Bearer hf_out"),
-                          403, "GatedRepo", "awaiting a review")
-        self.assert_error(self.ask(path, authorization="Bearer hf_fine"), 403, None, "fine-grained")
-        self.assertEqual(self.follow(path, authorization="Bearer hf_in").body, SMALL)
+        self.assert_error(self.ask(path, **bearer("hf_out")), 403, "GatedRepo", "ask for access")
+        self.assert_error(self.ask(path.replace("gated", "asked"), **bearer("hf_out")), 403,
+                          "GatedRepo", "awaiting a review")
+        self.assert_error(self.ask(path, **bearer("hf_fine")), 403, None, "fine-grained")
+        self.assertEqual(self.follow(path, **bearer("hf_in")).body, SMALL)
         self.assertEqual(self.ask("/api/models/acme/gated").json["gated"], "auto")
-        self.assertEqual(self.ask("/api/models/acme/private").status, 401)
-        self.assertEqual(self.ask("/api/models/acme/private", authorization="Bearer hf_out").status, 404)
-        self.assertTrue(self.ask("/api/models/acme/private", authorization="Bearer hf_in").json["private"])
+        path = "/api/models/acme/private"
+        self.assertEqual(self.ask(path).status, 401)
+        self.assertEqual(self.ask(path, **bearer("hf_out")).status, 404)
+        self.assertTrue(self.ask(path, **bearer("hf_in")).json["private"])
 
     def test_connections_are_kept(self):
         with contextlib.closing(self.connect(self.hub.url)) as connection:
             for _ in range(3):
-                connection.request("GET", "/api/models/acme/tiny")
+                connection.request("GET", INFO)
                 self.assertEqual(connection.getresponse().read()[:1], b"{")
         self.assertEqual(len({r["connection"] for r in self.hub.requests()}), 1)
 
     def test_the_log(self):
-        self.file(range="bytes=5-9", authorization="Bearer hf_none")
+        self.file(range="bytes=5-9", **bearer("hf_none"))
         self.file(range="bytes=5-9")
         self.assertTrue(self.hub.settle())
         first, *_, last = self.hub.requests()
         self.assertEqual((first["origin"], first["token"], first["purpose"], first["status"]),
                          ("hub", "hf_none", "resolve", 401))
-        self.assertEqual((last["origin"], last["file"], last["range"], last["sent"], last["complete"]),
-                         ("cdn", "model.safetensors", "bytes=5-9", 5, True))
+        self.assertEqual((last["origin"], last["file"], last["range"]),
+                         ("cdn", "model.safetensors", "bytes=5-9"))
+        self.assertEqual((last["sent"], last["complete"]), (5, True))
         self.assertEqual(self.hub.token_origins(), {"hub"})
         self.assertEqual(self.hub.bytes_sent(purpose="data"), 5)
 
@@ -350,7 +371,8 @@ class Files(HubTest):
 class Faults(HubTest):
     def test_cut(self):
         for how in ("reset", "close", "drop"):
-            fault = self.hub.fault("cut", path="*.safetensors", after=1000, how=how, skip=1, times=2)
+            fault = self.hub.fault("cut", path="*.safetensors", after=1000, how=how, skip=1,
+                                   times=2)
             self.assertEqual(self.file().body, WEIGHTS)
             for _ in range(2):
                 answer = self.file()
@@ -387,7 +409,7 @@ class Faults(HubTest):
     def test_delay(self):
         self.hub.fault("delay", seconds=None, on="info")
         with self.assertRaises(TimeoutError):
-            self.ask("/api/models/acme/tiny", timeout=0.2)
+            self.ask(INFO, timeout=0.2)
 
     def test_drip(self):
         self.hub.fault("drip", path="config.json", rate=100)
@@ -408,7 +430,8 @@ class Faults(HubTest):
     def test_length(self):
         self.hub.fault("length", by=5)
         answer = self.file()
-        self.assertEqual((answer.headers["Content-Length"], answer.body), (str(len(WEIGHTS) + 5), WEIGHTS))
+        self.assertEqual(answer.headers["Content-Length"], str(len(WEIGHTS) + 5))
+        self.assertEqual(answer.body, WEIGHTS)
         self.assertIsNotNone(answer.broken)
         self.hub.fault("length", by=-5)
         self.assertEqual(self.file().body, WEIGHTS[:-5])
@@ -429,7 +452,8 @@ class Faults(HubTest):
     def test_gzip(self):
         self.hub.fault("gzip")
         answer = self.file()
-        self.assertEqual((answer.headers["Content-Encoding"], gzip.decompress(answer.body)), ("gzip", WEIGHTS))
+        self.assertEqual(answer.headers["Content-Encoding"], "gzip")
+        self.assertEqual(gzip.decompress(answer.body), WEIGHTS)
         self.hub.fault("gzip", path="config.json", bomb=10_000_000)
         answer = self.file("config.json")
         self.assertLess(len(answer.body), 20_000)
@@ -451,28 +475,31 @@ class Faults(HubTest):
 
     def test_status(self):
         self.hub.fault("status", status=429, retry_after=7, on="info")
-        answer = self.ask("/api/models/acme/tiny")
+        answer = self.ask(INFO)
         self.assertEqual((answer.status, answer.headers["Retry-After"]), (429, "7"))
         self.hub.fault("status", status=503, retry_after=60, http_date=True)
         told = email.utils.parsedate_to_datetime(self.file().headers["Retry-After"])
         left = told - datetime.datetime.now(datetime.timezone.utc)
         self.assertTrue(50 < left.total_seconds() < 70, left)
         self.hub.fault("status", status=429, rate_limit=9)
-        self.assertEqual(self.ask("/api/models/acme/tiny").headers["RateLimit"], '"resolvers";r=0;t=9')
-        self.assertEqual(self.ask("/api/models/acme/tiny").status, 200)
+        self.assertEqual(self.ask(INFO).headers["RateLimit"], '"resolvers";r=0;t=9')
+        self.assertEqual(self.ask(INFO).status, 200)
 
     def test_headers(self):
-        self.hub.fault("headers", on="resolve", set={"X-Linked-Size": "-1"}, remove=["X-Repo-Commit"])
-        answer = self.ask("/acme/tiny/resolve/main/model.safetensors")
-        self.assertEqual((answer.headers["X-Linked-Size"], answer.headers["X-Repo-Commit"]), ("-1", None))
+        self.hub.fault("headers", on="resolve", set={"X-Linked-Size": "-1"},
+                       remove=["X-Repo-Commit"])
+        headers = self.ask(MODEL).headers
+        self.assertEqual((headers["X-Linked-Size"], headers["X-Repo-Commit"]), ("-1", None))
 
     def test_redirects(self):
-        for to, start in (("other", self.hub.origins["other"].url), ("plain", self.hub.origins["plain"].url),
-                          ("https://elsewhere.example/x", "https://elsewhere.example/x"), ("loop", "/acme")):
+        for to, start in (("other", self.hub.origins["other"].url),
+                          ("plain", self.hub.origins["plain"].url),
+                          ("https://elsewhere.example/", "https://elsewhere.example/"),
+                          ("loop", "/acme")):
             self.hub.fault("redirect", to=to, status=307)
-            answer = self.ask("/acme/tiny/resolve/main/model.safetensors")
+            answer = self.ask(MODEL)
             self.assertEqual(answer.status, 307)
-            self.assertTrue(answer.headers["Location"].startswith(start), answer.headers["Location"])
+            self.assertEqual(answer.headers["Location"][:len(start)], start)
         self.hub.fault("redirect", on="data")  # of the store too
         self.assertEqual(self.file().body, WEIGHTS)
         self.assertEqual(len(self.hub.requests(origin="other", purpose="data")), 1)
@@ -480,7 +507,8 @@ class Faults(HubTest):
     def test_endless_header(self):
         for what in ("lines", "line"):
             self.hub.fault("endless", what=what, on="info")
-            with socket.create_connection(("127.0.0.1", self.hub.origins["hub"].port), timeout=10) as raw:
+            port = self.hub.origins["hub"].port
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
                 raw.sendall(b"GET /api/models/acme/tiny HTTP/1.1\r\nHost: x\r\n\r\n")
                 got = 0
                 while got < 1_000_000:
@@ -495,8 +523,10 @@ class Faults(HubTest):
 
     def test_a_commit_between_requests(self):
         self.hub.add_repo("acme/moving", {"a.txt": b"1", "b.txt": b"1"})
-        self.hub.fault("commit", repo="acme/moving", path="b.txt", source={"a.txt": b"2", "b.txt": b"2"})
-        commits = [self.ask(f"/acme/moving/resolve/main/{name}", "HEAD").headers["X-Repo-Commit"]
+        self.hub.fault("commit", repo="acme/moving", path="b.txt",
+                       source={"a.txt": b"2", "b.txt": b"2"})
+        path = "/acme/moving/resolve/main/"
+        commits = [self.ask(path + name, "HEAD").headers["X-Repo-Commit"]
                    for name in ("a.txt", "b.txt")]
         self.assertEqual(len(set(commits)), 2)
         self.assertEqual(self.follow("/acme/moving/resolve/main/a.txt").body, b"2")
@@ -504,11 +534,11 @@ class Faults(HubTest):
     def test_refused_and_silent_connections(self):
         self.hub.fault("refuse", origin="hub")
         with self.assertRaises(OSError):
-            self.ask("/api/models/acme/tiny")
+            self.ask(INFO)
         self.hub.fault("silent", origin="hub")
         with self.assertRaises(TimeoutError):
-            self.ask("/api/models/acme/tiny", timeout=0.2)
-        self.assertEqual(self.ask("/api/models/acme/tiny").status, 200)
+            self.ask(INFO, timeout=0.2)
+        self.assertEqual(self.ask(INFO).status, 200)
 
     def test_what_is_no_fault(self):
         with self.assertRaises(ValueError):
@@ -545,15 +575,16 @@ class Tls(HubTest):
             with open(os.path.join(folder, "a.bin"), "wb") as file:
                 file.write(data)
             self.hub.add_repo("acme/disk", folder)
-            self.assertEqual(self.follow("/acme/disk/resolve/main/a.bin").body, data)
-            self.assertEqual(self.follow("/acme/disk/resolve/main/a.bin", range="bytes=1000000-").body, data[1000000:])
+            path = "/acme/disk/resolve/main/a.bin"
+            self.assertEqual(self.follow(path).body, data)
+            self.assertEqual(self.follow(path, range="bytes=1000000-").body, data[1000000:])
 
     def test_wrong_certificates(self):
         for name in ("other-ca", "self-signed", "wrong-host", "expired", "not-yet"):
             self.hub.fault("certificate", name=name)
             with self.assertRaises(ssl.SSLCertVerificationError, msg=name):
-                self.ask("/api/models/acme/tiny")
-        self.assertEqual(self.ask("/api/models/acme/tiny").status, 200)
+                self.ask(INFO)
+        self.assertEqual(self.ask(INFO).status, 200)
 
     def test_down_to_http(self):
         self.hub.fault("redirect", to="plain", on="resolve")
@@ -564,12 +595,14 @@ class Tls(HubTest):
     def test_dropped_without_the_end_of_tls(self):
         self.hub.fault("http10")
         self.hub.fault("cut", after=1000, how="drop")
-        split = urllib.parse.urlsplit(self.ask("/acme/tiny/resolve/main/model.safetensors").headers["Location"])
+        split = urllib.parse.urlsplit(self.ask(MODEL).headers["Location"])
         context = ssl.create_default_context(cafile=self.hub.ca)
-        with socket.create_connection((split.hostname, split.port), timeout=10) as raw, context.wrap_socket(
-                raw, server_hostname=split.hostname, suppress_ragged_eofs=False) as peer:
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+        raw = socket.create_connection((split.hostname, split.port), timeout=30)
+        with raw, context.wrap_socket(raw, server_hostname=split.hostname,
+                                      suppress_ragged_eofs=False) as peer:
             peer.sendall(f"GET {split.path}?{split.query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            with self.assertRaises(ssl.SSLEOFError):
+            with self.assertRaises(ssl.SSLError):
                 while peer.recv(65536):
                     pass
 
@@ -583,9 +616,13 @@ class Tls(HubTest):
 class Program(unittest.TestCase):
     """tests/hub as a program, and its control port."""
 
+    @staticmethod
+    def connection(url):
+        netloc = urllib.parse.urlsplit(url).netloc
+        return contextlib.closing(http.client.HTTPConnection(netloc, timeout=30))
+
     def control(self, url, **call):
-        split = urllib.parse.urlsplit(url)
-        with contextlib.closing(http.client.HTTPConnection(split.hostname, split.port, timeout=10)) as peer:
+        with self.connection(url) as peer:
             peer.request("POST", "/_control", json.dumps(call))
             answer = peer.getresponse()
             return answer.status, json.loads(answer.read())
@@ -597,21 +634,22 @@ class Program(unittest.TestCase):
             with open(os.path.join(model, "config.json"), "wb") as file:
                 file.write(SMALL)
             program = subprocess.Popen(
-                [sys.executable, "-B", FOLDER, "--http", "--repo", f"acme/tiny={model}", "--log", log,
-                 "--gated", "acme/tiny", "--token", "hf_a=*", "--fault", '{"kind": "status", "on": "info"}'],
+                [sys.executable, "-B", FOLDER, "--http", "--repo", f"acme/tiny={model}",
+                 "--log", log, "--gated", "acme/tiny", "--token", "hf_a=*",
+                 "--fault", '{"kind": "status", "on": "info"}'],
                 stdout=subprocess.PIPE, text=True)
             self.addCleanup(program.stdout.close)
             self.addCleanup(program.wait)
             self.addCleanup(program.kill)
             env = {}
             while "HUB_CONTROL" not in env:
-                name, _, value = program.stdout.readline().removeprefix("export ").strip().partition("=")
-                env[name] = value
-            url = env["HF_ENDPOINT"]
-            with contextlib.closing(http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)) as peer:
+                line = program.stdout.readline().removeprefix("export ")
+                name, _, env_value = line.strip().partition("=")
+                env[name] = env_value
+            with self.connection(env["HF_ENDPOINT"]) as peer:
                 statuses = []
                 for _ in range(2):
-                    peer.request("GET", "/api/models/acme/tiny")
+                    peer.request("GET", INFO)
                     answer = peer.getresponse()
                     answer.read()
                     statuses.append(answer.status)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on sockets: requests in, replies out, as fast as the kernel takes them, or as badly as asked.
+"""HTTP/1.1 on sockets: replies as fast as the kernel takes them, or as wrong as was asked for.
 
 A thread for each connection: os.sendfile and OpenSSL's writes let the others run meanwhile. What a
 reply's Sending asks for beyond the protocol (cuts, stalls, lies) is done here.
@@ -28,7 +28,7 @@ REASONS = {200: "OK", 206: "Partial Content", 301: "Moved Permanently", 302: "Fo
 
 
 class Closed(Exception):
-    """The connection is to end now: by "reset", "close" (in order) or "drop" (without TLS's end)."""
+    """The connection is to end now: "reset", "close" (in order) or "drop" (without TLS's end)."""
 
     def __init__(self, how="close"):
         super().__init__()
@@ -95,8 +95,8 @@ class Sending:
 
 
 class Reply:
-    """A status, headers and a body: bytes, a span of an open file, or an iterator of pieces, whose length
-    need not be known."""
+    """A status, headers and a body: bytes, a span of an open file, or an iterator of pieces, whose
+    length need not be known."""
 
     def __init__(self, status, body=b"", headers=(), fd=None, start=0, length=None, pieces=None):
         self.status = status
@@ -122,7 +122,8 @@ class Reply:
             buffer = memoryview(bytearray(min(size, max(1, self.length))))
             done = 0
             while done < self.length:
-                count = os.preadv(self.fd, [buffer[:min(size, self.length - done)]], self.start + done)
+                room = buffer[:min(size, self.length - done)]
+                count = os.preadv(self.fd, [room], self.start + done)
                 if count == 0:
                     raise Closed("reset")
                 yield buffer[:count]
@@ -274,7 +275,7 @@ class Connection:
 
     @staticmethod
     def _framing(request, reply, paces):
-        """The pieces to send, or None for a span of a file as it is; the length that is told, if any."""
+        """The pieces to send, or None for a span of a file as it is; the length if it is told."""
         sending = reply.sending
         pieces = None
         size = min([TLS_BLOCK, *(pace.block for pace in paces)])
@@ -353,7 +354,7 @@ class Connection:
             raise Closed(sending.cut_how)
 
     def rest(self, seconds):
-        """Waits, for ever if `seconds` is None; ends the connection when the peer has or the hub must."""
+        """Waits, for ever if `seconds` is None; ends the connection if the peer does or the hub."""
         end = None if seconds is None else time.monotonic() + seconds
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLRDHUP)
