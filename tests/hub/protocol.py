@@ -186,9 +186,9 @@ def _info(request, hub):
              "likes": 0, "tags": ["transformers", "safetensors"], "library_name": "transformers",
              "siblings": []}
     head, tail = json.dumps(about).split("[]}")
-    items = (json.dumps(entry.sibling(blobs)) for entry in commit.listing)
     # In pieces, since a listing of a million files would take a gigabyte as a whole.
-    pieces = itertools.chain([head.encode() + b"["], _joined(items), [f"]{tail}}}".encode()])
+    siblings = _joined(commit.listing.siblings(blobs))
+    pieces = itertools.chain([head.encode() + b"["], siblings, [f"]{tail}}}".encode()])
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if len(commit.listing) <= 10_000:
         return Reply(200, b"".join(pieces), headers)

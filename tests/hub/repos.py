@@ -8,6 +8,7 @@ equal folders have equal commits.
 import bisect
 import fnmatch
 import hashlib
+import json
 import os
 import stat
 import threading
@@ -175,6 +176,10 @@ class Listing:
     def __iter__(self):
         return iter(self.entries)
 
+    def siblings(self, blobs):
+        """The JSON of each file in a model's information."""
+        return (json.dumps(entry.sibling(blobs)) for entry in self.entries)
+
     def get(self, name):
         return self.by_name.get(name)
 
@@ -206,6 +211,16 @@ class ManyFiles:
 
     def __iter__(self):
         return (self.entry(index) for index in range(self.count))
+
+    def siblings(self, blobs):
+        """As Listing.siblings; written out, since there are so many."""
+        for index in range(self.count):
+            name = self.name.format(index)
+            if blobs:
+                blob_id = git_id(b"blob", name.encode() + b"\n")
+                yield f'{{"rfilename": "{name}", "blobId": "{blob_id}", "size": {len(name) + 1}}}'
+            else:
+                yield f'{{"rfilename": "{name}"}}'
 
     def get(self, name):
         index = bisect.bisect_left(range(self.count), name, key=self.name.format)

@@ -152,6 +152,7 @@ class Connection:
         self.number = number
         self.buffer = b""
         self.own_pace = None
+        self.head = b""  # of the reply, until the body's first bytes go with it
 
     # Requests
 
@@ -260,15 +261,16 @@ class Connection:
         for name, value in reply.headers.items():
             value = re.sub(r"[\r\n]", " ", str(value))  # what was asked for may be in it
             head += f"{name}: {value}\r\n"
-        self.sock.sendall(head.encode("latin-1", "replace"))
+        self.head = head.encode("latin-1", "replace")
         if sending.endless:
             self._endless_header(sending.endless)
-        self.sock.sendall(b"\r\n")
-        if request.method == "HEAD":
-            record["complete"] = True
-            return keep
-        self._send_body(reply, body, paces, record)
+        self.head += b"\r\n"
+        if request.method != "HEAD":
+            self._send_body(reply, body, paces, record)
+        self._out()
         record["complete"] = True
+        if request.method == "HEAD":
+            return keep
         if sending.declared_length is not None:
             return False
         return keep
@@ -321,12 +323,14 @@ class Connection:
         if sending.surplus:
             self._send_block(sending.surplus, chunked, (), record)
         if chunked:
-            self.sock.sendall(b"0\r\n\r\n")
+            self._out(b"0\r\n\r\n")
 
     def _send_file(self, reply, record):
         end = reply.start + reply.length
         at = reply.start
         out = self.sock.fileno()
+        self.sock.sendall(self.head, socket.MSG_MORE)
+        self.head = b""
         while at < end:
             count = os.sendfile(out, reply.fd, at, min(4 * BLOCK, end - at))
             if count == 0:
@@ -337,17 +341,22 @@ class Connection:
     def _send_block(self, block, chunked, paces, record):
         if not block:
             return
-        if chunked:
-            self.sock.sendall(b"%x\r\n" % len(block))
-        self.sock.sendall(block)
-        if chunked:
-            self.sock.sendall(b"\r\n")
+        self._out(*((b"%x\r\n" % len(block), block, b"\r\n") if chunked else (block,)))
         record["sent"] += len(block)
         for pace in paces:
             pace.wait(len(block))
 
+    def _out(self, *parts):
+        """Sends the head, if it is not yet sent, and `parts`: what is small, at once."""
+        parts, self.head = [part for part in (self.head, *parts) if part], b""
+        if sum(map(len, parts)) < 65536:
+            parts = [b"".join(parts)]
+        for part in parts:
+            self.sock.sendall(part)
+
     def _stop(self, sending, sent):
         """What happens after `sent` bytes of the body."""
+        self._out()
         if sent == sending.stall_after:
             self.rest(sending.stall_seconds)
         if sent == sending.cut_after:
@@ -365,8 +374,7 @@ class Connection:
 
     def _endless_header(self, kind):
         line = b"X-Padding: " + b"a" * 1000 + b"\r\n" if kind == "lines" else b"a" * 1000
-        if kind == "line":
-            self.sock.sendall(b"X-Padding: ")
+        self._out(b"X-Padding: " if kind == "line" else b"")
         while not self.hub.closing:
             self.sock.sendall(line)
         raise Closed()
