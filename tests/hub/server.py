@@ -56,6 +56,7 @@ class Hub:
         self.limit(rate, rate_each)
         self._own_folder = None if folder else tempfile.mkdtemp(prefix="hub-")
         self.folder = folder or self._own_folder
+        os.chmod(self.folder, 0o755)  # clients that run as other users read the certificate
         self.certificates = Certificates(self.folder) if tls else None
         self.ca = self.certificates.ca if tls else None
         self._port = port
@@ -140,7 +141,7 @@ class Hub:
         return self.origins["control"].url
 
     def env(self, token=None, home=None):
-        """The environment in which a client finds this hub and nothing of the caller's."""
+        """What a client's environment needs for it to find this hub, and to trust it."""
         env = {"HF_ENDPOINT": self.url, "NO_PROXY": "localhost,127.0.0.0/8",
                "HF_HUB_DISABLE_TELEMETRY": "1"}
         if self.ca:
