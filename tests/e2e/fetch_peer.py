@@ -6,15 +6,17 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 
 import msgpack
 
-from harness import BIN, SLOWNESS
+from harness import BIN, SLOWNESS, SOURCE
+
+sys.path.insert(0, os.path.join(SOURCE, "tests"))  # for `import hub`
 
 FETCH = os.path.join(BIN, "airllm-fetch")
 MIB = 1 << 20
 BLOCK = 64 << 10
-DIGESTS_AT = 40  # where a journal has the digest of its file
 
 
 class Failed(Exception):
@@ -27,6 +29,11 @@ class Failed(Exception):
         self.message = body["message"]
         self.remedy = body["remedy"]
         self.resumable = body["resumable"]
+
+
+def frame_of(message):
+    payload = msgpack.packb(message)
+    return struct.pack("<I", len(payload)) + payload
 
 
 class Fetch:
@@ -81,8 +88,7 @@ class Fetch:
         self.socket.close()
 
     def send(self, message, descriptors=()):
-        payload = msgpack.packb(message)
-        frame = struct.pack("<I", len(payload)) + payload
+        frame = frame_of(message)
         if descriptors:
             sent = socket.send_fds(self.socket, [frame], list(descriptors))
             frame = frame[sent:]

@@ -11,8 +11,8 @@ README.md in this folder says what it does and how fast it is.
 """
 
 from .faults import HOSTILE_LISTINGS, HOSTILE_NAMES, hostile_listing
-from .repos import Blob, DiskFile, ManyFiles, SparseFile
+from .repos import Blob, DiskFile, ManyFiles, Zeros
 from .server import Hub, User
 
-__all__ = ["Blob", "DiskFile", "HOSTILE_LISTINGS", "HOSTILE_NAMES", "Hub", "ManyFiles", "SparseFile",
-           "User", "hostile_listing"]
+__all__ = ["Blob", "DiskFile", "HOSTILE_LISTINGS", "HOSTILE_NAMES", "Hub", "ManyFiles", "User",
+           "Zeros", "hostile_listing"]

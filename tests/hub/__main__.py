@@ -17,14 +17,15 @@ def _arguments():
     parser.add_argument("--private", action="append", default=[], metavar="NAME")
     parser.add_argument("--gated", action="append", default=[], metavar="NAME")
     parser.add_argument("--token", action="append", default=[], metavar="TOKEN=REPO,...",
-                        help="a token and the private and gated repositories that it may read ('*': all)")
+                        help="a token and the private and gated ones that it reads ('*': all)")
     parser.add_argument("--fault", action="append", default=[], metavar="JSON",
                         help='such as \'{"kind": "cut", "after": 1000, "times": null}\'; faults.py')
     parser.add_argument("--http", action="store_true", help="without TLS")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", metavar="FILE", help="a line of JSON for each request")
     parser.add_argument("--rate", type=float, metavar="BYTES", help="a second, in all")
-    parser.add_argument("--rate-each", type=float, metavar="BYTES", help="a second, each connection")
+    parser.add_argument("--rate-each", type=float, metavar="BYTES",
+                        help="a second, each connection")
     return parser.parse_args()
 
 

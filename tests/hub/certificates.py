@@ -6,8 +6,10 @@ Besides the good certificate there are wrong ones, made when they are first aske
 import os
 import ssl
 import subprocess
+import threading
 
 NAMES = "DNS:localhost,IP:127.0.0.1,IP:127.0.0.2,IP:127.0.0.3,IP:::1"
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 WRONG = ("other-ca", "self-signed", "wrong-host", "expired", "not-yet")
 
 # `openssl ca` is the only command of OpenSSL 3.0 that takes dates.
@@ -29,8 +31,8 @@ commonName = supplied
 
 
 def _openssl(*arguments):
-    done = subprocess.run(["openssl", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(["openssl", *arguments], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise OSError(f"openssl {arguments[0]}: {done.stderr.decode(errors='replace')}")
 
@@ -42,6 +44,7 @@ class Certificates:
         self.folder = folder
         self.ca = self._path("ca.pem")
         self._contexts = {}
+        self._lock = threading.Lock()
         self._make_ca("ca")
         self.context("good")
 
@@ -49,17 +52,17 @@ class Certificates:
         return os.path.join(self.folder, name)
 
     def _make_ca(self, name):
-        _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                 "-keyout", self._path(f"{name}.key"), "-out", self._path(f"{name}.pem"),
-                 "-days", "30", "-subj", f"/CN=airllm test {name}",
+        _openssl("req", "-x509", *NEW_KEY, "-keyout", self._path(f"{name}.key"),
+                 "-out", self._path(f"{name}.pem"), "-days", "30",
+                 "-subj", f"/CN=airllm test {name}",
                  "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
     def _make(self, name, ca="ca", names=NAMES, start=None, end=None):
         """A key and a certificate of `ca` in one file."""
         request, certificate = self._path(f"{name}.csr"), self._path(f"{name}.crt")
         key, extensions = self._path(f"{name}.key"), self._path(f"{name}.ext")
-        _openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                 "-keyout", key, "-out", request, "-subj", "/CN=stand-in hub")
+        _openssl("req", "-new", *NEW_KEY, "-keyout", key, "-out", request,
+                 "-subj", "/CN=stand-in hub")
         with open(extensions, "w", encoding="ascii") as file:
             file.write(f"subjectAltName = {names}\nextendedKeyUsage = serverAuth\n")
         if start is None:
@@ -85,9 +88,9 @@ class Certificates:
             self._make_ca("other")
             self._make(name, ca="other")
         elif name == "self-signed":
-            _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                     "-keyout", self._path(f"{name}.key"), "-out", self._path(f"{name}.crt"),
-                     "-days", "30", "-subj", "/CN=stand-in hub", "-addext", f"subjectAltName={NAMES}")
+            _openssl("req", "-x509", *NEW_KEY, "-keyout", self._path(f"{name}.key"),
+                     "-out", self._path(f"{name}.crt"), "-days", "30",
+                     "-subj", "/CN=stand-in hub", "-addext", f"subjectAltName={NAMES}")
             with open(self._path(f"{name}.pem"), "wb") as file:
                 for part in ("key", "crt"):
                     with open(self._path(f"{name}.{part}"), "rb") as piece:
@@ -103,6 +106,10 @@ class Certificates:
 
     def context(self, name):
         """A server's context with the certificate `good` or one of WRONG."""
+        with self._lock:
+            return self._context(name)
+
+    def _context(self, name):
         if name not in self._contexts:
             if name == "good":
                 self._make(name)

@@ -2,17 +2,18 @@
 
 Kinds, with their options and defaults:
 
-  cut           after=0 bytes of the body, the connection ends; how="reset" (RST, what is under way is
-                lost), "close" (in order, also that of TLS) or "drop" (FIN, without the end of TLS)
+  cut           after=0 bytes of the body, the connection ends; how="reset" (RST: what is under way
+                is lost), "close" (in order, also that of TLS) or "drop" (FIN without TLS's end)
   stall         after=0, nothing more is sent; seconds=None is for ever
-  delay         seconds=1 before the answer
+  delay         seconds=1 before the answer; None is for ever
   drip          rate=1000 bytes a second
-  flip          at=None (the middle): the byte at this offset of the file is sent with all bits turned
+  flip          at=None (the middle): the byte at this offset of the file has all its bits turned
   length        by=1: Content-Length says so much more (or less) than there is; the body is as it
                 was, or with surplus=True has `by` bytes more than told
   chunked       no Content-Length, but Transfer-Encoding: chunked
   http10        HTTP/1.0: neither, the end of the connection ends the body
-  gzip          Content-Encoding: gzip, asked for or not; bomb=0: so many zero bytes in place of the body
+  gzip          Content-Encoding: gzip, asked for or not; bomb=0: so many zero bytes in place of the
+                body
   no-range      the whole file with 200 where a range was asked for
   range         Content-Range says a place shift=1 further on; or value="bytes 0-1/2"; total=None
   status        status=503, retry_after=None (seconds), http_date=False (Retry-After as a date),
@@ -25,6 +26,7 @@ Kinds, with their options and defaults:
   commit        source: put on the branch="main" of the repository before the answer
   certificate   name: one of certificates.WRONG at the next handshakes
   refuse        the connection is closed when it is made
+  silent        nothing is ever said on it
 
 All of these take, to choose requests: on="data" (bytes of a file), "resolve" (metadata or the
 redirect of one), "info", "tree", "whoami" or None (any); path=None, a pattern of the file's name;
@@ -34,14 +36,16 @@ skip=0, so many that match are let through first; times=1, then so many are spoi
 
 import email.utils
 import fnmatch
+import math
 import threading
 import time
 
 from . import wire
 
 # What is done to the bytes of a file, so that only a GET that is answered with them is meant.
-OF_BODIES = ("cut", "stall", "drip", "flip", "length", "chunked", "http10", "gzip", "no-range", "range")
-OF_CONNECTIONS = ("certificate", "refuse")
+OF_BODIES = ("chunked", "cut", "drip", "flip", "gzip", "http10", "length", "no-range", "range",
+             "stall")
+OF_CONNECTIONS = ("certificate", "refuse", "silent")
 OPTIONS = {
     "cut": {"after": 0, "how": "reset"},
     "stall": {"after": 0, "seconds": None},
@@ -64,6 +68,7 @@ OPTIONS = {
     "commit": {"source": None, "branch": "main"},
     "certificate": {"name": "other-ca"},
     "refuse": {},
+    "silent": {},
 }
 
 
@@ -90,7 +95,7 @@ class Fault:
         except KeyError:
             raise AttributeError(name) from None
 
-    def _is_meant(self, request):
+    def is_meant(self, request):
         if self.kind in ("no-range", "range") and "range" not in request.headers:
             return False
         return ((self.on is None or self.on == request.purpose)
@@ -131,7 +136,7 @@ class Faults:
     def of_request(self, request):
         with self._lock:
             return [f for f in self._faults if f.kind not in OF_CONNECTIONS
-                    and f._is_meant(request) and f.takes()]
+                    and f.is_meant(request) and f.takes()]
 
     def of_connection(self, kind, origin):
         if origin == "control":
@@ -153,7 +158,8 @@ def before(fault, request, hub):
     elif kind == "status":
         headers = dict(fault.headers)
         if fault.retry_after is not None:
-            headers["Retry-After"] = (email.utils.formatdate(time.time() + fault.retry_after, usegmt=True)
+            moment = time.time() + fault.retry_after
+            headers["Retry-After"] = (email.utils.formatdate(moment, usegmt=True)
                                       if fault.http_date else fault.retry_after)
         if fault.rate_limit is not None:
             headers["RateLimit"] = f'"resolvers";r=0;t={fault.rate_limit}'
@@ -161,7 +167,7 @@ def before(fault, request, hub):
         headers.setdefault("Content-Type", "text/plain; charset=utf-8")
         return wire.Reply(fault.status, _bytes(body), headers)
     elif kind == "body":
-        return wire.Reply(200, _bytes(fault.body), {"Content-Type": "application/json; charset=utf-8"})
+        return wire.Reply(200, _bytes(fault.body), {"Content-Type": "application/json"})
     elif kind == "redirect":
         return wire.Reply(fault.status, b"Moved\n", {"Location": _location(fault.to, request, hub)})
     return None
@@ -178,12 +184,14 @@ def _location(to, request, hub):
 def after(fault, reply):
     """What is done to the right answer."""
     sending, kind = reply.sending, fault.kind
+    if kind in OF_BODIES and sending.gzip != "fault":
+        sending.gzip = False  # offsets and lengths are those of the file
     if kind == "cut":
         sending.cut_after, sending.cut_how = fault.after, fault.how
     elif kind == "stall":
         sending.stall_after, sending.stall_seconds = fault.after, fault.seconds
     elif kind == "delay":
-        sending.delay += fault.seconds
+        sending.delay += math.inf if fault.seconds is None else fault.seconds
     elif kind == "drip":
         sending.pace = wire.Pace(fault.rate)
     elif kind == "flip":
@@ -198,7 +206,7 @@ def after(fault, reply):
     elif kind == "http10":
         sending.http10 = True
     elif kind == "gzip":
-        sending.gzip = True
+        sending.gzip = "fault"
         if fault.bomb:
             reply.close()
             reply.body, reply.start, reply.length = b"", 0, None
@@ -232,14 +240,15 @@ def _bytes(text):
 
 
 # Names of files that must not reach a disk, each by itself.
-HOSTILE_NAMES = ("../outside.txt", "a/../../outside.txt", "/absolute.txt", "a//b.txt", "./c.txt", "",
-                 ".", "..", "a/", "back\\..\\..\\slash.txt", "C:\\drive.txt", "line\nfeed.txt",
+HOSTILE_NAMES = ("../outside.txt", "a/../../outside.txt", "/absolute.txt", "a//b.txt", "./c.txt",
+                 "", ".", "..", "a/", "back\\..\\..\\slash.txt", "C:\\drive.txt", "line\nfeed.txt",
                  "nul\0byte.txt", "escape\x1b[2J.txt", "delete\x7f.txt", "bad\udcff.txt",
-                 "right\u202eleft.txt", "n" * 256, "/".join(["d" * 100] * 60), "config.json/below.txt")
+                 "right\u202eleft.txt", "n" * 256, "/".join(["d" * 100] * 60),
+                 "config.json/below.txt")
 
 
 def hostile_listing(kind, good):
-    """A body in place of the listing `good` (bytes of JSON): nan, huge, types, deep, cut, text, null, wide."""
+    """A body in place of the listing `good` (bytes of JSON), of one of the kinds below."""
     text = good.decode()
     if kind == "nan":
         return text.replace('"size": ', '"size": NaN, "was": ')
@@ -250,7 +259,8 @@ def hostile_listing(kind, good):
     if kind == "negative":
         return text.replace('"size": ', '"size": -')
     if kind == "types":
-        return text.replace('"size": ', '"size": "7", "was": ').replace('"siblings": [', '"siblings": [7, ')
+        text = text.replace('"size": ', '"size": "7", "was": ')
+        return text.replace('"siblings": [', '"siblings": [7, ')
     if kind == "deep":
         return "[" * 1_000_000 + "]" * 1_000_000
     if kind == "cut":
@@ -260,8 +270,10 @@ def hostile_listing(kind, good):
     if kind == "null":
         return "null"
     if kind == "wide":
-        return '{"siblings": [' + '{"rfilename": "a", "size": 1},' * 3_000_000 + '{"rfilename": "a"}]}'
+        sibling = '{"rfilename": "a", "size": 1}'
+        return '{"siblings": [' + f"{sibling}," * 1_000_000 + sibling + "]}"
     raise ValueError(f"no listing is called {kind!r}")
 
 
-HOSTILE_LISTINGS = ("nan", "huge", "large", "negative", "types", "deep", "cut", "text", "null", "wide")
+HOSTILE_LISTINGS = ("nan", "huge", "large", "negative", "types", "deep", "cut", "text", "null",
+                    "wide")

@@ -13,6 +13,7 @@ import re
 import time
 import urllib.parse
 
+from . import repos
 from .wire import Reply
 
 PAGE = 1000
@@ -21,10 +22,11 @@ EXPANDED_PAGE = 50
 QUOTAS = {"api": 500, "resolvers": 3000}
 
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<file>.*)", re.S)
-_CACHED = re.compile(r"/api/resolve-cache/models/(?P<repo>[^/]+(?:/[^/]+)?)/(?P<revision>[0-9a-f]{40})/"
-                     r"(?P<file>.*)", re.S)
+_CACHED = re.compile(r"/api/resolve-cache/models/(?P<repo>[^/]+(?:/[^/]+)?)/"
+                     r"(?P<revision>[0-9a-f]{40})/(?P<file>.*)", re.S)
 _API = re.compile(r"/api/models/(?P<repo>[^/]+(?:/[^/]+)??)"
-                  r"(?:/(?P<call>revision|tree|refs)(?:/(?P<revision>[^/]+)(?:/(?P<folder>.*))?)?)?", re.S)
+                  r"(?:/(?P<call>revision|tree|refs)"
+                  r"(?:/(?P<revision>[^/]+)(?:/(?P<folder>.*))?)?)?", re.S)
 
 
 def _decoded(text):
@@ -32,9 +34,9 @@ def _decoded(text):
 
 
 def identify(request, hub):
-    """Finds out what `request` is for: sets purpose, route, and the names in it where there are any."""
+    """Finds out what `request` is for: sets its purpose, its route, and the names that it has."""
     request.purpose, request.route, request.expired = "other", None, False
-    if request.origin == "cdn" or (request.origin == "other" and request.raw_path.startswith("/store/")):
+    if request.origin == "cdn" or request.raw_path.startswith("/store/"):
         request.purpose, request.route = "data", ("store",)
         request.repo, request.file = hub.stored.get(request.path.rsplit("/", 1)[-1], (None, None))
     elif request.path == "/api/whoami-v2":
@@ -124,8 +126,8 @@ def _find(request, hub, revision, for_files):
             return None, None, error(401, "Invalid username or password.")
         return None, None, error(404, "Repository not found", "RepoNotFound")
     if name := repo.renamed_to or (repo.name != request.repo and repo.name):
-        target = request.target.replace(urllib.parse.quote(request.repo), urllib.parse.quote(name), 1)
-        return None, None, _moved(target)
+        here, there = urllib.parse.quote(request.repo), urllib.parse.quote(name)
+        return None, None, _moved(request.target.replace(here, there, 1))
     if repo.gated and for_files and (refusal := _gate(repo, user, hub)):
         return None, None, refusal
     commit = repo.at(revision or "main")
@@ -184,9 +186,9 @@ def _info(request, hub):
              "likes": 0, "tags": ["transformers", "safetensors"], "library_name": "transformers",
              "siblings": []}
     head, tail = json.dumps(about).split("[]}")
-    items = (json.dumps(entry.sibling(blobs)) for entry in commit.listing)
     # In pieces, since a listing of a million files would take a gigabyte as a whole.
-    pieces = itertools.chain([head.encode() + b"["], _joined(items), [f"]{tail}}}".encode()])
+    siblings = _joined(commit.listing.siblings(blobs))
+    pieces = itertools.chain([head.encode() + b"["], siblings, [f"]{tail}}}".encode()])
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if len(commit.listing) <= 10_000:
         return Reply(200, b"".join(pieces), headers)
@@ -202,7 +204,7 @@ def _joined(items, at_once=1000):
 
 def _tree(request, hub):
     _, revision, folder = request.route
-    repo, commit, refusal = _find(request, hub, revision, for_files=False)
+    _, commit, refusal = _find(request, hub, revision, for_files=False)
     if refusal:
         return refusal
     wish = {name: values[0].lower() for name, values in request.query.items()}
@@ -217,7 +219,8 @@ def _tree(request, hub):
     page = shown[start:start + limit]
     if expand:
         for item in page:
-            item["lastCommit"] = {"id": commit.sha, "title": commit.title, "date": _time(commit.seconds)}
+            item["lastCommit"] = {"id": commit.sha, "title": commit.title,
+                                  "date": _time(commit.seconds)}
             if item["type"] == "file":
                 item["securityFileStatus"] = {"status": "safe", "avScan": None,
                                               "pickleImportScan": None}
@@ -226,7 +229,8 @@ def _tree(request, hub):
         cursor = base64.urlsafe_b64encode(f"{commit.sha}:{start + limit}".encode()).decode()
         query = urllib.parse.urlencode({"expand": str(expand).lower(), "limit": limit,
                                         "recursive": str(recursive).lower(), "cursor": cursor})
-        headers["Link"] = f'<{hub.origins[request.origin].url}{request.raw_path}?{query}>; rel="next"'
+        url = f"{hub.origins[request.origin].url}{request.raw_path}?{query}"
+        headers["Link"] = f'<{url}>; rel="next"'
     return as_json(page, headers=headers)
 
 
@@ -271,7 +275,11 @@ def _resolve(request, hub):
                       headers=headers)
     headers.update({"ETag": f'"{entry.etag}"', "Content-Disposition": disposition,
                     "Content-Type": "text/plain; charset=utf-8"})
-    return content(request, hub, entry, headers)
+    reply = content(request, hub, entry, headers)
+    accepted = request.headers.get("accept-encoding", "")
+    if reply.status == 200 and hub.compress and "gzip" in accepted:
+        reply.sending.gzip = True
+    return reply
 
 
 def _disposition(name):
@@ -308,12 +316,15 @@ def _store(request, hub):
     signature = request.query.get("Signature", [""])[0]
     if not hmac.compare_digest(signature, _signature(hub, request.raw_path, expires)):
         return _refused_by_store(403, "AccessDenied", "Access denied")
-    if int(expires) < time.time():
+    if float(expires) < time.time():
         return _refused_by_store(403, "AccessDenied", "Request has expired")
-    entry = hub.entries[request.path.rsplit("/", 1)[-1]]
+    entry = hub.entries.get(request.path.rsplit("/", 1)[-1])
+    if entry is None:
+        return _refused_by_store(404, "NoSuchKey", "The specified key does not exist.")
     # Amazon's S3 has the md5 of parts here, which says nothing about the file.
     etag = hashlib.md5(entry.sha256.encode(), usedforsecurity=False).hexdigest()
-    headers = {"ETag": f'"{etag}-1"', "Accept-Ranges": "bytes", "Content-Type": "binary/octet-stream",
+    headers = {"ETag": f'"{etag}-1"', "Accept-Ranges": "bytes",
+               "Content-Type": "binary/octet-stream",
                "Content-Disposition": request.query.get("response-content-disposition", [""])[0],
                "Last-Modified": "Wed, 15 Nov 2023 00:00:00 GMT"}
     return content(request, hub, entry, headers)
@@ -362,10 +373,13 @@ def ranges(value, size):
 
 
 def _span(entry, status, start, length, headers):
-    fd = entry.content.open()
-    if fd is None:
-        return Reply(status, memoryview(entry.content.data)[start:start + length], headers, start=start)
-    return Reply(status, headers=headers, fd=fd, start=start, length=length)
+    source = entry.content
+    if isinstance(source, repos.Blob):
+        return Reply(status, memoryview(source.data)[start:start + length], headers, start=start)
+    if isinstance(source, repos.Zeros):
+        return Reply(status, headers=headers, pieces=source.pieces(length), start=start,
+                     length=length)
+    return Reply(status, headers=headers, fd=source.open(), start=start, length=length)
 
 
 def _multipart(entry, spans, headers):
@@ -381,4 +395,5 @@ def _multipart(entry, spans, headers):
         body += (f"\r\n--{boundary}\r\nContent-Type: {headers['Content-Type']}\r\n"
                  f"Content-Range: bytes {start}-{end - 1}/{entry.size}\r\n\r\n").encode() + data
     body += f"\r\n--{boundary}--\r\n".encode()
-    return Reply(206, body, {**headers, "Content-Type": f"multipart/byteranges; boundary={boundary}"})
+    kind = f"multipart/byteranges; boundary={boundary}"
+    return Reply(206, body, {**headers, "Content-Type": kind})

@@ -1,18 +1,20 @@
-"""Repositories of the stand-in hub: files, their identities as git and git LFS have them, revisions.
+"""Repositories of the stand-in hub: files, their identities in git and git LFS, revisions.
 
 A file is known by the sha1 of its git blob; one that git LFS keeps, by the sha256 of its bytes, and
-its blob is then the pointer. Trees and commits have the ids that git itself would give them, so equal
-folders have equal commits.
+its blob is then the pointer. Trees and commits have the ids that git itself would give them, so
+equal folders have equal commits.
 """
 
 import bisect
 import fnmatch
 import hashlib
+import json
 import os
 import stat
 import threading
 
-# What the .gitattributes of a new repository at the hub lists; and what is larger is refused unless LFS.
+# What the .gitattributes of a new repository at the hub lists, and gguf; the hub refuses larger
+# files that LFS does not keep.
 LFS_PATTERNS = (
     "*.7z *.arrow *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lfs.* *.mlmodel *.model *.msgpack "
     "*.npy *.npz *.onnx *.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors *.tar.* "
@@ -52,9 +54,6 @@ class Blob:
     def sha256(self):
         return hashlib.sha256(self.data).hexdigest()
 
-    def open(self):
-        return None
-
 
 class DiskFile:
     """A file on disk, which must not change while it is served."""
@@ -85,8 +84,8 @@ class DiskFile:
         return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-class SparseFile:
-    """`size` zero bytes that take no room. Its hashes are those of no file: a terabyte is not read."""
+class Zeros:
+    """`size` zero bytes that take no room. The hashes are made up: a terabyte is not read."""
 
     def __init__(self, size):
         self.size = size
@@ -97,10 +96,12 @@ class SparseFile:
     def sha256(self):
         return hashlib.sha256(b"%d zero bytes" % self.size).hexdigest()
 
-    def open(self):
-        fd = os.memfd_create("sparse", os.MFD_CLOEXEC)
-        os.ftruncate(fd, self.size)
-        return fd
+    def pieces(self, length):
+        """`length` of its bytes, from anywhere."""
+        block = bytes(BLOCK)
+        for _ in range(length // BLOCK):
+            yield block
+        yield block[:length % BLOCK]
 
 
 class Entry:
@@ -142,7 +143,7 @@ class Entry:
 
 
 class Listing:
-    """The files of one revision, by (name, content) pairs; a name may be there twice, or be hostile."""
+    """The files of one revision, of (name, content) pairs; names may be hostile, or there twice."""
 
     def __init__(self, files, lfs=is_lfs_by_default):
         self.entries = [Entry(name, content, lfs(name, content.size)) for name, content in files]
@@ -174,6 +175,10 @@ class Listing:
 
     def __iter__(self):
         return iter(self.entries)
+
+    def siblings(self, blobs):
+        """The JSON of each file in a model's information."""
+        return (json.dumps(entry.sibling(blobs)) for entry in self.entries)
 
     def get(self, name):
         return self.by_name.get(name)
@@ -207,6 +212,16 @@ class ManyFiles:
     def __iter__(self):
         return (self.entry(index) for index in range(self.count))
 
+    def siblings(self, blobs):
+        """As Listing.siblings; written out, since there are so many."""
+        for index in range(self.count):
+            name = self.name.format(index)
+            if blobs:
+                blob_id = git_id(b"blob", name.encode() + b"\n")
+                yield f'{{"rfilename": "{name}", "blobId": "{blob_id}", "size": {len(name) + 1}}}'
+            else:
+                yield f'{{"rfilename": "{name}"}}'
+
     def get(self, name):
         index = bisect.bisect_left(range(self.count), name, key=self.name.format)
         return self.entry(index) if index < self.count and self.name.format(index) == name else None
@@ -233,15 +248,18 @@ def listing_of(source, lfs=None):
         return source
     if lfs is None:
         lfs = is_lfs_by_default
-    elif not callable(lfs):  # a list of patterns
-        patterns = list(lfs)
-        lfs = lambda name, size: any(fnmatch.fnmatchcase(name, p) for p in patterns)
+    elif not callable(lfs):
+        lfs = _matches(tuple(lfs))
     if isinstance(source, (str, os.PathLike)):
         return Listing(_walk(os.fspath(source)), lfs)
     pairs = source.items() if isinstance(source, dict) else source
     return Listing([(name, Blob(content) if isinstance(content, (bytes, bytearray)) else
                      DiskFile(content) if isinstance(content, (str, os.PathLike)) else content)
                     for name, content in pairs], lfs)
+
+
+def _matches(patterns):
+    return lambda name, size: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _walk(folder):
@@ -287,7 +305,7 @@ class Repository:
         return commit.sha
 
     def at(self, revision):
-        """The commit that a branch, tag, id or unique beginning of an id names; None if none does."""
+        """The commit that a branch, tag, id or unique beginning of an id names, or None."""
         if revision in self.branches:
             return self.branches[revision]
         if revision in self.tags:

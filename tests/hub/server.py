@@ -13,7 +13,7 @@ from .certificates import Certificates
 
 
 class User:
-    """Whom a token stands for. `repos` are the private and gated ones that may be read; "*": all."""
+    """Whom a token stands for; Hub.add_token says what its fields are."""
 
     def __init__(self, name, read=(), role="read", awaiting=()):
         self.name = name
@@ -26,33 +26,37 @@ class User:
 
 
 class Hub:
-    """Serves from start() to stop(), or inside of `with`. Its methods may be called from any thread.
+    """Serves from start() to stop(), or inside of `with`. Any thread may call its methods.
 
     tls            https, with a certificate authority made for the occasion (hub.ca)
     log            a file that gets a line of JSON for each request; there is hub.requests() too
     rate           bytes a second of all bodies together; rate_each of each connection
     resolve_cache  small files are redirected to /api/resolve-cache, as the hub does today
-    xet            large files have X-Xet-Hash and its Link, as the hub has them; there is no such store
+    compress       small files are compressed for who asks for gzip, as the hub does
+    xet            large files have X-Xet-Hash and its Link, as the hub's; there is no such store
     url_lifetime   seconds that a redirect to the store is good for
     port           of the hub itself; the others take what is free
     """
 
-    def __init__(self, tls=True, log=None, rate=None, rate_each=None, resolve_cache=True, xet=False,
-                 url_lifetime=3600, multiple_ranges=False, store_refuses_tokens=True, page=protocol.PAGE,
-                 port=0, folder=None):
+    def __init__(self, tls=True, log=None, rate=None, rate_each=None, resolve_cache=True,
+                 compress=True, xet=False, url_lifetime=3600, multiple_ranges=False,
+                 store_refuses_tokens=True, page=protocol.PAGE, port=0, folder=None):
         self.tls = tls
-        self.resolve_cache, self.xet, self.url_lifetime = resolve_cache, xet, url_lifetime
+        self.resolve_cache, self.compress = resolve_cache, compress
+        self.xet, self.url_lifetime = xet, url_lifetime
         self.multiple_ranges, self.store_refuses_tokens = multiple_ranges, store_refuses_tokens
         self.page = page
         self.repos, self.tokens = {}, {}
         self.entries, self.stored = {}, {}  # of the store, by the name that it has there
         self.closing = False
+        self.problems = []  # of the stand-in itself
         self.key = secrets.token_bytes(16)
         self.faults = faults.Faults()
         self.pace = self.rate_each = None
         self.limit(rate, rate_each)
         self._own_folder = None if folder else tempfile.mkdtemp(prefix="hub-")
         self.folder = folder or self._own_folder
+        os.chmod(self.folder, 0o755)  # clients that run as other users read the certificate
         self.certificates = Certificates(self.folder) if tls else None
         self.ca = self.certificates.ca if tls else None
         self._port = port
@@ -98,8 +102,10 @@ class Hub:
     def __enter__(self):
         return self.start()
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         self.stop()
+        if self.problems and kind is None:
+            raise AssertionError("the stand-in hub is at fault:\n" + "\n".join(self.problems))
 
     def _accept(self, origin):
         while not self.closing:
@@ -135,8 +141,9 @@ class Hub:
         return self.origins["control"].url
 
     def env(self, token=None, home=None):
-        """The environment in which a client finds this hub and nothing of the caller's."""
-        env = {"HF_ENDPOINT": self.url, "NO_PROXY": "localhost,127.0.0.0/8", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        """What a client's environment needs for it to find this hub, and to trust it."""
+        env = {"HF_ENDPOINT": self.url, "NO_PROXY": "localhost,127.0.0.0/8",
+               "HF_HUB_DISABLE_TELEMETRY": "1"}
         if self.ca:
             env.update(SSL_CERT_FILE=self.ca, REQUESTS_CA_BUNDLE=self.ca, CURL_CA_BUNDLE=self.ca)
         if token:
@@ -150,7 +157,7 @@ class Hub:
     def add_repo(self, name, source=None, private=False, gated=False, lfs=None):
         """A repository; with `source`, one commit on main, whose id is returned.
 
-        source: a folder; or {name: bytes | path | Blob | SparseFile}, or pairs of these; or ManyFiles.
+        source: a folder; or {name: bytes | path | Blob | Zeros}, or pairs of these; or ManyFiles.
         lfs: patterns of names, or a function of name and size; None for the hub's own rule.
         """
         repo = self.repos[name] = repos.Repository(name, private, gated, lfs)
@@ -178,8 +185,9 @@ class Hub:
         self.repos[old].renamed_to = new
 
     def add_token(self, token, name="alice", read=(), role="read", awaiting=()):
-        """`read`: private and gated repositories that may be read, or "*"; `awaiting`: gated ones whose
-        authors have not answered; `role`: "read", or "fine-grained" with no right to gated ones."""
+        """`read`: the private and gated repositories that may be read, or "*"; `awaiting`: gated
+        ones whose authors have not answered; `role`: "read", or "fine-grained" without gated ones.
+        """
         self.tokens[token] = User(name, read, role, awaiting)
 
     def store(self, repo, entry):
@@ -205,8 +213,12 @@ class Hub:
         self.pace = wire.Pace(rate) if rate else None
         self.rate_each = rate_each
 
-    def refuses(self, origin):
-        return bool(self.faults.of_connection("refuse", origin.name))
+    def connected(self, connection):
+        """Before the first byte on a connection."""
+        if self.faults.of_connection("refuse", connection.origin.name):
+            raise wire.Closed("reset")
+        if self.faults.of_connection("silent", connection.origin.name):
+            connection.rest(None)
 
     def tls_context(self, origin):
         """For the next handshake."""
@@ -234,12 +246,13 @@ class Hub:
     def begin(self, request):
         """The request's record, which end() completes."""
         protocol.identify(request, self)
-        record = {"time": time.time(), "origin": request.origin, "host": request.headers.get("host"),
-                  "connection": request.connection, "method": request.method, "target": request.target,
-                  "path": request.path, "purpose": request.purpose, "repo": request.repo,
-                  "file": request.file, "range": request.headers.get("range"), "token": request.token,
-                  "authorization": "authorization" in request.headers, "headers": request.headers.copy(),
-                  "status": None, "sent": 0, "complete": False}
+        headers = request.headers
+        record = {"time": time.time(), "origin": request.origin, "host": headers.get("host"),
+                  "connection": request.connection, "method": request.method,
+                  "target": request.target, "path": request.path, "purpose": request.purpose,
+                  "repo": request.repo, "file": request.file, "range": headers.get("range"),
+                  "token": request.token, "authorization": "authorization" in headers,
+                  "headers": headers.copy(), "status": None, "sent": 0, "complete": False}
         if request.origin != "control":
             with self._lock:
                 self._records.append(record)
@@ -252,6 +265,17 @@ class Hub:
             with self._lock:
                 self._log.write(line + "\n")
                 self._log.flush()
+
+    def settle(self, seconds=5):
+        """Waits until every request is at its end here too; false if some is not."""
+        end = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                if all("seconds" in record for record in self._records):
+                    return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
 
     def requests(self, **wanted):
         """Records of the requests so far, those under way too, whose fields are as `wanted`."""

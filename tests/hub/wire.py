@@ -1,16 +1,18 @@
-"""HTTP/1.1 on sockets: requests in, replies out, as fast as the kernel takes them, or as badly as asked.
+"""HTTP/1.1 on sockets: replies as fast as the kernel takes them, or as wrong as was asked for.
 
 A thread for each connection: os.sendfile and OpenSSL's writes let the others run meanwhile. What a
 reply's Sending asks for beyond the protocol (cuts, stalls, lies) is done here.
 """
 
 import os
+import re
 import select
 import socket
 import ssl
 import struct
 import threading
 import time
+import traceback
 import urllib.parse
 import zlib
 
@@ -26,7 +28,7 @@ REASONS = {200: "OK", 206: "Partial Content", 301: "Moved Permanently", 302: "Fo
 
 
 class Closed(Exception):
-    """The connection is to end now: by "reset", "close" (in order) or "drop" (without TLS's end)."""
+    """The connection is to end now: "reset", "close" (in order) or "drop" (without TLS's end)."""
 
     def __init__(self, how="close"):
         super().__init__()
@@ -93,7 +95,8 @@ class Sending:
 
 
 class Reply:
-    """A status, headers and a body: bytes, a span of an open file, or an iterator of pieces."""
+    """A status, headers and a body: bytes, a span of an open file, or an iterator of pieces, whose
+    length need not be known."""
 
     def __init__(self, status, body=b"", headers=(), fd=None, start=0, length=None, pieces=None):
         self.status = status
@@ -102,7 +105,9 @@ class Reply:
         self.fd = fd
         self.start = start
         self.pieces = pieces
-        self.length = None if pieces is not None else len(body) if length is None else length
+        self.length = length
+        if length is None and pieces is None:
+            self.length = len(body)
         self.sending = Sending()
 
     def blocks(self, size):
@@ -117,7 +122,8 @@ class Reply:
             buffer = memoryview(bytearray(min(size, max(1, self.length))))
             done = 0
             while done < self.length:
-                count = os.preadv(self.fd, [buffer[:min(size, self.length - done)]], self.start + done)
+                room = buffer[:min(size, self.length - done)]
+                count = os.preadv(self.fd, [room], self.start + done)
                 if count == 0:
                     raise Closed("reset")
                 yield buffer[:count]
@@ -146,6 +152,7 @@ class Connection:
         self.number = number
         self.buffer = b""
         self.own_pace = None
+        self.head = b""  # of the reply, until the body's first bytes go with it
 
     # Requests
 
@@ -153,8 +160,7 @@ class Connection:
         how = "close"
         try:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.hub.refuses(self.origin):
-                raise Closed("reset")
+            self.hub.connected(self)
             if self.origin.tls:
                 self._handshake()
             while not self.hub.closing:
@@ -171,7 +177,8 @@ class Connection:
     def _handshake(self):
         context = self.hub.tls_context(self.origin)
         self.sock.settimeout(30)
-        self.sock = context.wrap_socket(self.sock, server_side=True)
+        self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        self.sock.do_handshake()
         self.sock.settimeout(None)
 
     def _close(self, how):
@@ -223,7 +230,7 @@ class Connection:
         """Answers; whether the connection goes on."""
         record = self.hub.begin(request)
         try:
-            reply = self.hub.answer(request)
+            reply = self._reply(request)
             record["status"] = reply.status
             try:
                 return self._send(request, reply, record)
@@ -232,10 +239,18 @@ class Connection:
         finally:
             self.hub.end(record)
 
+    def _reply(self, request):
+        try:
+            return self.hub.answer(request)
+        except Exception:  # pylint: disable=broad-exception-caught
+            problem = traceback.format_exc()
+            self.hub.problems.append(f"{request.method} {request.target}\n{problem}")
+            return Reply(500, problem.encode(), {"Content-Type": "text/plain"})
+
     def _send(self, request, reply, record):
         sending = reply.sending
         if sending.delay:
-            self._rest(sending.delay)
+            self.rest(sending.delay)
         paces = [pace for pace in (sending.pace, *self._paces()) if pace]
         body, length = self._framing(request, reply, paces)
         keep = request.keeps_alive() and not sending.http10 and (
@@ -243,23 +258,26 @@ class Connection:
         reply.headers["Connection"] = "keep-alive" if keep else "close"
         version = "HTTP/1.0" if sending.http10 else "HTTP/1.1"
         head = f"{version} {reply.status} {REASONS.get(reply.status, 'Status')}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
-        self.sock.sendall(head.encode("latin-1", "replace"))
+        for name, value in reply.headers.items():
+            value = re.sub(r"[\r\n]", " ", str(value))  # what was asked for may be in it
+            head += f"{name}: {value}\r\n"
+        self.head = head.encode("latin-1", "replace")
         if sending.endless:
             self._endless_header(sending.endless)
-        self.sock.sendall(b"\r\n")
-        if request.method == "HEAD":
-            record["complete"] = True
-            return keep
-        self._send_body(reply, body, paces, record)
+        self.head += b"\r\n"
+        if request.method != "HEAD":
+            self._send_body(reply, body, paces, record)
+        self._out()
         record["complete"] = True
+        if request.method == "HEAD":
+            return keep
         if sending.declared_length is not None:
             return False
         return keep
 
     @staticmethod
     def _framing(request, reply, paces):
-        """The pieces to send, or None for a span of a file as it is; the length that is told, if any."""
+        """The pieces to send, or None for a span of a file as it is; the length if it is told."""
         sending = reply.sending
         pieces = None
         size = min([TLS_BLOCK, *(pace.block for pace in paces)])
@@ -305,12 +323,14 @@ class Connection:
         if sending.surplus:
             self._send_block(sending.surplus, chunked, (), record)
         if chunked:
-            self.sock.sendall(b"0\r\n\r\n")
+            self._out(b"0\r\n\r\n")
 
     def _send_file(self, reply, record):
         end = reply.start + reply.length
         at = reply.start
         out = self.sock.fileno()
+        self.sock.sendall(self.head, socket.MSG_MORE)
+        self.head = b""
         while at < end:
             count = os.sendfile(out, reply.fd, at, min(4 * BLOCK, end - at))
             if count == 0:
@@ -321,24 +341,29 @@ class Connection:
     def _send_block(self, block, chunked, paces, record):
         if not block:
             return
-        if chunked:
-            self.sock.sendall(b"%x\r\n" % len(block))
-        self.sock.sendall(block)
-        if chunked:
-            self.sock.sendall(b"\r\n")
+        self._out(*((b"%x\r\n" % len(block), block, b"\r\n") if chunked else (block,)))
         record["sent"] += len(block)
         for pace in paces:
             pace.wait(len(block))
 
+    def _out(self, *parts):
+        """Sends the head, if it is not yet sent, and `parts`: what is small, at once."""
+        parts, self.head = [part for part in (self.head, *parts) if part], b""
+        if sum(map(len, parts)) < 65536:
+            parts = [b"".join(parts)]
+        for part in parts:
+            self.sock.sendall(part)
+
     def _stop(self, sending, sent):
         """What happens after `sent` bytes of the body."""
+        self._out()
         if sent == sending.stall_after:
-            self._rest(sending.stall_seconds)
+            self.rest(sending.stall_seconds)
         if sent == sending.cut_after:
             raise Closed(sending.cut_how)
 
-    def _rest(self, seconds):
-        """Waits, for ever if `seconds` is None; ends the connection when the peer has or the hub must."""
+    def rest(self, seconds):
+        """Waits, for ever if `seconds` is None; ends the connection if the peer does or the hub."""
         end = None if seconds is None else time.monotonic() + seconds
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLRDHUP)
@@ -349,8 +374,7 @@ class Connection:
 
     def _endless_header(self, kind):
         line = b"X-Padding: " + b"a" * 1000 + b"\r\n" if kind == "lines" else b"a" * 1000
-        if kind == "line":
-            self.sock.sendall(b"X-Padding: ")
+        self._out(b"X-Padding: " if kind == "line" else b"")
         while not self.hub.closing:
             self.sock.sendall(line)
         raise Closed()
