@@ -96,7 +96,9 @@ Taken FileJob::Transfer::on_body(std::span<const std::byte> bytes) {
     offered_again_ = known + bytes.size();
     return Taken::kNothing;
   }
-  return is_surplus || is_done() ? Taken::kStop : Taken::kAll;
+  // At its own end the body is left to end, so that the connection can be used again.
+  const bool is_cut_short = is_done() && position < place->end;
+  return is_surplus || is_cut_short ? Taken::kStop : Taken::kAll;
 }
 
 FileJob::FileJob(JobContext& context, uint64_t id, HubAccess hub,
@@ -236,20 +238,22 @@ void FileJob::look(Clock::time_point now) {
 }
 
 Clock::time_point FileJob::next_look() const {
-  const bool is_waiting = has_ended() || patience_.not_before() <= Clock::now();
-  const auto progress =
-      transfers_.empty() ? Clock::time_point::max() : Clock::now() + kProgressInterval;
-  return is_waiting ? progress : std::min(progress, patience_.not_before());
+  const Clock::time_point now = Clock::now();
+  Clock::time_point next = Clock::time_point::max();
+  if (has_news_ || !transfers_.empty()) next = std::max(told_at_, now) + kProgressInterval;
+  if (patience_.not_before() > now) next = std::min(next, patience_.not_before());
+  return next;
 }
 
 void FileJob::tell_progress(Clock::time_point now, bool is_due) {
   const uint64_t prefix = sink_->look().hashed;
   const uint64_t received = sink_->received();
-  const bool is_new = !has_told_ || prefix != told_prefix_ || received != told_received_;
-  if (!is_new || (!is_due && now < told_at_ + kProgressInterval)) return;
+  has_news_ = !has_told_ || prefix != told_prefix_ || received != told_received_;
+  if (!has_news_ || (!is_due && now < told_at_ + kProgressInterval)) return;
   // Who does not read is told later.
   if (!context_.replies.has_room()) return;
   has_told_ = true;
+  has_news_ = false;
   told_prefix_ = prefix;
   told_received_ = received;
   told_at_ = now;

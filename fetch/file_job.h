@@ -61,6 +61,7 @@ class FileJob : public SourceJob {
   uint64_t told_prefix_ = 0;
   uint64_t told_received_ = 0;
   bool has_told_ = false;
+  bool has_news_ = false;
   Clock::time_point told_at_{};
 };
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/checked.h"
 #include "base/units.h"
 
 namespace airllm::fetch {
@@ -207,12 +208,13 @@ void FileSink::hash_until_stopped(const std::stop_token& stop) {
     uint64_t available = 0;
     {
       std::unique_lock lock(mutex_);
-      // Not each few bytes by themselves: the end, or a worthwhile piece.
-      const auto has_work = [&] {
-        return available_ == subject_.size_bytes || available_ >= hashed_.prefix + kBlockBytes;
+      // Not each few bytes by themselves: whole blocks, and the end.
+      const auto is_whole = [&] {
+        available =
+            available_ == subject_.size_bytes ? available_ : round_down(available_, kBlockBytes);
+        return available > hashed_.prefix || available == subject_.size_bytes;
       };
-      if (!more_.wait(lock, stop, has_work)) return;
-      available = available_;
+      if (!more_.wait(lock, stop, is_whole)) return;
     }
     while (!stop.stop_requested() && hashed_.prefix < available) {
       if (Status status = hash_some(available); !status) return fail(std::move(status.error()));

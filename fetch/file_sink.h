@@ -53,7 +53,7 @@ class FileSink {
   uint64_t received() const { return received_before_ + received_; }
 
   struct Now {
-    uint64_t hashed = 0;                // the prefix
+    uint64_t hashed = 0;                // the prefix: whole blocks, or all
     std::optional<std::string> digest;  // of the whole file, when all is hashed and on the disk
     std::optional<Error> error;         // reading back or syncing failed
   };

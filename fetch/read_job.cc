@@ -73,7 +73,7 @@ Taken ReadJob::on_body(std::span<const std::byte> bytes) {
     next_ += part.size();
     bytes = bytes.subspan(part.size());
   }
-  return is_last ? Taken::kStop : Taken::kAll;
+  return is_last && position_ < place_->end ? Taken::kStop : Taken::kAll;
 }
 
 void ReadJob::on_end(const HttpEnd& end) {
