@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "fetch/disk_error.h"
 #include "fetch/text.h"
 
 namespace airllm::fetch {
@@ -177,14 +178,17 @@ bool FileJob::goes_on_with_all(Transfer& transfer) {
   return true;
 }
 
+Failure FileJob::of_disk(Error error) const {
+  const std::string_view why = is_disk_full(error) ? reason::kDiskFull : reason::kIo;
+  error.message = in_quotes(wanted().name) + ": " + error.message;
+  return resumable(failure(why, std::move(error)));
+}
+
 bool FileJob::store(Piece& piece, uint64_t offset, std::span<const std::byte> bytes) {
   const uint64_t missing = sink_->plan().missing();
   sink_->count_received(piece.lane, bytes.size());
   if (Status status = sink_->write(piece, offset, bytes); !status) {
-    const bool is_full = !status.error().remedy.empty();
-    disk_failure_ =
-        resumable(failure(is_full ? reason::kDiskFull : reason::kIo, std::move(status.error())));
-    disk_failure_->error.message = in_quotes(wanted().name) + ": " + disk_failure_->error.message;
+    disk_failure_ = of_disk(std::move(status.error()));
     return false;
   }
   unrewarded_ += missing - sink_->plan().missing();
@@ -225,8 +229,7 @@ void FileJob::look(Clock::time_point now) {
   const FileSink::Now sink = sink_->look();
   if (sink.error) {
     tell_progress(now, true);
-    return fail(resumable(
-        failure(sink.error->remedy.empty() ? reason::kIo : reason::kDiskFull, *sink.error)));
+    return fail(of_disk(*sink.error));
   }
   if (sink.digest) return compare(*sink.digest);
   tell_progress(now, !has_told_ || sink.hashed >= told_prefix_ + window_ / 8);
@@ -269,7 +272,7 @@ void FileJob::compare(const std::string& digest) {
   }
   // Nothing of it is of use to anybody: the next request begins anew.
   if (Status status = sink_->restart(); !status) {
-    return fail(failure(reason::kIo, std::move(status.error())));
+    return fail(of_disk(std::move(status.error())));
   }
   if (is_git && !std::exchange(started_over_, true)) {
     tell_progress(Clock::now(), true);

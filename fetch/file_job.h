@@ -42,6 +42,7 @@ class FileJob : public SourceJob {
   // The server sends all of the file to `transfer`, which asked for a piece. Whether it goes on so.
   bool goes_on_with_all(Transfer& transfer);
   void on_transfer_end(Transfer& transfer, const HttpEnd& end);
+  Failure of_disk(Error error) const;
   // `bytes` are written at `offset` of the piece. False when that failed.
   bool store(Piece& piece, uint64_t offset, std::span<const std::byte> bytes);
   void tell_progress(Clock::time_point now, bool is_due);

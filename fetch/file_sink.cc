@@ -13,6 +13,7 @@
 
 #include "base/checked.h"
 #include "base/units.h"
+#include "fetch/disk_error.h"
 
 namespace airllm::fetch {
 namespace {
@@ -36,8 +37,6 @@ Result<struct stat> checked_file(int fd, const char* what) {
                     std::string("the descriptor of the ") + what +
                         " is not that of a file that is open for reading and writing");
 }
-
-uint64_t bytes_of(struct statvfs& info) { return uint64_t{info.f_bavail} * info.f_frsize; }
 
 }  // namespace
 
@@ -68,7 +67,7 @@ Result<std::unique_ptr<FileSink>> FileSink::open(UniqueFd data, UniqueFd journal
       content.lanes = {};
     }
     if (::ftruncate(data.get(), size) != 0) {
-      return Unexpected(errno_error("cannot set the size of the data", errno));
+      return Unexpected(disk_error("cannot set the size of the data", errno));
     }
   }
   std::unique_ptr<FileSink> sink(new FileSink(std::move(data), std::move(opened),
@@ -112,12 +111,12 @@ void FileSink::stop_threads() {
 
 Error FileSink::write_error(int reason, uint64_t offset, uint64_t bytes) const {
   Error error =
-      errno_error("cannot write " + std::to_string(bytes) + " bytes at " + std::to_string(offset) +
-                      " of " + std::to_string(subject_.size_bytes),
-                  reason);
+      disk_error("cannot write " + std::to_string(bytes) + " bytes at " + std::to_string(offset) +
+                     " of " + std::to_string(subject_.size_bytes),
+                 reason);
   struct statvfs info {};
-  if ((reason == ENOSPC || reason == EDQUOT) && ::fstatvfs(data_.get(), &info) == 0) {
-    error.message += " (" + format_size(bytes_of(info)) + " free, " +
+  if (is_disk_full(error) && ::fstatvfs(data_.get(), &info) == 0) {
+    error.message += " (" + format_size(uint64_t{info.f_bavail} * info.f_frsize) + " free, " +
                      format_size(plan_->missing()) + " of the file to come)";
   }
   return error;
@@ -260,7 +259,7 @@ Status FileSink::finish() {
   const std::string digest = hash_.digest();
   if (digest == subject_.digest) {
     if (::fdatasync(data_.get()) != 0) {
-      return Unexpected(errno_error("cannot sync the data", errno));
+      return Unexpected(disk_error("cannot sync the data", errno));
     }
     AIRLLM_TRY_VOID(journal_.save_durable(hashed_));
   }
@@ -284,7 +283,7 @@ void FileSink::sync_until_stopped(const std::stop_token& stop) {
       next = hashed_;
     }
     if (next.prefix == durable) continue;
-    if (::fdatasync(data_.get()) != 0) return fail(errno_error("cannot sync the data", errno));
+    if (::fdatasync(data_.get()) != 0) return fail(disk_error("cannot sync the data", errno));
     if (Status status = journal_.save_durable(next); !status) {
       return fail(std::move(status.error()));
     }

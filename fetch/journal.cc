@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/little_endian.h"
+#include "fetch/disk_error.h"
 
 namespace airllm::fetch {
 namespace {
@@ -72,8 +73,7 @@ bool is_checked(std::span<const std::byte> bytes) {
 }
 
 Unexpected failed(const char* what, int reason) {
-  return Unexpected(
-      errno_error(std::string("the journal of the download: cannot ") + what, reason));
+  return Unexpected(disk_error(std::string("the journal of the download: cannot ") + what, reason));
 }
 
 uint64_t file_bytes(const JournalSubject& subject) {

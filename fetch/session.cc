@@ -11,6 +11,7 @@
 #include "base/overloaded.h"
 #include "base/units.h"
 #include "base/version.h"
+#include "fetch/disk_error.h"
 #include "fetch/file_job.h"
 #include "fetch/names.h"
 #include "fetch/read_job.h"
@@ -292,7 +293,7 @@ std::unique_ptr<Job> Session::begin(protocol::FetchRequest& request,
   auto job = std::visit(begun, request.params);
   if (job) return std::move(*job);
   const bool is_usage = job.error().code != ErrorCode::kIo && job.error().code != ErrorCode::kOs;
-  const bool is_full = !is_usage && !job.error().remedy.empty();
+  const bool is_full = is_disk_full(job.error());
   failed = failure(is_usage  ? reason::kUsage
                    : is_full ? reason::kDiskFull
                              : reason::kIo,

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import fetch_peer
@@ -430,6 +431,14 @@ class FetchFaults(FetchTest):
         self.brings_in_spite_of(kind="drip", rate=500)
         self.brings_in_spite_of(kind="delay", on="resolve", seconds=0.5)
 
+    def test_a_slow_connection_shares_what_it_has_to_bring(self):
+        # Alone it would take 15 seconds for its piece.
+        drip = self.hub.fault("drip", rate=50_000)
+        start = time.monotonic()
+        self.assert_brings()
+        self.assertEqual(drip.hits, 1)
+        self.assertLess(time.monotonic() - start, 10 * harness.SLOWNESS)
+
     def test_connections_that_are_refused(self):
         self.brings_in_spite_of(kind="refuse", origin="cdn", times=2)
         self.brings_in_spite_of(kind="refuse", origin="hub", times=1)
@@ -513,6 +522,50 @@ class FetchFaults(FetchTest):
             "model.safetensors", self.new_folder()).fetch(self.start()))
 
 
+class Proxy:
+    """A proxy for CONNECT, which keeps what it was told."""
+
+    def __init__(self):
+        self.heads = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+    def accept(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+
+    def serve(self, peer):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += peer.recv(1)
+        self.heads.append(head)
+        host, _, port = head.split()[1].decode().rpartition(":")
+        server = socket.create_connection((host, int(port)))
+        peer.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+        threading.Thread(target=self.pump, args=(server, peer), daemon=True).start()
+        self.pump(peer, server)
+
+    @staticmethod
+    def pump(source, target):
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
 class FetchTokens(FetchTest):
     SIZE = 2 * MIB
 
@@ -577,6 +630,17 @@ class FetchTokens(FetchTest):
             fetch = self.start(env={"http_proxy": "http://127.0.0.1:1"})
             self.assertEqual(fetch.list(plain, "acme/tiny", token=TOKEN)[0]["commit"], commit)
         self.assert_fails("usage", lambda: self.start().list("http://hub.invalid", "a/b", token=TOKEN))
+
+    def test_a_proxy_gets_no_token(self):
+        with Proxy() as proxy:
+            fetch = self.start(env={"https_proxy": proxy.url})
+            self.target("model.safetensors", token=TOKEN).fetch(fetch)
+            fetch.list(self.hub, "acme/tiny", token=TOKEN)
+        self.assertGreater(len(proxy.heads), 1)
+        for head in proxy.heads:
+            self.assertTrue(head.startswith(b"CONNECT "), head)
+            self.assertNotIn(TOKEN.encode(), head)
+        self.assertEqual(self.hub.token_origins(), {"hub"})
 
     def test_certificates_are_verified(self):
         for name in ("other-ca", "self-signed", "wrong-host", "expired", "not-yet"):
