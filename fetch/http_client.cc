@@ -64,8 +64,15 @@ class HttpClient::Transfer {
   HttpReceiver& receiver() const { return receiver_; }
   HttpEnd end(CURLcode code);
 
+  // Goes on after a pause. What the receiver then says may end the transfer; libcurl only tells.
+  void go_on() {
+    const CURLcode code = curl_easy_pause(easy_.get(), CURLPAUSE_CONT);
+    if (code != CURLE_OK) ended_in_pause = code;
+  }
+
   bool waits_for_rate = false;
   bool waits_for_receiver = false;
+  std::optional<CURLcode> ended_in_pause;
 
  private:
   static size_t on_header(char* data, size_t size, size_t count, void* self);
@@ -247,7 +254,7 @@ void HttpClient::cancel(Transfer* transfer) {
 void HttpClient::resume(Transfer* transfer) {
   if (!transfer->waits_for_receiver) return;
   transfer->waits_for_receiver = false;
-  curl_easy_pause(transfer->easy(), CURLPAUSE_CONT);
+  transfer->go_on();
 }
 
 void HttpClient::set_limit_rate(uint64_t bytes_per_second) {
@@ -272,7 +279,7 @@ void HttpClient::refill(Clock::time_point now) {
     if (limit_rate_ > 0 && allowance_ <= 0) return;
     if (!transfer->waits_for_rate) continue;
     transfer->waits_for_rate = false;
-    curl_easy_pause(transfer->easy(), CURLPAUSE_CONT);
+    transfer->go_on();
   }
 }
 
@@ -289,12 +296,22 @@ void HttpClient::end_finished() {
     if (message->msg != CURLMSG_DONE) continue;
     void* self = nullptr;
     curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &self);
-    auto* const transfer = static_cast<Transfer*>(self);
-    HttpReceiver& receiver = transfer->receiver();
-    const HttpEnd end = transfer->end(message->data.result);
-    cancel(transfer);
-    receiver.on_end(end);
+    end(static_cast<Transfer*>(self), message->data.result);
   }
+  const auto find = [&] {
+    return std::find_if(transfers_.begin(), transfers_.end(),
+                        [](const auto& one) { return one->ended_in_pause.has_value(); });
+  };
+  for (auto found = find(); found != transfers_.end(); found = find()) {
+    end(found->get(), *(*found)->ended_in_pause);
+  }
+}
+
+void HttpClient::end(Transfer* transfer, CURLcode code) {
+  HttpReceiver& receiver = transfer->receiver();
+  const HttpEnd ended = transfer->end(code);
+  cancel(transfer);
+  receiver.on_end(ended);
 }
 
 void HttpClient::wait(std::span<curl_waitfd> others, Clock::time_point until) {

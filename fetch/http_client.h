@@ -103,6 +103,7 @@ class HttpClient {
   // Whether bytes may be taken now; counts them.
   bool may_take(size_t bytes);
   void end_finished();
+  void end(Transfer* transfer, CURLcode code);
   void refill(Clock::time_point now);
 
   HttpSettings settings_;
