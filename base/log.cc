@@ -2,7 +2,10 @@
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -51,6 +54,13 @@ void init(Level level, bool to_journal) {
   target.sink->set_level(spdlog_level(level));
   target.sink->set_pattern(to_journal ? "%v" : "%Y-%m-%d %H:%M:%S.%e %l: %v");
   target.sink->flush_on(spdlog::level::debug);
+}
+
+bool stderr_is_journal() {
+  const char* value = std::getenv("JOURNAL_STREAM");  // NOLINT(concurrency-mt-unsafe)
+  struct stat info {};
+  if (value == nullptr || ::fstat(STDERR_FILENO, &info) != 0) return false;
+  return std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino) == value;
 }
 
 void set_level(Level level) { logger().sink->set_level(spdlog_level(level)); }

@@ -15,6 +15,8 @@ enum class Level { kDebug, kInfo, kWarning, kError };
 // Call once at start. `to_journal` writes with systemd's <N> priority prefixes and without a time,
 // since the journal has both.
 void init(Level level, bool to_journal);
+// Whether stderr is the journal's stream: JOURNAL_STREAM is its "device:inode" (systemd.exec(5)).
+bool stderr_is_journal();
 // From any thread, at any time.
 void set_level(Level level);
 bool is_enabled(Level level);

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <vector>
 
+#include "base/descriptor_passing.h"
 #include "base/version.h"
 #include "client/output.h"
 #include "client/signals.h"
@@ -37,30 +37,6 @@ int remaining_ms(Clock::time_point deadline) {
   const auto left =
       std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
   return static_cast<int>(std::max<int64_t>(left, 0));
-}
-
-// Puts `descriptors` into the control part of `header`; `space` holds them.
-void attach(msghdr& header, std::vector<char>& space, std::span<const int> descriptors) {
-  if (descriptors.empty()) return;
-  const size_t bytes = descriptors.size_bytes();
-  space.assign(CMSG_SPACE(bytes), 0);
-  header.msg_control = space.data();
-  header.msg_controllen = space.size();
-  cmsghdr* const control = CMSG_FIRSTHDR(&header);
-  control->cmsg_level = SOL_SOCKET;
-  control->cmsg_type = SCM_RIGHTS;
-  control->cmsg_len = CMSG_LEN(bytes);
-  std::memcpy(CMSG_DATA(control), descriptors.data(), bytes);
-}
-
-ssize_t send_some(int socket, std::string_view bytes, std::span<const int> descriptors) {
-  iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
-  msghdr header{};
-  header.msg_iov = &piece;
-  header.msg_iovlen = 1;
-  std::vector<char> space;
-  attach(header, space, descriptors);
-  return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 }  // namespace

@@ -9,9 +9,9 @@
 #include <functional>
 #include <memory>
 
+#include "base/descriptor_passing.h"
 #include "daemon/context.h"
 #include "daemon/outbox.h"
-#include "daemon/peer.h"
 #include "daemon/requests.h"
 #include "daemon/user.h"
 #include "protocol/framing.h"

@@ -313,7 +313,7 @@ int run_daemon(const std::vector<std::string>& args, const OpenEngine& open_engi
   PassedFds passed = PassedFds::take();
   const bool activated = !passed.sockets.empty();
   auto line = parse_command_line(args, environment, activated);
-  const bool to_journal = line && !line->options.foreground && stderr_is_journal();
+  const bool to_journal = line && !line->options.foreground && log::stderr_is_journal();
   log::init(line ? line->options.log_level : log::Level::kInfo, to_journal);
   if (to_journal) send_events_to_journal();
   if (!line) return report(line.error());

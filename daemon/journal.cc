@@ -1,15 +1,11 @@
 #include "daemon/journal.h"
 
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <syslog.h>
-#include <unistd.h>
 
 // Otherwise it adds the place in our source as fields.
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
-
-#include <cstdlib>
 
 #include "base/utf8.h"
 
@@ -34,13 +30,6 @@ bool send(const log::EventKind& kind, std::string_view line, std::span<const log
 }
 
 }  // namespace
-
-bool stderr_is_journal() {
-  const char* value = std::getenv("JOURNAL_STREAM");  // NOLINT(concurrency-mt-unsafe)
-  struct stat info {};
-  if (value == nullptr || ::fstat(STDERR_FILENO, &info) != 0) return false;
-  return std::to_string(info.st_dev) + ":" + std::to_string(info.st_ino) == value;
-}
 
 void send_events_to_journal() { log::set_event_sink(send); }
 

@@ -9,9 +9,6 @@
 
 namespace airllm::daemon {
 
-// Whether stderr is the journal's stream: JOURNAL_STREAM is its "device:inode" (systemd.exec(5)).
-bool stderr_is_journal();
-
 // Sends events to the journal from now on; one that it does not take is written as a line.
 void send_events_to_journal();
 

@@ -1,12 +1,10 @@
 // Payloads to structs. Every byte is a stranger's: check_payload() first, then fields by name.
-#include "base/utf8.h"
 #include "protocol/framing.h"
+#include "protocol/message_parts.h"
 #include "protocol/msgpack_view.h"
 
 namespace airllm::protocol {
 namespace {
-
-constexpr uint64_t kMaxFeatures = 256;
 
 // The payload's size bounds these.
 constexpr uint64_t kAnyCount = kMaxFrameBytes;
@@ -68,16 +66,6 @@ Status read_sampling(const MapView& parent, std::string_view key, SamplingOption
   AIRLLM_TRY_VOID(map.get("min_p", out.min_p));
   AIRLLM_TRY_VOID(map.get("repetition_penalty", out.repetition_penalty));
   return map.get("seed", out.seed);
-}
-
-Result<Hello> read_hello(const MapView& map) {
-  Hello hello;
-  hello.version = 0;  // a peer that tells none is of no version that we know
-  AIRLLM_TRY_VOID(map.get("version", hello.version));
-  AIRLLM_TRY_VOID(map.get("program", hello.program));
-  AIRLLM_TRY_VOID(map.get_list("features", kMaxFeatures, hello.features));
-  AIRLLM_TRY_VOID(map.get("pid", hello.pid));
-  return hello;
 }
 
 Result<std::optional<std::vector<int32_t>>> read_prompt_ids(const MapView& map) {
@@ -206,12 +194,6 @@ Result<Params> read_params(const std::string& method, const MapView& map) {
   return Params(UnknownMethod{method});
 }
 
-// The map under `key`; an absent one is empty.
-Result<MapView> read_map(const MapView& parent, std::string_view key) {
-  constexpr std::string_view kEmptyMap = "\x80";
-  return MapView::parse(parent.find(key).value_or(kEmptyMap), parent.path(key));
-}
-
 Result<Request> read_request(const MapView& map) {
   Request request;
   std::string method;
@@ -318,23 +300,6 @@ Result<EventBody> read_done(const MapView& map) {
   return EventBody(std::move(body));
 }
 
-Result<EventBody> read_failed(const MapView& map) {
-  Failed body;
-  std::string code;
-  AIRLLM_TRY_VOID(map.get("code", code));
-  AIRLLM_TRY_VOID(map.get("message", body.error.message));
-  AIRLLM_TRY_VOID(map.get("remedy", body.error.remedy));
-  body.error.code = error_code_from_name(code);
-  return EventBody(std::move(body));
-}
-
-Unexpected unknown_word(const char* what, const std::string& word) {
-  return Unexpected(
-      ErrorCode::kProtocol,
-      std::string("unknown ") + what + " '" + escape_for_display(word.substr(0, 64), true) + "'",
-      "client and daemon should be of the same version");
-}
-
 Result<EventBody> read_event_body(const std::string& kind, const MapView& map) {
   if (kind == "accepted") return read_accepted(map);
   if (kind == "progress") return read_progress(map);
@@ -346,7 +311,10 @@ Result<EventBody> read_event_body(const std::string& kind, const MapView& map) {
   if (kind == "open_files") return read_open_files(map);
   if (kind == "generated") return read_generated(map);
   if (kind == "done") return read_done(map);
-  if (kind == "error") return read_failed(map);
+  if (kind == "error") {
+    AIRLLM_TRY(Error error, read_error(map));
+    return EventBody(Failed{std::move(error)});
+  }
   return unknown_word("event", kind);
 }
 
@@ -358,19 +326,6 @@ Result<Event> read_event(const MapView& map) {
   AIRLLM_TRY(const MapView body, read_map(map, "body"));
   AIRLLM_TRY(event.body, read_event_body(kind, body));
   return event;
-}
-
-struct Opened {
-  MapView map;
-  std::string type;
-};
-
-Result<Opened> open_payload(std::string_view payload) {
-  AIRLLM_TRY_VOID(check_payload(payload));
-  AIRLLM_TRY(MapView map, MapView::parse(payload, "message"));
-  Opened opened{std::move(map), {}};
-  AIRLLM_TRY_VOID(opened.map.get("type", opened.type));
-  return opened;
 }
 
 }  // namespace
@@ -390,8 +345,7 @@ Result<ClientMessage> decode_client_message(std::string_view payload) {
     return ClientMessage(std::move(files));
   }
   if (opened.type == "cancel") {
-    Cancel cancel;
-    AIRLLM_TRY_VOID(opened.map.get("id", cancel.id));
+    AIRLLM_TRY(const Cancel cancel, read_cancel(opened.map));
     return ClientMessage(cancel);
   }
   return unknown_word("message type", opened.type);

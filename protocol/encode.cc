@@ -1,156 +1,51 @@
-// Structs to frames, with msgpack-c's packer.
-#include <msgpack.hpp>
-
+// Structs to frames.
 #include <array>
-#include <bit>
-#include <cmath>
-#include <concepts>
 
-#include "base/utf8.h"
 #include "protocol/framing.h"
+#include "protocol/message_parts.h"
+#include "protocol/msgpack_writer.h"
 
 namespace airllm::protocol {
 namespace {
 
-constexpr size_t kLengthBytes = 4;
-constexpr double kBeyondIntegers = 0x1p63;
+// The elements of lists.
+void write(Writer& out, const ChatMessage& message) {
+  out.map(2);
+  out.field("role", message.role);
+  out.field("content", message.content);
+}
 
-struct Sink {
-  std::string bytes;
-  void write(const char* data, size_t size) { bytes.append(data, size); }
-};
+void write(Writer& out, const TokenLogprob& pair) {
+  out.array(2);
+  out.value(pair.id);
+  out.value(pair.logprob);
+}
 
-// Writes values and remembers the first string that is not UTF-8: from a client that is an error,
-// from the daemon (a file name in a message, say) the bad bytes are replaced.
-class Writer {
- public:
-  explicit Writer(bool replace_bad_text) : replace_bad_text_(replace_bad_text) {
-    sink_.bytes.assign(kLengthBytes, '\0');
+// What is 0 or empty is left out: there are many of these.
+void write(Writer& out, const ProfileEvent& event) {
+  const auto fields = std::array{std::pair{"thread", event.thread},
+                                 std::pair{"offset", event.offset},
+                                 std::pair{"read_bytes", event.read_bytes},
+                                 std::pair{"cache_bytes", event.cache_bytes},
+                                 std::pair{"rows", event.rows},
+                                 std::pair{"other_rows", event.other_rows}};
+  size_t pairs = 3 + (event.name.empty() ? 0 : 1);
+  for (const auto& [name, number] : fields) pairs += number == 0 ? 0 : 1;
+  out.map(pairs);
+  out.field("kind", event.kind);
+  out.field("begin_ns", event.begin_ns);
+  out.field("duration_ns", event.duration_ns);
+  if (!event.name.empty()) out.field("name", event.name);
+  for (const auto& [name, number] : fields) {
+    if (number != 0) out.field(name, number);
   }
-
-  void map(size_t pairs) { packer_.pack_map(checked(pairs)); }
-  void array(size_t elements) { packer_.pack_array(checked(elements)); }
-  void key(std::string_view name) { raw_text(name); }
-  void reserve(size_t bytes) { sink_.bytes.reserve(sink_.bytes.size() + bytes); }
-
-  void value(std::string_view text) {
-    const size_t bad = find_invalid_utf8(text);
-    if (bad == kValidUtf8) return raw_text(text);
-    if (!replace_bad_text_ && bad_text_.empty()) {
-      bad_text_ = "text is not UTF-8 at byte " + std::to_string(bad);
-    }
-    raw_text(escape_for_display(text));
-  }
-  void value(const std::string& text) { value(std::string_view(text)); }
-  void value(const char* text) { value(std::string_view(text)); }
-  void value(bool flag) { flag ? packer_.pack_true() : packer_.pack_false(); }
-  // msgpack-c makes integers of whole numbers, and tries to of 2^64, which none of 64 bits holds.
-  void value(double number) {
-    if (std::abs(number) < kBeyondIntegers) {
-      packer_.pack_double(number);
-    } else {
-      float64(number);
-    }
-  }
-  template <std::integral T>
-  void value(T number) {
-    packer_.pack(number);
-  }
-  template <typename T>
-  void value(const std::vector<T>& list) {
-    array(list.size());
-    for (const T& element : list) value(element);
-  }
-  void value(const ChatMessage& message) {
-    map(2);
-    field("role", message.role);
-    field("content", message.content);
-  }
-  void value(const TokenLogprob& pair) {
-    array(2);
-    value(pair.id);
-    value(pair.logprob);
-  }
-  // What is 0 or empty is left out: there are many of these.
-  void value(const ProfileEvent& event) {
-    const auto fields = std::array{std::pair{"thread", event.thread},
-                                   std::pair{"offset", event.offset},
-                                   std::pair{"read_bytes", event.read_bytes},
-                                   std::pair{"cache_bytes", event.cache_bytes},
-                                   std::pair{"rows", event.rows},
-                                   std::pair{"other_rows", event.other_rows}};
-    size_t pairs = 3 + (event.name.empty() ? 0 : 1);
-    for (const auto& [name, number] : fields) pairs += number == 0 ? 0 : 1;
-    map(pairs);
-    field("kind", event.kind);
-    field("begin_ns", event.begin_ns);
-    field("duration_ns", event.duration_ns);
-    if (!event.name.empty()) field("name", event.name);
-    for (const auto& [name, number] : fields) {
-      if (number != 0) field(name, number);
-    }
-  }
-
-  template <typename T>
-  void field(std::string_view name, const T& content) {
-    key(name);
-    value(content);
-  }
-
-  // The frame, its length filled in.
-  Result<std::string> finish() {
-    if (!bad_text_.empty()) return Unexpected(ErrorCode::kData, bad_text_, "give text as UTF-8");
-    const uint64_t payload = sink_.bytes.size() - kLengthBytes;
-    if (too_long_ || payload > kMaxFrameBytes) {
-      return Unexpected(ErrorCode::kUsage,
-                        "the message is longer than a frame may be (" +
-                            std::to_string(kMaxFrameBytes) + " bytes)",
-                        "use a shorter prompt");
-    }
-    for (size_t i = 0; i < kLengthBytes; ++i) {
-      sink_.bytes[i] = static_cast<char>(payload >> (8 * i) & 0xffU);
-    }
-    return std::move(sink_.bytes);
-  }
-
- private:
-  void float64(double number) {
-    const auto bits = std::bit_cast<uint64_t>(number);
-    sink_.bytes += '\xcb';
-    for (unsigned shift = 64; shift > 0; shift -= 8) {
-      sink_.bytes += static_cast<char>(bits >> (shift - 8) & 0xffU);
-    }
-  }
-
-  void raw_text(std::string_view text) {
-    const uint32_t size = checked(text.size());
-    packer_.pack_str(size);
-    packer_.pack_str_body(text.data(), size);
-  }
-
-  // msgpack counts in 32 bits; what does not fit is far beyond a frame.
-  uint32_t checked(size_t count) {
-    if (count <= kMaxFrameBytes) return static_cast<uint32_t>(count);
-    too_long_ = true;
-    return 0;
-  }
-
-  Sink sink_;
-  msgpack::packer<Sink> packer_{sink_};
-  bool replace_bad_text_;
-  bool too_long_ = false;
-  std::string bad_text_;
-};
-
-// Fields of which some may be unset: they are counted first, since a map begins with its count.
-template <typename T>
-size_t count(const std::optional<T>& value) {
-  return value ? 1 : 0;
 }
 
 template <typename T>
-void optional_field(Writer& out, std::string_view name, const std::optional<T>& value) {
-  if (value) out.field(name, *value);
+void list_field(Writer& out, std::string_view name, const std::vector<T>& list) {
+  out.key(name);
+  out.array(list.size());
+  for (const T& element : list) write(out, element);
 }
 
 void write(Writer& out, const SamplingOptions& options) {
@@ -164,20 +59,11 @@ void write(Writer& out, const SamplingOptions& options) {
   optional_field(out, "seed", options.seed);
 }
 
-void write(Writer& out, const Hello& hello) {
-  out.map(5);
-  out.field("type", "hello");
-  out.field("version", hello.version);
-  out.field("program", hello.program);
-  out.field("features", hello.features);
-  out.field("pid", hello.pid);
-}
-
 void write_params(Writer& out, const GenerateParams& params) {
   out.map(10 + count(params.raw_text) + count(params.prompt_ids) + count(params.max_tokens) +
           count(params.keep_alive_ms));
   out.field("model", params.model);
-  out.field("messages", params.messages);
+  list_field(out, "messages", params.messages);
   optional_field(out, "raw_text", params.raw_text);
   optional_field(out, "prompt_ids", params.prompt_ids);
   out.key("sampling");
@@ -302,12 +188,6 @@ void write(Writer& out, const Request& request) {
   std::visit([&](const auto& params) { write_params(out, params); }, request.params);
 }
 
-void write(Writer& out, const Cancel& cancel) {
-  out.map(2);
-  out.field("type", "cancel");
-  out.field("id", cancel.id);
-}
-
 void write(Writer& out, const Files& files) {
   out.map(4);
   out.field("type", "files");
@@ -343,19 +223,19 @@ void write_body(Writer& out, const Token& body) {
   out.map(1 + count(body.token_id) + (body.logprobs.empty() ? 0 : 1));
   optional_field(out, "token_id", body.token_id);
   out.field("text", body.text);
-  if (!body.logprobs.empty()) out.field("logprobs", body.logprobs);
+  if (!body.logprobs.empty()) list_field(out, "logprobs", body.logprobs);
 }
 
 void write_body(Writer& out, const PromptLogprobs& body) {
   out.reserve(body.logprobs.size() * kPairBytes);
   out.map(2);
   out.field("position", body.position);
-  out.field("logprobs", body.logprobs);
+  list_field(out, "logprobs", body.logprobs);
 }
 
 void write_body(Writer& out, const Profile& body) {
   out.map(2);
-  out.field("events", body.events);
+  list_field(out, "events", body.events);
   out.field("lost", body.lost);
 }
 
@@ -395,10 +275,8 @@ void write_body(Writer& out, const Done& body) {
 }
 
 void write_body(Writer& out, const Failed& body) {
-  out.map(3);
-  out.field("code", error_name(body.error.code));
-  out.field("message", body.error.message);
-  out.field("remedy", body.error.remedy);
+  out.map(kErrorFields);
+  write_error(out, body.error);
 }
 
 struct EventName {

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/descriptor_passing.h"
 #include "base/error.h"
 
 namespace airllm::protocol {
@@ -21,7 +22,7 @@ inline constexpr uint64_t kMaxFrameBytes = uint64_t{16} << 20;
 // And at most this long before a hello.
 inline constexpr uint64_t kMaxHelloBytes = uint64_t{64} << 10;
 // Descriptors that one message may carry.
-inline constexpr size_t kMaxDescriptors = 64;
+inline constexpr size_t kMaxDescriptors = kMaxPassedDescriptors;
 // Messages of one conversation, and stop strings of one request.
 inline constexpr uint64_t kMaxChatMessages = 65536;
 inline constexpr uint64_t kMaxStopStrings = 1024;

@@ -288,4 +288,13 @@ Status read_value(std::string_view bytes, const std::string& where, std::string&
   return {};
 }
 
+Status read_value(std::string_view bytes, const std::string& where, Bytes& out) {
+  AIRLLM_TRY(const Head head, read_head(bytes));
+  if (head.kind != Kind::kBinary) return wrong_type(where, "binary content");
+  const std::string_view content = bytes.substr(head.head_bytes, head.count);
+  if (content.size() != head.count) return broken(where + ": the content is cut off");
+  out.bytes.assign(content);
+  return {};
+}
+
 }  // namespace airllm::protocol

@@ -78,6 +78,11 @@ class MapView {
   std::vector<std::pair<std::string_view, std::string_view>> fields_;
 };
 
+// Binary content of a message: text must be UTF-8, this need not.
+struct Bytes {
+  std::string bytes;
+};
+
 // One value into `out`; `where` names it in messages.
 Status read_value(std::string_view bytes, const std::string& where, bool& out);
 Status read_value(std::string_view bytes, const std::string& where, uint64_t& out);
@@ -85,6 +90,7 @@ Status read_value(std::string_view bytes, const std::string& where, int64_t& out
 Status read_value(std::string_view bytes, const std::string& where, int32_t& out);
 Status read_value(std::string_view bytes, const std::string& where, double& out);
 Status read_value(std::string_view bytes, const std::string& where, std::string& out);
+Status read_value(std::string_view bytes, const std::string& where, Bytes& out);
 template <typename T>
 Status read_value(std::string_view bytes, const std::string& where, std::optional<T>& out) {
   T value{};

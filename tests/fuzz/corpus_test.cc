@@ -9,9 +9,7 @@
 #include <set>
 #include <variant>
 
-#include "protocol/framing.h"
-#include "protocol/msgpack_view.h"
-#include "tests/fuzz/targets.h"
+#include "tests/fuzz/message_target.h"
 #include "tests/protocol/samples.h"
 
 namespace airllm::fuzz {
@@ -66,12 +64,14 @@ TEST(CorpusFolder, HoldsNothingElse) {
 
 // The text at `key` of every sample that has one: the kinds of requests, or of events.
 template <typename Message>
-std::set<std::string> kinds(const std::vector<Message>& samples, const char* key) {
+std::set<std::string> kinds(const std::vector<Message>& samples, const char* key,
+                            const std::string& front = "") {
   std::set<std::string> out;
   for (const Message& sample : samples) {
-    const std::string frame = protocol::encode(sample).value();
-    const auto map = protocol::MapView::parse(std::string_view(frame).substr(4), "message");
-    if (const auto value = map->find(key)) out.emplace(value->substr(1));  // a short string's head
+    const std::string payload = payload_of(sample);
+    const auto map = protocol::MapView::parse(payload, "message");
+    // Without a short string's head.
+    if (const auto value = map->find(key)) out.insert(front + std::string(value->substr(1)));
   }
   return out;
 }
@@ -81,6 +81,8 @@ TEST(Targets, EveryRequestAndEveryEventHasOne) {
   // The samples are one of each kind; the last is what a later version may send.
   EXPECT_EQ(wanted.size(), std::variant_size_v<protocol::Params> - 1);
   wanted.merge(kinds(protocol::sample_server_messages(), "event"));
+  wanted.merge(kinds(protocol::sample_messages_to_fetch(), "method", "fetch_"));
+  wanted.merge(kinds(protocol::sample_messages_from_fetch(), "event", "fetch_"));
   for (const std::string& kind : wanted) {
     const auto has_name = [&](const Target& target) { return target.name == kind; };
     EXPECT_TRUE(std::any_of(targets().begin(), targets().end(), has_name)) << kind;

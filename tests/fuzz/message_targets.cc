@@ -5,20 +5,13 @@
 
 #include "base/check.h"
 #include "protocol/framing.h"
-#include "protocol/msgpack_view.h"
-#include "tests/fuzz/targets.h"
+#include "tests/fuzz/message_target.h"
 #include "tests/protocol/samples.h"
 
 namespace airllm::fuzz {
 namespace {
 
 using namespace protocol;  // NOLINT(google-build-using-namespace): of the code under test
-
-constexpr size_t kLengthBytes = 4;
-// Longer seeds only slow the fuzzer down.
-constexpr size_t kMostSeedBytes = 8192;
-
-// ---- frames ------------------------------------------------------------------------------------
 
 struct Frames {
   std::vector<std::string> payloads;
@@ -65,128 +58,14 @@ bool run_frames(std::string_view input) {
   return !frames.payloads.empty();
 }
 
-// ---- messages ----------------------------------------------------------------------------------
-
-std::string payload_of(const ClientMessage& message) {
-  return encode(message).value().substr(kLengthBytes);
-}
-std::string payload_of(const ServerMessage& message) {
-  return encode(message).value().substr(kLengthBytes);
-}
-
-Result<ClientMessage> decode_as(std::string_view payload, const ClientMessage*) {
-  return decode_client_message(payload);
-}
-Result<ServerMessage> decode_as(std::string_view payload, const ServerMessage*) {
-  return decode_server_message(payload);
-}
-
-// Decodes; what is accepted must encode, decode and encode again to the same bytes.
-template <typename Message>
-std::optional<Message> decode_and_check(std::string_view payload) {
-  constexpr const Message* kKind = nullptr;
-  Result<Message> message = decode_as(payload, kKind);
-  if (!message) {
-    AIRLLM_CHECK(message.error().code == ErrorCode::kProtocol);
-    return std::nullopt;
-  }
-  const Result<std::string> frame = encode(*message);
-  if (!frame) return std::move(*message);  // one whose numbers take more room than they came in
-  const Result<Message> again = decode_as(std::string_view(*frame).substr(kLengthBytes), kKind);
-  AIRLLM_CHECK(again.has_value());
-  AIRLLM_CHECK(encode(*again).value() == *frame);
-  return std::move(*message);
-}
-
-std::string fixstr(std::string_view text) {
-  AIRLLM_CHECK(text.size() < 32);
-  return static_cast<char>(0xa0U | text.size()) + std::string(text);
-}
-
-void add_seed(Target& target, std::string seed) {
-  if (seed.size() <= kMostSeedBytes) target.seeds.push_back(std::move(seed));
-}
-
-template <typename Message>
-Target any_message(const char* name, const std::vector<Message>& samples) {
-  Target target{name,
-                [](std::string_view input) { return decode_and_check<Message>(input).has_value(); },
-                {}};
-  for (const Message& sample : samples) add_seed(target, payload_of(sample));
-  return target;
-}
-
-// A message whose fields lie beside its type. The input: the count of fields, then these.
-template <typename Message, typename T>
-Target flat_message(const std::string& name, const std::string& type,
-                    const std::vector<Message>& samples) {
-  const auto run = [type](std::string_view input) {
-    if (input.empty()) return false;
-    constexpr char kMap16 = '\xde';
-    const std::string head{kMap16, '\0',
-                           static_cast<char>(1 + static_cast<uint8_t>(input[0]) % 64)};
-    const auto message = decode_and_check<Message>(head + fixstr("type") + fixstr(type) +
-                                                   std::string(input.substr(1)));
-    AIRLLM_CHECK(!message || std::holds_alternative<T>(*message));
-    return message.has_value();
-  };
-  Target target{name, run, {}};
-  const std::string type_field = fixstr("type") + fixstr(type);
-  for (const Message& sample : samples) {
-    if (!std::holds_alternative<T>(sample)) continue;
-    const std::string payload = payload_of(sample);
-    const Head head = read_head(payload).value();
-    const size_t at = payload.find(type_field);
-    AIRLLM_CHECK(at == head.head_bytes);
-    add_seed(target, static_cast<char>(head.count - 1) + payload.substr(at + type_field.size()));
-  }
-  return target;
-}
-
-// The value of `key` in `payload`, which the input takes the place of.
-std::string value_of(const std::string& payload, const char* key) {
-  const MapView map = MapView::parse(payload, "message").value();
-  return std::string(map.find(key).value_or(std::string_view("\x80", 1)));
-}
-
-// The input: a request's params.
 template <typename T>
 Target request(const std::string& method) {
-  const std::string head = '\x84' + fixstr("type") + fixstr("request") + fixstr("id") + '\x07' +
-                           fixstr("method") + fixstr(method) + fixstr("params");
-  const auto run = [head](std::string_view input) {
-    const auto message = decode_and_check<ClientMessage>(head + std::string(input));
-    if (!message) return false;
-    AIRLLM_CHECK(std::holds_alternative<T>(std::get<Request>(*message).params));
-    return true;
-  };
-  Target target{method, run, {}};
-  for (const ClientMessage& sample : sample_client_messages()) {
-    const auto* found = std::get_if<Request>(&sample);
-    if (found == nullptr || !std::holds_alternative<T>(found->params)) continue;
-    add_seed(target, value_of(payload_of(sample), "params"));
-  }
-  return target;
+  return request_target<ClientMessage, Request, T>(method, method, sample_client_messages());
 }
 
-// The input: an event's body.
 template <typename T>
 Target event(const std::string& kind) {
-  const std::string head = '\x84' + fixstr("type") + fixstr("event") + fixstr("id") + '\x07' +
-                           fixstr("event") + fixstr(kind) + fixstr("body");
-  const auto run = [head](std::string_view input) {
-    const auto message = decode_and_check<ServerMessage>(head + std::string(input));
-    if (!message) return false;
-    AIRLLM_CHECK(std::holds_alternative<T>(std::get<Event>(*message).body));
-    return true;
-  };
-  Target target{kind, run, {}};
-  for (const ServerMessage& sample : sample_server_messages()) {
-    const auto* found = std::get_if<Event>(&sample);
-    if (found == nullptr || !std::holds_alternative<T>(found->body)) continue;
-    add_seed(target, value_of(payload_of(sample), "body"));
-  }
-  return target;
+  return event_target<ServerMessage, Event, T>(kind, kind, sample_server_messages());
 }
 
 }  // namespace

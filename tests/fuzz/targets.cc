@@ -11,6 +11,7 @@ const std::vector<Target>& targets() {
     for (Target& target : message_targets()) out.push_back(std::move(target));
     for (Target& target : file_targets()) out.push_back(std::move(target));
     for (Target& target : sentencepiece_targets()) out.push_back(std::move(target));
+    for (Target& target : fetch_targets()) out.push_back(std::move(target));
     return out;
   }();
   return all;

@@ -25,10 +25,12 @@ inline void PrintTo(const Target& target, std::ostream* out) { *out << target.na
 
 // frame_target: arbitrary cuts of a stream. message_targets: one for each message of the protocol,
 // and two for payloads of any kind. file_targets and sentencepiece_targets: what is read from disk.
+// fetch_targets: the same of the downloader, and what a hub answers it.
 Target frame_target();
 std::vector<Target> message_targets();
 std::vector<Target> file_targets();
 std::vector<Target> sentencepiece_targets();
+std::vector<Target> fetch_targets();
 
 // All of these.
 const std::vector<Target>& targets();

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "protocol/fetch_messages.h"
 #include "protocol/messages.h"
 
 namespace airllm::protocol {
@@ -96,6 +97,35 @@ inline std::vector<ServerMessage> sample_server_messages() {
           Event{1, generated},
           Event{1, Done{R"({"ok":true})"}},
           Event{0, Failed{{ErrorCode::kNoInput, "no model 'x'", "airllm list"}}}};
+}
+
+inline std::vector<ToFetch> sample_messages_to_fetch() {
+  const Repository from{"https://hub.example/path", "acme/tiny", "refs/pr/1", "hf_token", true};
+  const std::string name = "größe/model.safetensors";
+  return {Hello{1, "airllmd 0.1.0", {}, 42},
+          FetchSettings{},
+          FetchSettings{8, 1ULL << 40},
+          FetchRequest{1, RepositoryParams{from}},
+          FetchRequest{2, ReadParams{from, name, 1ULL << 40, 8, 100000000}},
+          FetchRequest{3, ReadParams{from, name, {}, 0, 8}},
+          FetchRequest{4, FileParams{from, name, 1ULL << 40, std::string(64, 'a'), "", 1ULL << 26,
+                                     1ULL << 30}},
+          FetchRequest{18446744073709551615U,
+                       FileParams{from, name, 0, "", std::string(40, 'b'), 1 << 20, {}}},
+          Grant{4, 1ULL << 33},
+          Cancel{7}};
+}
+
+inline std::vector<FromFetch> sample_messages_from_fetch() {
+  const ListedFiles files{{{"config.json", 17, std::string(40, 'b'), ""},
+                           {"a/ü", 1ULL << 40, std::string(40, 'c'), std::string(64, 'd')}}};
+  return {Hello{1, "airllm-fetch 0.1.0", {}, 1234},
+          FetchEvent{1, files},
+          FetchEvent{2, FetchData{1ULL << 40, {std::string("\0\xff any bytes", 12)}}},
+          FetchEvent{3, FetchProgress{1ULL << 33, 1ULL << 34}},
+          FetchEvent{3, FetchDone{std::string(40, 'e'), 3, 1ULL << 40, 1ULL << 41}},
+          FetchEvent{0, FetchFailed{
+                            {ErrorCode::kIo, "the disk is full", "free some"}, "disk_full", true}}};
 }
 
 }  // namespace airllm::protocol
