@@ -10,9 +10,9 @@ void NewModelOptions::add_to(ArgParser& parser, const char* name_help) {
   parser.text("--name", name, "NAME", name_help);
   parser.integer("--bits", bits, 4,
                  "Compress the weights to 8 or to 4 bits each; --format says more exactly how");
-  parser.text("--format", format, "W[,E]",
+  parser.text("--format", format, "W[,E][,values=V]",
               "Store the layers' weights as W and embedding and head as E (q8): q8, q4, nf4, fp8 "
-              "or keep");
+              "or keep; behind it ,values=V: value projections that several heads share as V");
   parser.text(
       "--outliers", outliers, "FRACTION",
       "Besides keep this share of each layer's inputs, those whose weights vary most, in 16 "
@@ -43,7 +43,8 @@ Status NewModelOptions::check() const {
 
 void NewModelOptions::fill(protocol::SplitParams& params) const {
   if (name) params.name = *name;
-  if (bits) params.format = *bits == 8 ? "q8" : "q4";
+  // Shared values in 4 bits would be the worst part of a model by far, and are few.
+  if (bits) params.format = *bits == 8 ? "q8" : "q4,q8,values=q8";
   if (format) params.format = *format;
   if (outliers) params.format += ",outliers=" + *outliers;
   params.allow_nonfinite = allow_nonfinite;

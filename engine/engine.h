@@ -374,7 +374,7 @@ inline constexpr const char* kChatTemplatesFolder = "additional_chat_templates";
 inline constexpr size_t kMaxChatTemplates = 32;
 
 // Of the weights that a split reads, compresses and writes at a time.
-inline constexpr uint64_t kSplitMemoryBytes = uint64_t{128} << 20;
+inline constexpr uint64_t kSplitMemoryBytes = uint64_t{40} << 20;
 inline constexpr uint64_t kLeastSplitMemoryBytes = uint64_t{24} << 20;
 
 struct SplitRequest {
@@ -388,8 +388,8 @@ struct SplitRequest {
   // until they share them.
   std::optional<uid_t> owner = std::nullopt;
   // How the weights are stored: "WEIGHTS" or "WEIGHTS,ENDS" of the layers and of embedding and
-  // head, each "q8", "q4", "nf4", "fp8" or "keep" (docs/number-formats.md). Empty: all as they
-  // came.
+  // head, each "q8", "q4", "nf4", "fp8" or "keep", and more behind it (docs/number-formats.md).
+  // Empty: all as they came.
   std::string format = {};
   // Weights that are infinite or NaN are kept; without it the first tensor that has one ends the
   // split.

@@ -12,6 +12,7 @@ namespace airllm::store {
 namespace {
 
 constexpr std::string_view kKeep = "keep";
+constexpr std::string_view kValues = ",values=";
 constexpr std::string_view kOutliers = ",outliers=";
 constexpr double kMostOutliers = 0.5;
 constexpr size_t kLongestShown = 40;
@@ -50,6 +51,32 @@ Result<double> read_outliers(std::string_view text) {
       "give a number above 0 and not above 0.5, such as 0.01");
 }
 
+// Takes what is behind `key` off the text; none: it has no such part.
+std::optional<std::string_view> take_option(std::string_view& text, std::string_view key) {
+  const size_t at = text.find(key);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view option = text.substr(at + key.size());
+  text = text.substr(0, at);
+  return option;
+}
+
+// Where rows of keys and values are for several heads each, the tensor that makes values alone;
+// none: there is no such.
+std::optional<size_t> shared_values(const model::StageSpec& stage) {
+  const model::Step* values = nullptr;
+  uint64_t q_width = 0;
+  for (const model::Step& step : stage.steps) {
+    const auto* const product = std::get_if<model::step::Product>(&step.what);
+    if (product == nullptr || product->to.buffer != model::Buffer::kQkv) continue;
+    if (product->to.offset == 0) q_width = product->to.width;
+    // Queries, keys, values.
+    if (product->to.offset > q_width) values = &step;
+  }
+  if (values == nullptr) return std::nullopt;
+  const uint64_t width = std::get<model::step::Product>(values->what).to.width;
+  return 2 * width <= q_width ? std::optional(values->tensor) : std::nullopt;
+}
+
 // Whether the step's tensor is one to compress.
 bool is_compressible(const model::Step& step) {
   if (const auto* lookup = std::get_if<model::step::Lookup>(&step.what)) {
@@ -65,9 +92,13 @@ bool is_compressible(const model::Step& step) {
 Result<Compression> parse_compression(std::string_view text) {
   Compression out;
   if (text.empty()) return out;
-  if (const size_t at = text.find(kOutliers); at != std::string_view::npos) {
-    AIRLLM_TRY(out.outliers, read_outliers(text.substr(at + kOutliers.size())));
-    text = text.substr(0, at);
+  const std::string_view whole = text;
+  if (const auto outliers = take_option(text, kOutliers)) {
+    AIRLLM_TRY(out.outliers, read_outliers(*outliers));
+  }
+  if (const auto values = take_option(text, kValues)) {
+    out.values = compressed_format(*values);
+    if (!out.values) return unknown(whole);
   }
   const size_t comma = text.find(',');
   if (!read_format(text.substr(0, comma), out.weights)) return unknown(text);
@@ -75,9 +106,10 @@ Result<Compression> parse_compression(std::string_view text) {
   if (comma != std::string_view::npos && !read_format(text.substr(comma + 1), out.ends)) {
     return unknown(text);
   }
-  if (out.outliers > 0 && !out.weights) {
-    return Unexpected(ErrorCode::kUsage, "outliers are kept of weights that are compressed",
-                      "name a format of the layers' weights, such as q4, or leave outliers out");
+  if ((out.outliers > 0 || out.values) && !out.weights) {
+    return Unexpected(ErrorCode::kUsage,
+                      "outliers and values are parts of weights that are compressed",
+                      "name a format of the layers' weights, such as q4, or leave them out");
   }
   return out;
 }
@@ -86,6 +118,7 @@ std::string compression_text(const Compression& compression) {
   if (compression.is_none() && !compression.keeps_packed) return "";
   std::string text =
       std::string(name_of(compression.weights)) + "," + std::string(name_of(compression.ends));
+  if (compression.values) text.append(kValues).append(name_of(compression.values));
   if (compression.outliers == 0) return text;
   std::array<char, 32> digits;  // more than the shortest text of any double takes
   const auto [end, error] =
@@ -134,6 +167,10 @@ std::vector<NumberFormat> stored_formats(const Compression& compression,
   const std::vector<bool> may_be = compressible(stage);
   for (size_t i = 0; i < out.size(); ++i) {
     if (may_be[i]) out[i] = *wanted;
+  }
+  if (is_layer && compression.values) {
+    const std::optional<size_t> values = shared_values(stage);
+    if (values && may_be[*values]) out[*values] = *compression.values;
   }
   return out;
 }

@@ -17,6 +17,9 @@ namespace airllm::store {
 struct Compression {
   std::optional<kernels::NumberFormat> weights;  // of the layers; none: as they came
   std::optional<kernels::NumberFormat> ends;     // the embedding and the head
+  // Of the layers' value projections that several query heads share, by weights of their own: they
+  // are few, and an error in one is an error of all those heads. None: as `weights`.
+  std::optional<kernels::NumberFormat> values;
   // The share of a layer's inputs, those whose weights vary most, that stay in 16 bits.
   double outliers = 0;
   // Both are none, but the checkpoint had weights packed in such a format already.
@@ -27,12 +30,12 @@ struct Compression {
 };
 
 // "WEIGHTS" or "WEIGHTS,ENDS", each "q8", "q4", "nf4", "fp8" or "keep"; the ends are q8 unless the
-// text names them; behind it ",outliers=FRACTION". An empty text compresses nothing. Else a kUsage
-// error that says what can be.
+// text names them; behind it ",values=FORMAT" with a compressed format and ",outliers=FRACTION", in
+// this order. An empty text compresses nothing. Else a kUsage error that says what can be.
 Result<Compression> parse_compression(std::string_view text);
 
-// "q4,q8", "q4,q8,outliers=0.01"; what parse_compression() reads. Empty: nothing is compressed,
-// "keep,keep": nothing but what was packed.
+// "q4,q8", "q4,q8,values=q8,outliers=0.01"; what parse_compression() reads. Empty: nothing is
+// compressed, "keep,keep": nothing but what was packed.
 std::string compression_text(const Compression& compression);
 
 // The compression that such a text was written for.

@@ -64,7 +64,7 @@ TEST_F(OptionsTest, WhatUsersMay) {
   EXPECT_FALSE(none->options.store_quota_bytes);
   EXPECT_EQ(none->options.max_splits, 4u);
   EXPECT_EQ(none->options.max_splits_per_user, 2u);
-  EXPECT_EQ(none->options.split_memory_bytes, uint64_t{128} << 20);
+  EXPECT_EQ(none->options.split_memory_bytes, uint64_t{40} << 20);
   const auto line = parse_command_line(
       {"--config", config("admin-group = root\nstore-quota = 10G\nmax-splits = 9\n"),
        "--max-splits-per-user", "3", "--split-memory", "24M"},

@@ -213,7 +213,7 @@ class Compressed(harness.E2eTest):
         self.assertIn("Paris", asked.out)
         for status, words, named in (
                 (64, ["m"], "--bits"), (64, ["m", "--bits", "5"], "8 or 4 bits"),
-                (64, ["m-q4", "--bits", "8"], "is compressed as q4,q8"),
+                (64, ["m-q4", "--bits", "8"], "is compressed as q4,q8,values=q8"),
                 (66, ["absent", "--bits", "8"], "absent"), (64, ["--bits", "8"], "MODEL"),
                 (64, ["m", "--format", "q5"], "q5"),
                 (73, ["m", "--bits", "8", "--name", "m-q4"], "m-q4")):

@@ -37,6 +37,8 @@ TEST(Compression, IsReadAsItIsWritten) {
                            {"fp8,keep", "fp8,keep"},
                            {"keep,q8", "keep,q8"},
                            {"q4,outliers=0.01", "q4,q8,outliers=0.01"},
+                           {"q4,values=q8", "q4,q8,values=q8"},
+                           {"q4,keep,values=nf4,outliers=0.1", "q4,keep,values=nf4,outliers=0.1"},
                            {"nf4,keep,outliers=5e-1", "nf4,keep,outliers=0.5"},
                            {"keep", ""}}) {
     const Result<Compression> read = parse_compression(item.text);
@@ -44,7 +46,8 @@ TEST(Compression, IsReadAsItIsWritten) {
     EXPECT_EQ(compression_text(*read), item.written);
     EXPECT_EQ(*parse_compression(item.written), *read);
   }
-  for (const char* text : {"q5", "Q4", "q4,", ",q4", "q4,q8,q8", "f16", "q4 ", "\n", ","}) {
+  for (const char* text : {"q5", "Q4", "q4,", ",q4", "q4,q8,q8", "f16", "q4 ", "\n", ",",
+                           "q4,values=", "q4,values=q9", "q4,values=keep", "q4,values=q8,q8"}) {
     const Result<Compression> read = parse_compression(text);
     ASSERT_FALSE(read) << text;
     EXPECT_EQ(read.error().code, ErrorCode::kUsage);
@@ -55,7 +58,8 @@ TEST(Compression, IsReadAsItIsWritten) {
 TEST(Compression, OutliersAreAShareOfCompressedWeights) {
   for (const char* text :
        {"q4,outliers=", "q4,outliers=0", "q4,outliers=-0.1", "q4,outliers=0.6", "q4,outliers=nan",
-        "q4,outliers=x", "q4,outliers=0.1,q8", "keep,q8,outliers=0.1", "outliers=0.1"}) {
+        "q4,outliers=x", "q4,outliers=0.1,q8", "keep,q8,outliers=0.1", "outliers=0.1",
+        "q4,outliers=0.1,values=q8", "keep,q8,values=q8"}) {
     const Result<Compression> read = parse_compression(text);
     ASSERT_FALSE(read) << text;
     EXPECT_EQ(read.error().code, ErrorCode::kUsage);
@@ -113,6 +117,33 @@ class CompressedSplit : public testing::Test {
   MemoryDisk disk_;
   std::unique_ptr<Store> store_;
 };
+
+// Only values; and where each head has its own, they are as all others.
+TEST_F(CompressedSplit, SharedValuesHaveAFormatOfTheirOwn) {
+  for (const uint64_t kv_heads : {1, 2, 4}) {
+    const TemporaryFolder source;
+    write_tiny_checkpoint(source.path(), {.kv_heads = kv_heads});
+    const std::string name = "m" + std::to_string(kv_heads);
+    engine::SplitRequest request = split_request(source.path(), name);
+    request.format = "q4,q8,values=q8";
+    ASSERT_TRUE(store_->split(request, {}, {}));
+    EXPECT_TRUE(store_->verify(name, {}, {}));
+    const StoredModel model = *store_->open_model(name);
+    size_t values = 0;
+    for (size_t s = 1; s + 1 < model.shards.size(); ++s) {
+      for (const ShardTensor& tensor : model.shards[s].tensors) {
+        if (tensor.shape.size() == 1) continue;
+        const bool is_value = tensor.name.find("v_proj") != std::string::npos;
+        values += is_value ? 1 : 0;
+        EXPECT_EQ(tensor.format, is_value && kv_heads < 4 ? NumberFormat::kQ8 : NumberFormat::kQ4)
+            << tensor.name << ", " << kv_heads << " heads of keys and values";
+      }
+    }
+    EXPECT_EQ(values, 3U);
+    EXPECT_EQ(store_->show(name)->at("compression"), "q4,q8,values=q8");
+    EXPECT_EQ(store_->show(name)->at("dtype"), "q4");
+  }
+}
 
 TEST_F(CompressedSplit, MatricesAreCompressedAndAllElseIsKept) {
   ASSERT_TRUE(split("q4"));
