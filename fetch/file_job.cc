@@ -184,10 +184,11 @@ bool FileJob::begin_piece(const Piece& piece) {
 }
 
 bool FileJob::goes_on_with_all(Transfer& transfer) {
-  // One that has sent ranges before does so again.
-  if (saw_part_) return false;
+  // One that has sent ranges perhaps does so again; if not, it is asked once nothing else is under
+  // way.
+  if (std::exchange(saw_part_, false) || transfers_.size() > 1) return false;
   sends_all_ = true;
-  sink_->plan().give_back(transfer.piece);  // there is no other
+  sink_->plan().give_back(transfer.piece);
   transfer.piece = *sink_->plan().take_all();
   return true;
 }
