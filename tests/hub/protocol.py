@@ -18,6 +18,7 @@ from .wire import Reply
 
 PAGE = 1000
 EXPANDED_PAGE = 50
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Authentication required", charset="UTF-8"'}
 # Requests in five minutes: of the API, and of files. Only told: a fault refuses.
 QUOTAS = {"api": 500, "resolvers": 3000}
 
@@ -79,7 +80,12 @@ def answer(request, hub):
         return error(404, "Sorry, we can't find the page you are looking for.")
     handler = {"store": _store, "whoami": _whoami, "cached": _resolve, "resolve": _resolve,
                "revision": _info, "tree": _tree, "refs": _refs}[request.route[0]]
-    return handler(request, hub)
+    reply = handler(request, hub)
+    if request.route[0] in ("resolve", "cached") and "X-Error-Message" in reply.headers:
+        reply.body = reply.headers["X-Error-Message"].encode()
+        reply.length = len(reply.body)
+        reply.headers["Content-Type"] = "text/plain; charset=utf-8"
+    return reply
 
 
 # Replies
@@ -123,7 +129,7 @@ def _find(request, hub, revision, for_files):
     if repo is None or (repo.private and not (user and user.may_read(repo.name))):
         # To a stranger, a private repository is none. Without a token, none could be a private one.
         if user is None:
-            return None, None, error(401, "Invalid username or password.")
+            return None, None, error(401, "Invalid username or password.", headers=CHALLENGE)
         return None, None, error(404, "Repository not found", "RepoNotFound")
     if name := repo.renamed_to or (repo.name != request.repo and repo.name):
         here, there = urllib.parse.quote(request.repo), urllib.parse.quote(name)
@@ -158,7 +164,7 @@ def _whoami(request, hub):
     if refusal:
         return refusal
     if user is None:
-        return error(401, "Invalid username or password.")
+        return error(401, "Invalid username or password.", headers=CHALLENGE)
     return as_json({"type": "user", "id": hashlib.sha1(user.name.encode()).hexdigest()[:24],
                     "name": user.name, "fullname": user.name, "isPro": False, "orgs": [],
                     "auth": {"type": "access_token",

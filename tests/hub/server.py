@@ -74,6 +74,7 @@ class Hub:
             "cdn": wire.Origin("cdn", "127.0.0.2", self.tls),
             "other": wire.Origin("other", "127.0.0.3", self.tls),
             "plain": wire.Origin("plain", "127.0.0.1", False, "localhost"),
+            "proxy": wire.Origin("proxy", "127.0.0.1", False, "localhost"),
             "control": wire.Origin("control", "127.0.0.1", False),
         }
         for origin in self.origins.values():
@@ -140,10 +141,15 @@ class Hub:
     def control_url(self):
         return self.origins["control"].url
 
-    def env(self, token=None, home=None):
+    def env(self, token=None, home=None, proxy=False):
         """What a client's environment needs for it to find this hub, and to trust it."""
-        env = {"HF_ENDPOINT": self.url, "NO_PROXY": "localhost,127.0.0.0/8",
-               "HF_HUB_DISABLE_TELEMETRY": "1"}
+        env = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        if proxy:
+            url = self.origins["proxy"].url
+            env.update({name: url for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY",
+                                               "http_proxy")})
+        left_out = "" if proxy else "localhost,127.0.0.0/8"
+        env.update(NO_PROXY=left_out, no_proxy=left_out)
         if self.ca:
             env.update(SSL_CERT_FILE=self.ca, REQUESTS_CA_BUNDLE=self.ca, CURL_CA_BUNDLE=self.ca)
         if token:
@@ -235,7 +241,7 @@ class Hub:
         for fault in struck:
             reply = faults.before(fault, request, self) or reply
         reply = reply or protocol.answer(request, self)
-        if request.origin in ("hub", "plain"):
+        if request.purpose != "data" or request.origin == "hub":
             for name, value in protocol.rate_limit(request, len(self._records)).items():
                 reply.headers.setdefault(name, value)
         for fault in struck:

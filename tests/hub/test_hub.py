@@ -106,7 +106,7 @@ class HubTest(unittest.TestCase):
     def assert_error(self, answer, status, code, message):
         self.assertEqual((answer.status, answer.headers["X-Error-Code"]), (status, code))
         self.assertIn(message, answer.headers["X-Error-Message"])
-        self.assertIn(message, answer.json["error"])
+        self.assertIn(message, answer.body.decode())
 
 
 class Identities(unittest.TestCase):
@@ -559,7 +559,7 @@ class Rates(HubTest):
             self.addCleanup(self.hub.limit)
             seconds = self.seconds()
             self.assertGreater(seconds, 0.15)
-            self.assertLess(seconds, 5)
+            self.assertLess(seconds, 20)
 
 
 class Tls(HubTest):
@@ -578,6 +578,23 @@ class Tls(HubTest):
             path = "/acme/disk/resolve/main/a.bin"
             self.assertEqual(self.follow(path).body, data)
             self.assertEqual(self.follow(path, range="bytes=1000000-").body, data[1000000:])
+
+    def test_through_a_proxy(self):
+        split = urllib.parse.urlsplit(self.hub.url)
+        for target, works in ((split, True), (urllib.parse.urlsplit("https://localhost:9"), False)):
+            peer = http.client.HTTPSConnection(
+                "localhost", self.hub.origins["proxy"].port, timeout=30,
+                context=ssl.create_default_context(cafile=self.hub.ca))
+            peer.set_tunnel(target.hostname, target.port)
+            with contextlib.closing(peer):
+                if not works:
+                    self.assertRaises(OSError, peer.request, "GET", INFO)
+                    continue
+                peer.request("GET", INFO)
+                self.assertEqual(json.loads(peer.getresponse().read())["sha"], self.sha)
+        self.assertTrue(self.hub.settle())
+        self.assertEqual([(r["origin"], r["status"]) for r in self.hub.requests()],
+                         [("proxy", 200), ("hub", 200), ("proxy", 502)])
 
     def test_wrong_certificates(self):
         for name in ("other-ca", "self-signed", "wrong-host", "expired", "not-yet"):

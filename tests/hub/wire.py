@@ -16,6 +16,8 @@ import traceback
 import urllib.parse
 import zlib
 
+from . import proxy
+
 HEADER_LIMIT = 64 << 10
 BLOCK = 1 << 20
 TLS_BLOCK = 256 << 10  # read and encrypted while it is in the processor's cache
@@ -230,6 +232,10 @@ class Connection:
         """Answers; whether the connection goes on."""
         record = self.hub.begin(request)
         try:
+            if request.method == "CONNECT" and self.origin.name == "proxy":
+                record["status"] = proxy.connect(self, request)
+                record["complete"] = True
+                return False
             reply = self._reply(request)
             record["status"] = reply.status
             try:
