@@ -903,7 +903,7 @@ class FetchProcess(FetchTest):
             listener.listen()
             number = listener.fileno()
             process = subprocess.Popen(
-                ["sh", "-c", f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" 3<&{number}', fetch_peer.FETCH],
+                ["bash", "-c", f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" 3<&{number}', fetch_peer.FETCH],
                 pass_fds=[number], stdin=subprocess.DEVNULL)
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20 * harness.SLOWNESS)
