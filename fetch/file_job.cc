@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "fetch/disk_error.h"
 #include "fetch/text.h"
@@ -16,6 +17,8 @@ constexpr double kPieceSeconds = 2;
 // One that needs longer for the rest of its piece shares it with one that has nothing to do.
 constexpr double kSlowSeconds = 4;
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
+// libcurl hands out 16 KiB at a time; so much is written at once.
+constexpr size_t kWriteBytes = 256 * kKiB;
 // Of the body of a refusal.
 constexpr uint64_t kMaxIgnoredBytes = 64 * kKiB;
 
@@ -35,6 +38,8 @@ class FileJob::Transfer : public HttpReceiver {
     const std::chrono::duration<double> passed = now - began;
     return static_cast<double>(came) / std::max(passed.count(), 0.01);
   }
+  // Stores what it holds; nothing is held while the loop waits. False when that failed.
+  bool flush();
   // Whether all that it was to bring has come.
   bool is_done() const { return place && position >= last(); }
   uint64_t last() const { return std::min(place->end, piece.end); }
@@ -52,6 +57,7 @@ class FileJob::Transfer : public HttpReceiver {
  private:
   FileJob& job_;
   const Url url_;
+  std::vector<std::byte> held_;  // the bytes before `position`
   uint64_t ignored_ = 0;
   uint64_t offered_again_ = 0;  // bytes at the front of what comes that are stored already
 };
@@ -90,9 +96,10 @@ Taken FileJob::Transfer::on_body(std::span<const std::byte> bytes) {
   const uint64_t allowed = place->is_whole ? job_.allowed() : last();
   const bool must_wait = position + bytes.size() > allowed;
   if (must_wait) bytes = bytes.first(allowed - std::min(allowed, position));
-  if (!bytes.empty() && !job_.store(piece, position, bytes)) return Taken::kStop;
+  held_.insert(held_.end(), bytes.begin(), bytes.end());
   position += bytes.size();
   came += bytes.size();
+  if (held_.size() >= kWriteBytes && !flush()) return Taken::kStop;
   if (must_wait) {
     offered_again_ = known + bytes.size();
     return Taken::kNothing;
@@ -100,6 +107,13 @@ Taken FileJob::Transfer::on_body(std::span<const std::byte> bytes) {
   // At its own end the body is left to end, so that the connection can be used again.
   const bool is_cut_short = is_done() && position < place->end;
   return is_surplus || is_cut_short ? Taken::kStop : Taken::kAll;
+}
+
+bool FileJob::Transfer::flush() {
+  if (held_.empty()) return true;
+  const bool is_stored = job_.store(piece, position - held_.size(), held_);
+  held_.clear();
+  return is_stored;
 }
 
 FileJob::FileJob(JobContext& context, uint64_t id, HubAccess hub,
@@ -170,10 +184,11 @@ bool FileJob::begin_piece(const Piece& piece) {
 }
 
 bool FileJob::goes_on_with_all(Transfer& transfer) {
-  // One that has sent ranges before does so again.
-  if (saw_part_) return false;
+  // One that has sent ranges perhaps does so again; if not, it is asked once nothing else is under
+  // way.
+  if (std::exchange(saw_part_, false) || transfers_.size() > 1) return false;
   sends_all_ = true;
-  sink_->plan().give_back(transfer.piece);  // there is no other
+  sink_->plan().give_back(transfer.piece);
   transfer.piece = *sink_->plan().take_all();
   return true;
 }
@@ -205,6 +220,7 @@ void FileJob::on_transfer_end(Transfer& transfer, const HttpEnd& end) {
                                   [&](const auto& one) { return one.get() == &transfer; });
   const std::unique_ptr<Transfer> ended = std::move(*found);
   transfers_.erase(found);
+  ended->flush();
   sink_->plan().give_back(ended->piece);
   // Ranges are tried again: what was between us and the server has perhaps changed.
   sends_all_ = false;
@@ -226,6 +242,8 @@ void FileJob::on_transfer_end(Transfer& transfer, const HttpEnd& end) {
 
 void FileJob::look(Clock::time_point now) {
   if (has_ended()) return;
+  for (const auto& transfer : transfers_) transfer->flush();
+  if (disk_failure_) return fail(*disk_failure_);
   const FileSink::Now sink = sink_->look();
   if (sink.error) {
     tell_progress(now, true);

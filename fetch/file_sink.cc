@@ -93,6 +93,7 @@ FileSink::FileSink(UniqueFd data, Journal journal, JournalSubject subject, Journ
   plan_ = std::make_unique<PiecePlan>(subject_.size_bytes, hashed_.prefix,
                                       std::move(content.blocks), content.lanes);
   available_ = std::max(plan_->prefix(), hashed_.prefix);
+  durable_ = hashed_.prefix;
 }
 
 FileSink::~FileSink() { stop_threads(); }
@@ -145,25 +146,24 @@ Status FileSink::write(Piece& piece, uint64_t offset, std::span<const std::byte>
       }
       done += static_cast<uint64_t>(put);
     }
+    const uint64_t first = offset / kBlockBytes;
+    uint64_t last = first;  // behind those that are whole now
     while (count > 0) {
       const uint64_t step = std::min(kBlockBytes - offset % kBlockBytes, count);
-      const uint64_t block = offset / kBlockBytes;
-      if (plan_->wrote(piece, offset, step)) {
-        AIRLLM_TRY_VOID(journal_.save_block(block, plan_->blocks()));
-      }
+      if (plan_->wrote(piece, offset, step)) last = offset / kBlockBytes + 1;
       offset += step;
       count -= step;
       bytes = bytes.subspan(step);
     }
+    if (last > first) AIRLLM_TRY_VOID(journal_.save_blocks(first, last, plan_->blocks()));
     AIRLLM_TRY_VOID(
         journal_.save_lane(piece.lane, plan_->lane(piece.lane), received_by_lane_[piece.lane]));
   }
   const uint64_t prefix = plan_->prefix();
   const std::lock_guard lock(mutex_);
-  if (prefix > available_) {
-    available_ = prefix;
-    more_.notify_all();
-  }
+  const bool has_more = whole_blocks(prefix) > whole_blocks(available_);
+  available_ = std::max(available_, prefix);
+  if (has_more) more_to_hash_.notify_one();
   return {};
 }
 
@@ -172,7 +172,8 @@ void FileSink::count_received(size_t lane, uint64_t bytes) {
   received_ += bytes;
 }
 
-FileSink::Now FileSink::look() const {
+FileSink::Now FileSink::look() {
+  has_news_ = false;
   const std::lock_guard lock(mutex_);
   return {hashed_.prefix, digest_, error_};
 }
@@ -186,6 +187,7 @@ Status FileSink::restart() {
   {
     const std::lock_guard lock(mutex_);
     available_ = 0;
+    durable_ = 0;
     hashed_ = {};
     digest_.reset();
     error_.reset();
@@ -199,7 +201,7 @@ void FileSink::fail(Error error) {
     const std::lock_guard lock(mutex_);
     if (!error_) error_ = std::move(error);
   }
-  on_news_();
+  tell_news();
 }
 
 void FileSink::hash_until_stopped(const std::stop_token& stop) {
@@ -207,13 +209,11 @@ void FileSink::hash_until_stopped(const std::stop_token& stop) {
     uint64_t available = 0;
     {
       std::unique_lock lock(mutex_);
-      // Not each few bytes by themselves: whole blocks, and the end.
-      const auto is_whole = [&] {
-        available =
-            available_ == subject_.size_bytes ? available_ : round_down(available_, kBlockBytes);
+      const auto has_work = [&] {
+        available = whole_blocks(available_);
         return available > hashed_.prefix || available == subject_.size_bytes;
       };
-      if (!more_.wait(lock, stop, is_whole)) return;
+      if (!more_to_hash_.wait(lock, stop, has_work)) return;
     }
     while (!stop.stop_requested() && hashed_.prefix < available) {
       if (Status status = hash_some(available); !status) return fail(std::move(status.error()));
@@ -248,10 +248,18 @@ Status FileSink::hash_some(uint64_t available) {
   {
     const std::lock_guard lock(mutex_);
     hashed_ = next;
-    more_.notify_all();
+    if (hashed_.prefix >= durable_ + kSyncBytes) more_to_sync_.notify_one();
   }
-  on_news_();
+  tell_news();
   return {};
+}
+
+void FileSink::tell_news() {
+  if (!has_news_.exchange(true)) on_news_();
+}
+
+uint64_t FileSink::whole_blocks(uint64_t prefix) const {
+  return prefix == subject_.size_bytes ? prefix : round_down(prefix, kBlockBytes);
 }
 
 // All is hashed. The file is whole when it is also on the disk.
@@ -267,27 +275,27 @@ Status FileSink::finish() {
     const std::lock_guard lock(mutex_);
     digest_ = digest;
   }
-  on_news_();
+  tell_news();
   return {};
 }
 
 void FileSink::sync_until_stopped(const std::stop_token& stop) {
-  uint64_t durable = look().hashed;
   for (;;) {
     Checkpoint next;
     {
       std::unique_lock lock(mutex_);
-      more_.wait_for(lock, stop, kSyncInterval,
-                     [&] { return hashed_.prefix >= durable + kSyncBytes; });
+      more_to_sync_.wait_for(lock, stop, kSyncInterval,
+                             [&] { return hashed_.prefix >= durable_ + kSyncBytes; });
       if (stop.stop_requested()) return;
+      if (hashed_.prefix == durable_) continue;
       next = hashed_;
     }
-    if (next.prefix == durable) continue;
     if (::fdatasync(data_.get()) != 0) return fail(disk_error("cannot sync the data", errno));
     if (Status status = journal_.save_durable(next); !status) {
       return fail(std::move(status.error()));
     }
-    durable = next.prefix;
+    const std::lock_guard lock(mutex_);
+    durable_ = next.prefix;
   }
 }
 

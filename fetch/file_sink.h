@@ -5,6 +5,7 @@
 // then, so that neither waits for the disk. What was hashed is never read again: it may be gone.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -57,7 +58,7 @@ class FileSink {
     std::optional<std::string> digest;  // of the whole file, when all is hashed and on the disk
     std::optional<Error> error;         // reading back or syncing failed
   };
-  Now look() const;
+  Now look();
 
   // The file begins anew: nothing of it is trusted any more.
   Status restart();
@@ -73,6 +74,9 @@ class FileSink {
   Status finish();
   void sync_until_stopped(const std::stop_token& stop);
   void fail(Error error);
+  void tell_news();
+  // As much of the prefix as is hashed: whole blocks, or all.
+  uint64_t whole_blocks(uint64_t prefix) const;
   Error write_error(int reason, uint64_t offset, uint64_t bytes) const;
 
   UniqueFd data_;
@@ -87,9 +91,13 @@ class FileSink {
 
   StreamHash hash_;  // of the hashing thread
 
-  mutable std::mutex mutex_;
-  std::condition_variable_any more_;  // something of the following has changed
-  uint64_t available_ = 0;            // the prefix that is written
+  std::atomic<bool> has_news_ = false;  // since the last look()
+
+  std::mutex mutex_;
+  std::condition_variable_any more_to_hash_;
+  std::condition_variable_any more_to_sync_;
+  uint64_t available_ = 0;  // the prefix that is written
+  uint64_t durable_ = 0;    // the one that was synced last
   Checkpoint hashed_;
   std::optional<std::string> digest_;
   std::optional<Error> error_;

@@ -16,7 +16,7 @@ constexpr size_t kMaxHeadBytes = 64 * kKiB;
 // bursts.
 constexpr long kBufferBytes = 256 * kKiB;
 constexpr long kSmallBufferBytes = 16 * kKiB;
-// An answer whose body is not for a file: listings and metadata.
+// Less than this for a while is a stall.
 constexpr long kSlowBytesPerSecond = 1024;
 // The limiter lets so much of a second through at once.
 constexpr double kBurstSeconds = 0.05;

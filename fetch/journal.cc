@@ -256,8 +256,9 @@ Status Journal::begin(const std::optional<Checkpoint>& checkpoint) {
   return write(kHeaderAt, with_boot(header(), boot_));
 }
 
-Status Journal::save_block(uint64_t block, std::span<const uint8_t> blocks) {
-  return write(kBlocksAt + block / 8, std::as_bytes(blocks.subspan(block / 8, 1)));
+Status Journal::save_blocks(uint64_t first, uint64_t last, std::span<const uint8_t> blocks) {
+  const uint64_t begin = first / 8;
+  return write(kBlocksAt + begin, std::as_bytes(blocks.subspan(begin, (last + 7) / 8 - begin)));
 }
 
 Status Journal::save_lane(size_t lane, const Lane& state, uint64_t received) {

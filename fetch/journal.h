@@ -1,10 +1,11 @@
 // The journal of a download: all that is needed to go on with it, in a small file beside the data.
 // docs/fetch.md has its layout.
 //
-// What it says must be true after a SIGKILL at any point: each write is one pwrite() of bytes that
-// lie in one page, made after what it tells has happened, and the page cache outlives the process.
-// (Not a shared mapping: a full disk or a file that somebody cut would be a signal there, and is an
-// error here.) After the machine itself stopped, only what was made durable counts: another boot.
+// What it says must be true after a SIGKILL at any point: each write is one pwrite(), made after
+// what it tells has happened, of bytes that lie in one page or are true each by itself, and the
+// page cache outlives the process. (Not a shared mapping: a full disk or a file that somebody cut
+// would be a signal there, and is an error here.) After the machine itself stopped, only what was
+// made durable counts: another boot.
 #pragma once
 
 #include <array>
@@ -80,8 +81,8 @@ class Journal {
   // What it held when it was opened; to be called once.
   JournalContent take_content() { return std::move(content_); }
 
-  // Writes the byte of the bits that has `block` in it.
-  Status save_block(uint64_t block, std::span<const uint8_t> blocks);
+  // Writes the bytes of the bits that have the blocks [first, last) in them.
+  Status save_blocks(uint64_t first, uint64_t last, std::span<const uint8_t> blocks);
   // Says how far `lane` is, and what came from the network through it since the journal was opened.
   Status save_lane(size_t lane, const Lane& state, uint64_t received);
   // `checkpoint` is hashed, and its bytes are written.

@@ -46,8 +46,8 @@ ScratchFile filled() {
   ScratchFile file;
   Journal journal = open(file);
   const std::vector<uint8_t> blocks{0b10110, 0, 1};
-  EXPECT_TRUE(journal.save_block(1, blocks));
-  EXPECT_TRUE(journal.save_block(16, blocks));
+  EXPECT_TRUE(journal.save_blocks(1, 2, blocks));
+  EXPECT_TRUE(journal.save_blocks(16, 17, blocks));
   EXPECT_TRUE(journal.save_lane(3, {5, 1000}, 123));
   EXPECT_TRUE(journal.save_lane(63, {19, 65535}, 1));
   EXPECT_TRUE(journal.save_durable(checkpoint(100, 7)));

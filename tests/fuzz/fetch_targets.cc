@@ -188,7 +188,7 @@ Target journal() {
   auto made = fetch::Journal::open(file.descriptor(), subject, fetch::BootId{}).value();
   const std::string fresh = compacted(file.content());
   const std::vector<uint8_t> blocks{0b01100001, 1};
-  AIRLLM_CHECK(made.save_block(0, blocks) && made.save_block(8, blocks));
+  AIRLLM_CHECK(made.save_blocks(0, 1, blocks) && made.save_blocks(8, 9, blocks));
   AIRLLM_CHECK(made.save_lane(3, {1, 77}, 1000).has_value());
   AIRLLM_CHECK(made.save_live({fetch::kBlockBytes, {}}) && made.save_durable({17, {}}));
   return {"fetch_journal", run_journal, {fresh, compacted(file.content())}};
