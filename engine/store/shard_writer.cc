@@ -119,10 +119,23 @@ class Finisher {
 
 std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-class ShardsTaker : public RunTaker {
+// Makes a file of each stage.
+class FilesTaker : public RunTaker {
  public:
-  ShardsTaker(Disk& disk, const PathFn& path, const Checkpoint& checkpoint, Finisher& finisher)
+  FilesTaker(Disk& disk, const PathFn& path, const Checkpoint& checkpoint, Finisher& finisher)
       : disk_(disk), path_(path), checkpoint_(checkpoint), finisher_(finisher) {}
+
+ protected:
+  Disk& disk_;
+  const PathFn& path_;
+  const Checkpoint& checkpoint_;
+  Finisher& finisher_;
+  size_t stage_ = 0;
+};
+
+class ShardsTaker : public FilesTaker {
+ public:
+  using FilesTaker::FilesTaker;
 
   Status begin(size_t stage) override {
     stage_ = stage;
@@ -154,11 +167,6 @@ class ShardsTaker : public RunTaker {
   }
 
  private:
-  Disk& disk_;
-  const PathFn& path_;
-  const Checkpoint& checkpoint_;
-  Finisher& finisher_;
-  size_t stage_ = 0;
   ShardLayout layout_;
   std::unique_ptr<SequentialFile> file_;
 };
@@ -183,10 +191,9 @@ std::string index_of(const Checkpoint& checkpoint, size_t stage,
   return index_text(checkpoint.stages[stage].shard_name, tensors, files);
 }
 
-class IndexesTaker : public RunTaker {
+class IndexesTaker : public FilesTaker {
  public:
-  IndexesTaker(Disk& disk, const PathFn& path, const Checkpoint& checkpoint, Finisher& finisher)
-      : disk_(disk), path_(path), checkpoint_(checkpoint), finisher_(finisher) {}
+  using FilesTaker::FilesTaker;
 
   Status begin(size_t stage) override {
     stage_ = stage;
@@ -208,11 +215,6 @@ class IndexesTaker : public RunTaker {
   }
 
  private:
-  Disk& disk_;
-  const PathFn& path_;
-  const Checkpoint& checkpoint_;
-  Finisher& finisher_;
-  size_t stage_ = 0;
   std::vector<ShardTensor> tensors_;
 };
 
