@@ -3,7 +3,6 @@
 namespace airllm::protocol {
 namespace {
 
-constexpr size_t kLengthBytes = 4;
 // A buffer that one long frame has grown is given back when it is empty.
 constexpr size_t kKeepBytes = size_t{1} << 20;
 

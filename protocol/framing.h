@@ -12,6 +12,9 @@
 
 namespace airllm::protocol {
 
+// Of a frame's length, in front of it; little-endian.
+inline constexpr size_t kLengthBytes = 4;
+
 // One whole frame, length included. A message whose payload exceeds kMaxFrameBytes is a kUsage
 // error that names the limit.
 Result<std::string> encode(const ClientMessage& message);

@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "base/utf8.h"
+#include "protocol/framing.h"
 #include "protocol/messages.h"
 #include "protocol/msgpack_view.h"
 
 namespace airllm::protocol {
 
-inline constexpr size_t kLengthBytes = 4;
 inline constexpr double kBeyondIntegers = 0x1p63;
 
 struct WriterSink {
